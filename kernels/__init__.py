@@ -1,0 +1,56 @@
+"""The operations of the search space, behind one interface with several backends.
+
+`eager` is plain PyTorch. ``auto`` names the best backend that exists for a device.
+"""
+
+from pnas_fast.kernels.backend import Backend, PoolKind, Side, State
+from pnas_fast.kernels.eager import EagerBackend
+
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "BackendError",
+    "PoolKind",
+    "Side",
+    "State",
+    "get_backend",
+    "resolve_backend",
+]
+
+BACKENDS: dict[str, Backend] = {"eager": EagerBackend()}
+"""Every backend by name."""
+
+_BEST_FIRST: dict[str, tuple[str, ...]] = {"cpu": ("eager",), "cuda": ("eager",)}
+
+
+class BackendError(ValueError):
+    """A backend that does not exist or cannot serve a device."""
+
+
+def resolve_backend(name: str, device: str) -> str:
+    """The backend to use on a device type: ``auto`` is replaced by the best that exists for it.
+
+    Args:
+        name: ``auto`` or a name in `BACKENDS`.
+        device: a device type, ``cpu`` or ``cuda``.
+
+    Raises:
+        BackendError: no such backend, or it does not run on that device.
+    """
+    serving = _BEST_FIRST[device]
+    if name == "auto":
+        return serving[0]
+    if name not in serving:
+        raise BackendError(f"backend {name!r} on {device}: allowed are auto {' '.join(serving)}")
+    return name
+
+
+def get_backend(name: str) -> Backend:
+    """The backend of that name.
+
+    Raises:
+        BackendError: no such backend.
+    """
+    if name not in BACKENDS:
+        raise BackendError(f"backend {name!r}: allowed are {' '.join(BACKENDS)}")
+    return BACKENDS[name]

@@ -1,0 +1,97 @@
+"""What a backend must do: the fused operations of the search space, in one vocabulary.
+
+Layout is NHWC in memory (`torch.channels_last`) behind ordinary (N, C, H, W) shapes. Convolutions and
+pools pad as TensorFlow's SAME does: the output of size n at stride s is ceil(n / s), and an odd pixel of
+padding goes to the bottom and right.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+State = Tensor
+"""What flows between operations: an activation of shape (N, C, H, W)."""
+
+PoolKind = Literal["avg", "max"]
+
+
+class Side(NamedTuple):
+    """One side of a block's addition: a state, or a 3×3 pool of one that the addition may fuse.
+
+    ``keep`` holds a multiplier per image, (N, 1, 1, 1), where drop-path is active.
+    """
+
+    state: State
+    pool: PoolKind | None = None
+    stride: int = 1
+    keep: Tensor | None = None
+
+
+class Backend(Protocol):
+    """Fused operations, forward and backward. Implementations are stateless."""
+
+    name: str
+
+    def convolution(
+        self,
+        x: State,
+        weight: Tensor,
+        norm: nn.BatchNorm2d | None,
+        *,
+        stride: tuple[int, int] = (1, 1),
+        rectify: bool = True,
+    ) -> State:
+        """``norm(conv(relu(x)))``, dense and SAME-padded.
+
+        Args:
+            x: (N, C, H, W).
+            weight: (F, C, kh, kw); 1×1, 1×7, 7×1 and the stem's 3×3 are used.
+            norm: batch norm of the F outputs, or None for none.
+            stride: along (H, W).
+            rectify: whether a ReLU comes first.
+        """
+
+    def separable(
+        self,
+        x: State,
+        depthwise: Tensor,
+        pointwise: Tensor,
+        norm: nn.BatchNorm2d,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+    ) -> State:
+        """``norm(pointwise(depthwise(relu(x))))``: one half of a separable convolution.
+
+        Args:
+            x: (N, C, H, W).
+            depthwise: (C, 1, k, k), SAME-padded, with the stride and dilation.
+            pointwise: (F, C, 1, 1).
+            norm: batch norm of the F outputs.
+            stride: along both axes.
+            dilation: of the depthwise kernel.
+        """
+
+    def factorized_reduction(self, x: State, even: Tensor, odd: Tensor, norm: nn.BatchNorm2d) -> State:
+        """Halve the map: ``norm(concat(even * r[::2, ::2], odd * r[1::2, 1::2]))`` with ``r = relu(x)``.
+
+        The second path reads a zero row and column past the bottom and right edge, so that both have
+        ceil(H / 2) × ceil(W / 2) pixels.
+
+        Args:
+            x: (N, C, H, W).
+            even: (F // 2, C, 1, 1).
+            odd: (F - F // 2, C, 1, 1).
+            norm: batch norm of the F outputs.
+        """
+
+    def pool(self, x: State, kind: PoolKind, stride: int) -> State:
+        """3×3 SAME pool; the average is over the pixels inside the image."""
+
+    def add(self, left: Side, right: Side) -> State:
+        """A block's output: the sum of its two sides, each pooled and scaled as it says."""
+
+    def concatenate(self, states: list[State]) -> State:
+        """A cell's output: its blocks' outputs along the channels."""

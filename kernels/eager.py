@@ -1,0 +1,91 @@
+"""The eager backend: plain PyTorch. The oracle every fused backend is tested against, and the fallback."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pnas_fast.kernels.backend import PoolKind, Side, State
+
+
+def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
+    """Pixels of SAME padding (before, after) along one axis: the odd one comes after."""
+    reach = (kernel - 1) * dilation + 1
+    total = max((-(-size // stride) - 1) * stride + reach - size, 0)
+    return total // 2, total - total // 2
+
+
+def _conv_same(x: Tensor, weight: Tensor, stride: tuple[int, int], dilation: int, groups: int) -> Tensor:
+    top, bottom = same_padding(x.shape[2], weight.shape[2], stride[0], dilation)
+    left, right = same_padding(x.shape[3], weight.shape[3], stride[1], dilation)
+    padding = (top, left)
+    if (top, left) != (bottom, right):
+        x = F.pad(x, (left, right, top, bottom))
+        padding = (0, 0)
+    return F.conv2d(x, weight, None, stride, padding, dilation, groups)
+
+
+class EagerBackend:
+    """The fused operations as compositions of PyTorch's own; see `Backend` for their mathematics."""
+
+    name = "eager"
+
+    def convolution(
+        self,
+        x: State,
+        weight: Tensor,
+        norm: nn.BatchNorm2d | None,
+        *,
+        stride: tuple[int, int] = (1, 1),
+        rectify: bool = True,
+    ) -> State:
+        """See `Backend.convolution`."""
+        z = _conv_same(F.relu(x) if rectify else x, weight, stride, dilation=1, groups=1)
+        return z if norm is None else _normalise(z, norm)
+
+    def separable(
+        self,
+        x: State,
+        depthwise: Tensor,
+        pointwise: Tensor,
+        norm: nn.BatchNorm2d,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+    ) -> State:
+        """See `Backend.separable`."""
+        z = _conv_same(F.relu(x), depthwise, (stride, stride), dilation, groups=x.shape[1])
+        return _normalise(F.conv2d(z, pointwise), norm)
+
+    def factorized_reduction(self, x: State, even: Tensor, odd: Tensor, norm: nn.BatchNorm2d) -> State:
+        """See `Backend.factorized_reduction`."""
+        rectified = F.relu(x)
+        shifted = F.pad(rectified, (-1, 1, -1, 1))
+        paths = [F.conv2d(rectified, even, stride=2), F.conv2d(shifted, odd, stride=2)]
+        return _normalise(torch.cat(paths, dim=1), norm)
+
+    def pool(self, x: State, kind: PoolKind, stride: int) -> State:
+        """See `Backend.pool`."""
+        padding = [same_padding(size, 3, stride)[0] for size in x.shape[2:]]
+        # ceil_mode supplies the asymmetric padding: the last window is cut off at the edge.
+        if kind == "max":
+            return F.max_pool2d(x, 3, stride, padding, ceil_mode=True)
+        return F.avg_pool2d(x, 3, stride, padding, ceil_mode=True, count_include_pad=False)
+
+    def add(self, left: Side, right: Side) -> State:
+        """See `Backend.add`."""
+        return self._read(left) + self._read(right)
+
+    def concatenate(self, states: list[State]) -> State:
+        """See `Backend.concatenate`."""
+        return torch.cat(states, dim=1) if len(states) > 1 else states[0]
+
+    def _read(self, side: Side) -> Tensor:
+        value = side.state if side.pool is None else self.pool(side.state, side.pool, side.stride)
+        return value if side.keep is None else value * side.keep
+
+
+def _normalise(z: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    normalised: Tensor = norm(z)
+    return normalised

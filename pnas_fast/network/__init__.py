@@ -1,0 +1,5 @@
+"""Networks made of cells."""
+
+from pnas_fast.network.child import ChildNetwork
+
+__all__ = ["ChildNetwork"]

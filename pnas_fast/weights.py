@@ -1,0 +1,81 @@
+"""Weights of children: safetensors files that say what network they belong to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from pnas_fast.data import DataSet
+from pnas_fast.files import replacing
+from pnas_fast.network import ChildNetwork
+from pnas_fast.space import Cell
+from pnas_fast.training import TrainingSettings
+
+CHILDREN = "children"
+BEST = "best.safetensors"
+
+
+class WeightsError(ValueError):
+    """A weights file that cannot be used."""
+
+
+def child_file(folder: Path, position: int) -> Path:
+    """Where a run keeps the weights of the child at a position until it knows whether it is the best."""
+    return folder / CHILDREN / f"{position}.safetensors"
+
+
+def save_child(
+    network: ChildNetwork, cell: Cell, settings: TrainingSettings, data: DataSet, path: Path
+) -> None:
+    """Write a child's weights, with what `load_child` needs to build it again."""
+    network_arguments = {
+        "repeats": settings.repeats,
+        "filters": settings.filters,
+        "classes": data.classes,
+        "image_shape": list(data.image_shape),
+    }
+    metadata = {"cell": str(cell), "network": json.dumps(network_arguments)}
+    state = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as temporary:
+        save_file(state, temporary, metadata)
+
+
+def load_child(path: Path | str, backend: str = "eager") -> ChildNetwork:
+    """The network of a weights file, such as a run's ``best.safetensors``, with its weights.
+
+    Raises:
+        WeightsError: not such a file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: not a safetensors file ({error})") from error
+    if not {"cell", "network"} <= metadata.keys():
+        raise WeightsError(f"{path}: metadata has no cell and network, expected those of a child's weights")
+    network = ChildNetwork(Cell.parse(metadata["cell"]), **json.loads(metadata["network"]), backend=backend)
+    network.load_state_dict(state)
+    return network
+
+
+def promote(folder: Path, position: int) -> None:
+    """Make the weights of the child at a position the run's best; nothing happens where that was done."""
+    path = child_file(folder, position)
+    if path.exists():
+        path.replace(folder / BEST)
+
+
+def discard(folder: Path, position: int) -> None:
+    """Remove the weights of a child that is not the best."""
+    child_file(folder, position).unlink(missing_ok=True)
+
+
+def discard_all(folder: Path) -> None:
+    """Remove the weights of all children but the best."""
+    for path in (folder / CHILDREN).glob("*"):
+        path.unlink(missing_ok=True)
