@@ -1,0 +1,108 @@
+"""CIFAR-10 in its binary version: five training files of 10,000 records, no pickle.
+
+A record is one label byte, then 3,072 pixel bytes: the red, green and blue planes of a 32×32 image,
+row by row (https://www.cs.toronto.edu/~kriz/cifar.html).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pnas_fast.data.dataset import DataError, DataSet, Images, from_arrays, shuffled_places
+from pnas_fast.data.download import Archive, Progress, fetch
+
+ARCHIVE = Archive(
+    url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+    size=170_052_171,
+    sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+)
+SUBFOLDER = "cifar-10-batches-bin"
+"""The archive's folder; the files may lie in it or directly in the user's folder."""
+
+TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
+TEST_FILE = "test_batch.bin"
+
+CLASSES = 10
+RECORDS = 10_000
+"""Records in each file."""
+
+_HEIGHT, _WIDTH, _CHANNELS = 32, 32, 3
+RECORD_BYTES = 1 + _CHANNELS * _HEIGHT * _WIDTH
+
+
+def load(folder: str, *, download: bool = False, progress: Progress | None = None) -> DataSet:
+    """CIFAR-10's training images, 45,000 to train on and 5,000 to validate on, in a fixed random order.
+
+    Args:
+        folder: where the files are, or are to be put.
+        download: fetch the archive (162 MiB) when a training file is missing.
+        progress: called with (bytes done, bytes in all) while downloading.
+
+    Raises:
+        DataError: a file is missing, too short, too long, unreadable or holds a label out of range, or
+            the download failed.
+    """
+    root = Path(folder).expanduser()
+    place = _place(root)
+    if download and _missing(place):
+        place = root / SUBFOLDER
+        # The test file first: where all training files are, it is too.
+        fetch(ARCHIVE, [f"{SUBFOLDER}/{name}" for name in (TEST_FILE, *TRAIN_FILES)], root, progress)
+    _check_present(root, place)
+    count = RECORDS * len(TRAIN_FILES)
+    images = np.empty((count, _HEIGHT, _WIDTH, _CHANNELS), np.uint8)
+    labels = np.empty(count, np.uint8)
+    for name, places in zip(TRAIN_FILES, np.split(shuffled_places(count), len(TRAIN_FILES)), strict=True):
+        images[places], labels[places] = _read(place / name)
+    return from_arrays(
+        f"cifar10:{folder}", CLASSES, images, labels, validation=count // 10, crop_padding=4, flip=True
+    )
+
+
+def _place(root: Path) -> Path:
+    """The folder that holds most of the training files, the user's own if neither is ahead."""
+    return min(root, root / SUBFOLDER, key=lambda place: len(_missing(place)))
+
+
+def _missing(place: Path) -> list[str]:
+    return [name for name in TRAIN_FILES if not (place / name).is_file()]
+
+
+def _check_present(root: Path, place: Path) -> None:
+    missing = _missing(place)
+    if len(missing) == len(TRAIN_FILES):
+        found = "holds none of the CIFAR-10 binary files" if root.is_dir() else "is no folder"
+        raise DataError(
+            f"{root}: {found}, expected {TRAIN_FILES[0]} to {TRAIN_FILES[-1]} there or in its folder "
+            f"{SUBFOLDER} (--download fetches them, {ARCHIVE.size / 2**20:.0f} MiB)"
+        )
+    if missing:
+        raise DataError(
+            f"{place / missing[0]}: no such file, expected {RECORDS * RECORD_BYTES:,} bytes "
+            "(--download fetches the whole set)"
+        )
+
+
+def _read(path: Path) -> tuple[Images, npt.NDArray[np.uint8]]:
+    """Images (records, H, W, C) and labels (records,) of one file."""
+    expected = RECORDS * RECORD_BYTES
+    try:
+        size = path.stat().st_size
+        content = np.fromfile(path, np.uint8, expected)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}), expected {expected:,} bytes") from error
+    if size != expected or content.size != expected:
+        raise DataError(
+            f"{path}: {size:,} bytes, expected {expected:,} "
+            f"({RECORDS:,} records of 1 label and {RECORD_BYTES - 1:,} pixel bytes)"
+        )
+    records = content.reshape(RECORDS, RECORD_BYTES)
+    labels = records[:, 0]
+    if (labels >= CLASSES).any():
+        record = int((labels >= CLASSES).argmax())
+        raise DataError(f"{path}: record {record} has label {labels[record]}, allowed are 0 to {CLASSES - 1}")
+    planes = records[:, 1:].reshape(RECORDS, _CHANNELS, _HEIGHT, _WIDTH)
+    return planes.transpose(0, 2, 3, 1), labels

@@ -1,0 +1,166 @@
+"""A data set in memory: images, labels, the train / validation split and how to normalise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+SPLIT_SEED = 20180909
+"""Seeds every split, so that all runs, whatever their own seed, validate on the same images."""
+
+Images = npt.NDArray[np.uint8]
+
+
+class DataError(ValueError):
+    """A data set that cannot be used; the message names the file or value and what was expected."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DataSet:
+    """Images and labels of a classification task, split into training and validation.
+
+    Images are uint8 (n, C, H, W) grey levels 0 to 255, labels int64 (n,) in [0, classes). A network
+    sees ``(image - mean) / std`` with float32 (C,) ``mean`` and ``std`` in grey levels, taken over the
+    training images. Augmentation pads ``crop_padding`` pixels on every side and crops back at random,
+    and mirrors left and right where ``flip`` says that labels survive it.
+
+    Raises:
+        DataError: an empty part, a wrong shape or dtype, or a label or setting out of range.
+    """
+
+    name: str
+    classes: int
+    train_images: Tensor
+    train_labels: Tensor
+    validation_images: Tensor
+    validation_labels: Tensor
+    mean: Tensor
+    std: Tensor
+    crop_padding: int
+    flip: bool
+
+    def __post_init__(self) -> None:
+        self._check("training", self.train_images, self.train_labels)
+        self._check("validation", self.validation_images, self.validation_labels)
+        for name, statistic in (("mean", self.mean), ("std", self.std)):
+            if statistic.shape != self.image_shape[:1]:
+                raise DataError(
+                    f"{self.name}: {name} has shape {tuple(statistic.shape)}, expected {self.image_shape[:1]}"
+                )
+        if not (self.std > 0).all():
+            raise DataError(f"{self.name}: std is {self.std.tolist()}, allowed is more than 0")
+        if self.crop_padding < 0:
+            raise DataError(f"{self.name}: crop padding of {self.crop_padding} pixels, allowed are 0 or more")
+
+    def _check(self, part: str, images: Tensor, labels: Tensor) -> None:
+        found = f"{self.name}: {part} images are {images.dtype} of shape {tuple(images.shape)}"
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.numel() == 0:
+            raise DataError(f"{found}, expected torch.uint8 of shape (n, C, H, W), none of them 0")
+        if images.shape[1:] != self.train_images.shape[1:]:
+            raise DataError(f"{found}, expected (n, C, H, W) = (n, {', '.join(map(str, self.image_shape))})")
+        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+            raise DataError(
+                f"{self.name}: {part} labels are {labels.dtype} of shape {tuple(labels.shape)}, "
+                f"expected torch.int64 of shape ({len(images)},)"
+            )
+        least, most = int(labels.min()), int(labels.max())
+        if least < 0 or most >= self.classes:
+            raise DataError(
+                f"{self.name}: {part} labels run from {least} to {most}, allowed are 0 to {self.classes - 1}"
+            )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The (C, H, W) of every image."""
+        _, channels, height, width = self.train_images.shape
+        return channels, height, width
+
+    def to(self, device: torch.device | str) -> DataSet:
+        """The same data set in the memory of another device."""
+        names = ["train_images", "train_labels", "validation_images", "validation_labels", "mean", "std"]
+        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
+        return replace(self, **moved)
+
+    def subset(self, train_images: int) -> DataSet:
+        """The same data set with only its first training images (their order is random already).
+
+        Normalisation stays that of the whole set, so that results compare across subsets.
+
+        Raises:
+            DataError: not from 1 to the number of training images.
+        """
+        if not 1 <= train_images <= len(self.train_labels):
+            raise DataError(
+                f"{self.name}: {train_images} training images asked for, "
+                f"allowed are 1 to {len(self.train_labels)}"
+            )
+        return replace(
+            self,
+            train_images=self.train_images[:train_images],
+            train_labels=self.train_labels[:train_images],
+        )
+
+
+def shuffled_places(count: int) -> npt.NDArray[np.int64]:
+    """A fixed permutation of ``count`` images: the place of each in the shuffled set.
+
+    The legacy generator is used because its stream is frozen: the split never changes with NumPy.
+    """
+    return np.random.RandomState(SPLIT_SEED).permutation(count).astype(np.int64)
+
+
+def from_arrays(
+    name: str,
+    classes: int,
+    images: Images,
+    labels: npt.NDArray[np.integer],
+    *,
+    validation: int,
+    crop_padding: int,
+    flip: bool,
+) -> DataSet:
+    """A data set from uint8 (n, H, W, C) images; the last ``validation`` of them validate.
+
+    The tensors share the array's memory, which makes them channels_last, as batches are.
+    """
+    split = len(images) - validation
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+    targets = torch.from_numpy(labels.astype(np.int64))
+    mean, std = _statistics(images[:split])
+    return DataSet(
+        name,
+        classes,
+        train_images=pixels[:split],
+        train_labels=targets[:split],
+        validation_images=pixels[split:],
+        validation_labels=targets[split:],
+        mean=mean,
+        std=std,
+        crop_padding=crop_padding,
+        flip=flip,
+    )
+
+
+def _statistics(images: Images) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of (n, H, W, C), float32 (C,), in grey levels.
+
+    They come from integer histograms, so they do not depend on the order of a floating-point sum.
+    A constant channel has standard deviation 1: it becomes 0, not NaN.
+    """
+    channels, levels = images.shape[-1], np.arange(256)
+    counts = np.zeros((channels, 256), np.int64)
+    # In parts, because bincount makes eight bytes of each.
+    for start in range(0, len(images), 500):
+        for channel in range(channels):
+            part = images[start : start + 500, ..., channel]
+            counts[channel] += np.bincount(part.ravel(), minlength=256)
+    total = counts.sum(1)
+    mean = counts @ levels / total
+    variance = (counts * (levels - mean[:, None]) ** 2).sum(1) / total
+    std = np.sqrt(np.where(variance > 0, variance, 1.0))
+    return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(std.astype(np.float32))
