@@ -24,7 +24,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/cython-lint csrc
+	PATH="$(BIN):$$PATH" cython-lint csrc/*.pyx
 
 bench: $(READY)
 	$(BIN)/python -m pytest bench --benchmark-only

@@ -14,6 +14,7 @@ CXX_FLAGS = ["/std:c++17", "/O2"] if sys.platform == "win32" else ["-std=c++17",
 candidates = Extension(
     "pnas_fast._candidates",
     sources=["csrc/candidates.pyx"],
+    depends=["csrc/candidates.hpp", "csrc/canonical.hpp", "csrc/parallel.hpp"],
     include_dirs=["csrc", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
     extra_compile_args=CXX_FLAGS,
