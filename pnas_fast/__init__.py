@@ -1,3 +1,12 @@
-"""Progressive Neural Architecture Search, end to end."""
+"""Progressive Neural Architecture Search, end to end.
 
-__version__ = "0.1.0"
+>>> from pnas_fast import SearchConfig, search
+>>> result = search(SearchConfig(blocks=2, beam=8))  # doctest: +SKIP
+>>> print(result.best, result.accuracy, result.report)  # doctest: +SKIP
+"""
+
+from pnas_fast.search import SearchConfig, search
+from pnas_fast.space import OPERATIONS, Block, Cell
+from pnas_fast.version import VERSION as __version__
+
+__all__ = ["OPERATIONS", "Block", "Cell", "SearchConfig", "__version__", "search"]

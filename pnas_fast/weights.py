@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from pnas_fast.data import DataSet
 from pnas_fast.files import replacing
@@ -41,7 +42,7 @@ def save_child(
     state = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as temporary:
-        save_file(state, temporary, metadata)
+        temporary.write_bytes(save(state, metadata))
 
 
 def load_child(path: Path | str, backend: str = "eager") -> ChildNetwork:
@@ -77,5 +78,4 @@ def discard(folder: Path, position: int) -> None:
 
 def discard_all(folder: Path) -> None:
     """Remove the weights of all children but the best."""
-    for path in (folder / CHILDREN).glob("*"):
-        path.unlink(missing_ok=True)
+    shutil.rmtree(folder / CHILDREN, ignore_errors=True)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from cells import PNASNET5, cells
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+from cells import PNASNET5, cells
 from pnas_fast.network import ChildNetwork
 from pnas_fast.space import OPERATIONS, Cell
 

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 
 from cells import PNASNET5, cells
-
 from pnas_fast.space import Block, Cell, CellError, check_operations
 
 

@@ -1,0 +1,57 @@
+// What a kernel is told about its tensors. Activations are NHWC: `pixel` floats from one pixel to the
+// next, at least as many as there are channels, so that a slice of a wider tensor is one too.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace pnas::cpu {
+
+// A read-only activation whose reader sees scale * z + shift; null pointers stand for z itself.
+struct Source {
+  const float* z;
+  std::ptrdiff_t pixel;
+  const float* scale;
+  const float* shift;
+};
+
+// One dense or depthwise convolution, SAME-padded by its caller: `top` and `left` pixels of zeros
+// before, whatever the last window needs after. The first tap is `skip` pixels down and right of a
+// window's corner (factorized reduction's second path is one pixel off).
+struct Window {
+  int images;
+  int height, width, channels;         // input
+  int out_height, out_width, filters;  // output
+  int kernel_height, kernel_width;
+  int stride_height, stride_width;
+  int dilation;
+  int top, left, skip;
+  bool rectify;
+
+  int taps() const { return kernel_height * kernel_width; }
+  // Pixels from a window's corner to its last tap.
+  int reach_down() const { return (kernel_height - 1) * dilation + skip; }
+  int reach_right() const { return (kernel_width - 1) * dilation + skip; }
+};
+
+// What reading a gradient of a normalised output means: dz = g + offset + slope * z per channel, the
+// two terms being what batch statistics add.
+struct Incoming {
+  const float* g;
+  std::ptrdiff_t g_pixel;
+  const float* z;
+  std::ptrdiff_t z_pixel;
+  const float* offset;
+  const float* slope;
+};
+
+// Gradients of a source, written or, where `accumulate`, added to; those of scale and shift are null
+// where it has none.
+struct SourceGradient {
+  float* z;  // packed: `channels` floats a pixel
+  float* scale;
+  float* shift;
+  bool accumulate;
+};
+
+}  // namespace pnas::cpu

@@ -1,0 +1,74 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+from math import floor, log10
+from typing import Any
+
+MISSING = "–"
+
+
+def count(value: int | None) -> str:
+    """A whole number with its thousands marked: ``559,090``."""
+    return MISSING if value is None else f"{value:,}"
+
+
+def magnitude(value: int) -> str:
+    """A large number in millions (M) or billions (B): ``0.35 M``, ``112.0 M``, ``1.04 B``.
+
+    Below 100,000, where millions would round it away, it is written out.
+    """
+    if value < 100_000:
+        return count(value)
+    scaled, unit = (value / 1e9, "B") if value >= 1e9 else (value / 1e6, "M")
+    return f"{scaled:,.2f} {unit}" if scaled < 10 else f"{scaled:,.1f} {unit}"
+
+
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """A fraction as a percentage: 0.974 is ``97.4 %``."""
+    return MISSING if fraction is None else f"{100 * fraction:.{digits}f} %"
+
+
+def share(fraction: float | None) -> str:
+    """A part of a whole, from all of it down to almost nothing: ``100 %``, ``48 %``, ``0.0031 %``."""
+    if fraction is None:
+        return MISSING
+    percentage = 100 * fraction
+    if 0 < percentage < 1e-6:
+        return "< 0.000001 %"
+    return f"{percentage:.{max(0, 1 - floor(log10(percentage)))}f} %" if percentage > 0 else "0 %"
+
+
+def correlation(value: float | None) -> str:
+    """A rank correlation with two decimals and a proper minus sign."""
+    return MISSING if value is None else f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the two units that matter: ``0.8 s``, ``4 min 05 s``, ``3 h 07 min``, ``2 d 03 h``."""
+    if seconds is None:
+        return MISSING
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    if seconds < 3599.5:
+        return "{:d} min {:02d} s".format(*divmod(round(seconds), 60))
+    minutes = round(seconds / 60)
+    if minutes < 24 * 60:
+        return "{:d} h {:02d} min".format(*divmod(minutes, 60))
+    return "{:d} d {:02d} h".format(*divmod(round(seconds / 3600), 24))
+
+
+def plural(number: int, noun: str, nouns: str) -> str:
+    """``1 child``, ``136 children``."""
+    return f"{count(number)} {noun if number == 1 else nouns}"
+
+
+def setting(value: Any) -> str:
+    """A JSON value of the configuration as text."""
+    if value is None:
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(setting, value))
+    return str(value)

@@ -1,0 +1,162 @@
+"""``python -m pnas_fast.search``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from pnas_fast.data import DataError, load
+from pnas_fast.executor import ExecutorError
+from pnas_fast.options import ConfigError
+from pnas_fast.search.cli import Request, parse
+from pnas_fast.search.display import choose_display, duration
+from pnas_fast.search.loop import SearchError
+from pnas_fast.search.plan import Plan, make_plan
+from pnas_fast.search.result import SearchResult
+from pnas_fast.search.run import heading, run
+from pnas_fast.search.run_folder import RunError
+from pnas_fast.space import CellError
+from pnas_fast.store import StoreError
+
+BAD_INPUT = (ConfigError, CellError, DataError, ExecutorError, RunError, StoreError, OSError)
+"""What says in one line what a person gave and what is allowed; anything else is a defect of ours."""
+
+INTERRUPTED = 130
+"""The exit status of a search that was stopped by Ctrl-C."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status: 0 done, 1 no child could be trained, 2 bad input, 130 stopped."""
+    console = Console()
+    try:
+        request = parse(arguments)
+        if request.plan:
+            _print_plan(console, request)
+            return 0
+        return _search(console, request)
+    except (*BAD_INPUT, SearchError) as error:
+        print(f"python -m pnas_fast.search: error: {_one_line(error)}", file=sys.stderr)
+        return 1 if isinstance(error, SearchError) else 2
+
+
+def _search(console: Console, request: Request) -> int:
+    config = request.config
+    with _download_bar(console) as progress:
+        load(config.data, download=request.download, progress=progress)
+    signal.signal(signal.SIGTERM, _interrupt)
+    display = choose_display(console)
+    try:
+        result = run(config, request.folder, display)
+    except KeyboardInterrupt:
+        display.close()
+        console.print(
+            "stopped; nothing finished is lost. Continue with: "
+            f"python -m pnas_fast.search --out {request.folder}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return INTERRUPTED
+    finally:
+        display.close()
+    console.print(_summary(result))
+    return 0
+
+
+def _summary(result: SearchResult) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 1))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    best = int((result.trials.cell == str(result.best)).argmax())
+    failed = int((result.trials.status == "failed").sum())
+    table.add_row("best cell", str(result.best))
+    table.add_row("accuracy", f"{result.accuracy:.2%} on validation images")
+    parameters, multiply_adds = result.trials.parameters[best], result.trials.multiply_adds[best]
+    table.add_row("size", f"{parameters:,} parameters, {multiply_adds:,} multiply-adds an image")
+    children = f"{len(result.trials):,} children" + (f" ({failed} failed)" if failed else "")
+    table.add_row(
+        "cost",
+        f"{result.images_seen:,} images, {children}, {duration(result.trials.seconds.sum())} of training",
+    )
+    table.add_row("report", str(result.report))
+    table.add_row("weights", str(result.weights))
+    return table
+
+
+def _print_plan(console: Console, request: Request) -> None:
+    config = request.config
+    console.print(heading(config), highlight=False, soft_wrap=True)
+    with console.status("timing a few random cells of each level"):
+        plan = make_plan(config)
+    console.print(_plan_table(plan))
+    console.print(
+        f"{plan.children:,} children at most, {plan.images:,} images, about {duration(plan.hours * 3600)} "
+        f"with {plan.workers} worker{'s' if plan.workers > 1 else ''} on {config.device}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _plan_table(plan: Plan) -> Table:
+    table = Table(box=None)
+    for name in ("level", "distinct cells", "children", "images", "images/s a worker", "time"):
+        table.add_column(name, justify="right")
+    for level in plan.levels:
+        table.add_row(
+            str(level.level),
+            f"{level.distinct:,}",
+            f"{level.children:,}",
+            f"{level.images:,}",
+            f"{level.images_per_second:,.0f}",
+            duration(level.hours * 3600),
+        )
+    return table
+
+
+@contextmanager
+def _download_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A bar that appears with the first bytes, for nothing is fetched as a rule."""
+    columns = (
+        TextColumn("fetching CIFAR-10"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=console)
+    task = bar.add_task("")
+
+    def update(done: int, total: int) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield update
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""The command line of a search: options made from the configuration's own fields."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pnas_fast.options import ConfigError, option_name
+from pnas_fast.search.config import PRESETS, SearchConfig, default_preset, preset
+from pnas_fast.search.run_folder import check_same, default_folder, saved_config
+
+DESCRIPTION = """\
+Progressive Neural Architecture Search (Liu et al., ECCV 2018): train every one-block cell, fit a
+surrogate to their accuracies, grow the cells by a block, let the surrogate choose which of the many
+candidates to train, and so on. The best cell, its weights and a report that explains the search are
+left in the run's folder."""
+
+EXAMPLES = """\
+examples:
+  python -m pnas_fast.search --fused                     minutes on a CPU, bundled data
+  python -m pnas_fast.search --preset paper --plan       what the paper's search would cost here
+  python -m pnas_fast.search --fused --preset paper --data cifar10:data/cifar10 --download
+  python -m pnas_fast.search --out runs/mine             continue a run that was stopped
+
+A run is continued by the same command, or by --out alone. Its configuration cannot be changed."""
+
+_GROUPS = {
+    "the search": ("blocks", "beam", "operations", "predictor", "refit", "seed"),
+    "the data": ("data", "train_images"),
+    "the children": ("repeats", "filters", "drop_path"),
+    "their training": (
+        "epochs",
+        "batch",
+        "optimizer",
+        "learning_rate",
+        "weight_decay",
+        "label_smoothing",
+        "clip",
+        "time_limit",
+    ),
+    "the machine": ("backend", "device", "workers", "threads"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a command line asks for: a resolved configuration and what to do with it."""
+
+    config: SearchConfig
+    folder: Path
+    plan: bool
+    download: bool
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def parse(arguments: Sequence[str] | None = None) -> Request:
+    """Read a command line; exits with status 2 and one line where it is not allowed.
+
+    Raises:
+        ConfigError, RunError: a value outside its limits, or a folder that cannot be used.
+    """
+    given = vars(_parser().parse_args(arguments))
+    out: Path | None = given.pop("out")
+    plan, download = given.pop("plan"), given.pop("download")
+    chosen_preset: str | None = given.pop("preset")
+    _choose_backend(given, fused=given.pop("fused"))
+    saved = None if out is None else saved_config(out)
+    base = None if chosen_preset else saved
+    config = replace(base or preset(chosen_preset or default_preset()), **given).resolved()
+    folder = default_folder(config) if out is None else out
+    if saved is not None:
+        check_same(folder, saved, config)
+    return Request(config, folder, plan, download)
+
+
+def _choose_backend(given: dict[str, Any], *, fused: bool) -> None:
+    if not fused:
+        return
+    if given.get("backend") == "eager":
+        raise ConfigError("--fused with --backend eager: allowed is one of them")
+    given.setdefault("backend", "auto")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m pnas_fast.search",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    run = parser.add_argument_group("the run")
+    run.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default=None,
+        help="where the defaults come from: quick (no GPU) or paper (with one)",
+    )
+    run.add_argument(
+        "--fused", action="store_true", default=False, help="use the fastest kernels this device has"
+    )
+    run.add_argument(
+        "--out", type=Path, metavar="RUN", default=None, help="the run's folder [one under runs/]"
+    )
+    run.add_argument(
+        "--plan",
+        action="store_true",
+        default=False,
+        help="say what this would cost, in children, images and hours, and stop",
+    )
+    run.add_argument(
+        "--download", action="store_true", default=False, help="fetch CIFAR-10 (162 MiB) where it is missing"
+    )
+    items = {item.name: item for item in fields(SearchConfig)}
+    presets = [preset(name) for name in PRESETS]
+    for title, names in _GROUPS.items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            _add_option(group, items.pop(name), [getattr(values, name) for values in presets])
+    assert not items, f"options in no group: {sorted(items)}"
+    return parser
+
+
+def _add_option(group: Any, item: Field[Any], defaults: list[Any]) -> None:
+    assert item.default is not MISSING
+    kind = type(item.default)
+    shown = " / ".join(str(value) for value in dict.fromkeys(defaults)) if kind is not tuple else "all"
+    group.add_argument(
+        option_name(item.name),
+        type=_operations if kind is tuple else kind,
+        metavar="A,B" if kind is tuple else {int: "N", float: "X", str: "NAME"}[kind],
+        help=f"{item.metadata['help']}{_choices(item)} [{shown}]".replace("%", "%%"),
+    )
+
+
+def _choices(item: Field[Any]) -> str:
+    choices = item.metadata["choices"]
+    described = choices is None or all(choice in item.metadata["help"] for choice in choices)
+    return "" if described else f" ({', '.join(choices)})"
+
+
+def _operations(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))

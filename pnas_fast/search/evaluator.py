@@ -1,0 +1,124 @@
+"""From cells to trials: what the store remembers is not trained again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pnas_fast.executor import Event, Finished, Progress, Started, Task, WorkerPool
+from pnas_fast.search.config import SearchConfig
+from pnas_fast.search.display import Display
+from pnas_fast.search.result import best_trial
+from pnas_fast.space import Cell
+from pnas_fast.store import Trial, TrialStore
+from pnas_fast.weights import discard, discard_all, promote
+
+
+class Evaluator:
+    """Trains children and remembers them in the store.
+
+    The trials it returns depend on configuration, cells and positions alone: not on the number of
+    workers, nor on how often the search was stopped on the way.
+    """
+
+    def __init__(
+        self, config: SearchConfig, folder: Path, store: TrialStore, pool: WorkerPool, display: Display
+    ) -> None:
+        self._config = config
+        self._folder = folder
+        self._store = store
+        self._pool = pool
+        self._display = display
+        known = store.trials()
+        self._trials = {trial.cell: trial for trial in known}
+        self._best = best_trial(known)
+        if self._best is not None:
+            promote(folder, self._best.position)
+        discard_all(folder)
+
+    @property
+    def best(self) -> Trial | None:
+        """The best trial so far."""
+        return self._best
+
+    def evaluate(self, level: int, cells: Sequence[Cell], first_position: int) -> list[Trial]:
+        """Trials of the cells, in their order, from the store or by training.
+
+        Args:
+            level: their number of blocks.
+            cells: distinct cells.
+            first_position: the place of the first of them in the whole search.
+        """
+        tasks = []
+        for position, cell in enumerate(map(str, cells), first_position):
+            if cell in self._trials:
+                self._display.child_finished(self._trials[cell], self._best_accuracy(), replayed=True)
+            else:
+                tasks.append(Task(position, cell, child_seed(self._config.seed, cell)))
+        seen: dict[int, int] = {}
+        for event in self._pool.run(tasks):
+            self._handle(event, level, seen)
+        return [self._trials[str(cell)] for cell in cells]
+
+    def _handle(self, event: Event, level: int, seen: dict[int, int]) -> None:
+        match event:
+            case Started():
+                self._display.child_started()
+            case Progress(task, images):
+                self._display.child_progress(images - seen.get(task.position, 0))
+                seen[task.position] = images
+            case Finished(task, result):
+                trial = Trial(
+                    position=task.position,
+                    cell=task.cell,
+                    level=level,
+                    status=result.status,
+                    accuracy=result.accuracy,
+                    loss=result.loss,
+                    epoch_losses=tuple(result.epoch_losses),
+                    seconds=result.seconds,
+                    images_per_second=result.images_per_second,
+                    images_seen=result.images_seen,
+                    parameters=result.parameters,
+                    multiply_adds=result.multiply_adds,
+                    error=result.error,
+                )
+                self._remember(trial)
+                self._display.child_finished(trial, self._best_accuracy(), replayed=False)
+
+    def _remember(self, trial: Trial) -> None:
+        """Commit a trial, then keep its weights if it is the best: a crash between the two loses none."""
+        self._store.add(trial)
+        self._trials[trial.cell] = trial
+        self._best = best_trial([trial] if self._best is None else [self._best, trial])
+        if self._best is trial:
+            promote(self._folder, trial.position)
+        else:
+            discard(self._folder, trial.position)
+
+    def _best_accuracy(self) -> float | None:
+        return None if self._best is None else self._best.accuracy
+
+
+def child_seed(seed: int, cell: str) -> int:
+    """A child's seed, from the run's and its cell alone: 63 bits of SHA-256."""
+    digest = hashlib.sha256(f"{seed} {cell}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def worker_count(config: SearchConfig) -> int:
+    """Workers a configuration means on this machine: those asked for, else one a core or GPU."""
+    if config.workers:
+        return config.workers
+    if config.device == "cuda":
+        return 1
+    return max(_cores() // config.threads, 1)
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

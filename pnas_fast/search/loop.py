@@ -1,0 +1,136 @@
+"""The progressive search: train, fit, expand, score, select, level by level (SPEC 2).
+
+The loop is a deterministic function of configuration and trials. The store memoises trials, so
+continuing a search that was stopped is running the loop again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import spearmanr
+
+from pnas_fast.candidates import canonical_keys, expand, one_block_cells
+from pnas_fast.report import write_report
+from pnas_fast.search.config import SearchConfig
+from pnas_fast.search.display import Display
+from pnas_fast.search.evaluator import Evaluator
+from pnas_fast.space import Cell, Codes
+from pnas_fast.store import Level, Prediction, Trial, TrialStore
+from pnas_fast.surrogate import Surrogate, select_top
+
+Floats = npt.NDArray[np.float64]
+
+
+class SearchError(ValueError):
+    """A search that cannot go on; the message says why."""
+
+
+@dataclass(slots=True)
+class _Proposal:
+    """The cells of one level, and what the surrogate expects of them."""
+
+    codes: Codes
+    candidates: int
+    predicted: Floats | None = None
+    surrogate_seconds: float = 0.0
+
+    @property
+    def cells(self) -> list[Cell]:
+        return [Cell.from_codes(codes) for codes in self.codes]
+
+
+@dataclass(slots=True)
+class _History:
+    """What the surrogate is fitted to: the finished children of each level."""
+
+    codes: list[Codes] = field(default_factory=list)
+    accuracies: list[Floats] = field(default_factory=list)
+
+
+def run_levels(
+    config: SearchConfig, folder: Path, store: TrialStore, evaluator: Evaluator, display: Display
+) -> None:
+    """Search level by level up to ``config.blocks``, keeping store and report up to date.
+
+    Raises:
+        SearchError: every child of a level failed.
+    """
+    surrogate = Surrogate(config.predictor, seed=config.seed, refit=config.refit)
+    history = _History()
+    codes = one_block_cells(config.operations)
+    proposal = _Proposal(codes, len(codes))
+    position = 0
+    for level in range(1, config.blocks + 1):
+        children = len(proposal.codes)
+        later = config.beam * (config.blocks - level)
+        display.level_started(level, config.blocks, proposal.candidates, children, later)
+        trials = evaluator.evaluate(level, proposal.cells, position)
+        position += children
+        parents = _learn(surrogate, history, proposal, trials)
+        store.finish_level(*_account(level, surrogate, proposal, trials))
+        write_report(folder)
+        assert evaluator.best is not None
+        assert evaluator.best.accuracy is not None
+        display.level_finished(store.levels()[level - 1], evaluator.best.accuracy)
+        if level < config.blocks:
+            proposal = _propose(surrogate, parents, config)
+
+
+def _learn(surrogate: Surrogate, history: _History, proposal: _Proposal, trials: list[Trial]) -> Codes:
+    """Fit the surrogate to all finished children; the codes of this level's are the next parents."""
+    done = np.array([trial.accuracy is not None for trial in trials])
+    if not done.any():
+        raise SearchError(
+            f"level {trials[0].level}: all {len(trials)} children failed, the first one: {trials[0].error}"
+        )
+    started = time.monotonic()
+    history.codes.append(proposal.codes[done])
+    history.accuracies.append(np.array([trial.accuracy for trial in trials if trial.accuracy is not None]))
+    surrogate.fit(history.codes, history.accuracies)
+    proposal.surrogate_seconds += time.monotonic() - started
+    return proposal.codes[done]
+
+
+def _propose(surrogate: Surrogate, parents: Codes, config: SearchConfig) -> _Proposal:
+    """Expand the parents by every block, score the candidates and keep the best K."""
+    started = time.monotonic()
+    candidates = expand(parents, config.operations)
+    predicted = surrogate.score(candidates).mean(axis=0)
+    chosen = select_top(predicted, canonical_keys(candidates.codes), config.beam)
+    seconds = time.monotonic() - started
+    return _Proposal(candidates.codes[chosen], len(candidates.codes), predicted[chosen], seconds)
+
+
+def _account(
+    level: int, surrogate: Surrogate, proposal: _Proposal, trials: list[Trial]
+) -> tuple[Level, dict[str, Prediction]]:
+    """How well the surrogate ranked a level before and after it saw its children."""
+    measured = np.array([np.nan if trial.accuracy is None else trial.accuracy for trial in trials])
+    before = proposal.predicted
+    after = surrogate.predict(proposal.codes)
+    record = Level(
+        level=level,
+        candidates=proposal.candidates,
+        rho_before=None if before is None else rank_correlation(before, measured),
+        rho_after=rank_correlation(after, measured),
+        surrogate_seconds=proposal.surrogate_seconds,
+    )
+    predictions = {
+        trial.cell: Prediction(None if before is None else float(before[index]), float(after[index]))
+        for index, trial in enumerate(trials)
+    }
+    return record, predictions
+
+
+def rank_correlation(predicted: Floats, measured: Floats) -> float | None:
+    """Spearman's ρ where something was measured; None for fewer than 3 points or equal values."""
+    known = np.isfinite(measured)
+    predicted, measured = predicted[known], measured[known]
+    if len(measured) < 3 or np.ptp(predicted) == 0 or np.ptp(measured) == 0:
+        return None
+    return float(spearmanr(predicted, measured).statistic)

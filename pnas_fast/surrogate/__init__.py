@@ -1,0 +1,7 @@
+"""Surrogates: predict a cell's accuracy from its codes, score candidates, select the most promising."""
+
+from pnas_fast.surrogate.checks import SurrogateError
+from pnas_fast.surrogate.ensemble import PREDICTORS, REFITS, Surrogate
+from pnas_fast.surrogate.selection import TopK, select_top, upper_confidence
+
+__all__ = ["PREDICTORS", "REFITS", "Surrogate", "SurrogateError", "TopK", "select_top", "upper_confidence"]

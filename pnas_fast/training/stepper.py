@@ -1,0 +1,54 @@
+"""One training step: forward, loss, backward, clipping, update, schedule."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pnas_fast.training.settings import TrainingSettings
+
+
+class Stepper:
+    """Updates a network's parameters by the recipe of its settings.
+
+    The learning rate falls from ``settings.learning_rate`` to 0 along half a cosine over the whole
+    training (SPEC 2). Weight decay is on weights of convolutions and the classifier, not on batch
+    norm's scales and shifts nor on biases.
+    """
+
+    def __init__(self, network: nn.Module, settings: TrainingSettings) -> None:
+        self._network = network
+        self._settings = settings
+        weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+        others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+        groups = [
+            {"params": weights, "weight_decay": settings.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        rate = settings.learning_rate
+        self._optimizer: torch.optim.Optimizer
+        if settings.optimizer == "rmsprop":
+            self._optimizer = torch.optim.RMSprop(groups, lr=rate, alpha=0.9, eps=1.0, momentum=0.9)
+        else:
+            self._optimizer = torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True, fused=True)
+
+    def step(self, images: Tensor, labels: Tensor, progress: float) -> Tensor:
+        """Update once; the mean loss of the batch, still on its device.
+
+        Args:
+            images: (batch, C, H, W).
+            labels: int64 (batch,).
+            progress: the share of all steps that came before this one, in [0, 1).
+        """
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._settings.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+        loss = F.cross_entropy(self._network(images), labels, label_smoothing=self._settings.label_smoothing)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self._settings.clip > 0:
+            nn.utils.clip_grad_norm_(self._network.parameters(), self._settings.clip)
+        self._optimizer.step()
+        return loss.detach()

@@ -1,0 +1,158 @@
+"""Train one child and say how good it is."""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import nn
+
+from pnas_fast.data import DataSet, batches, batches_per_epoch, validation_batches
+from pnas_fast.network import ChildNetwork
+from pnas_fast.space import Cell
+from pnas_fast.training.settings import TrainingSettings
+from pnas_fast.training.stepper import Stepper
+
+EVALUATION_BATCH = 512
+
+EpochReport = Callable[[int], None]
+"""Called with the images seen so far, after every epoch."""
+
+
+@dataclass(slots=True)
+class ChildResult:
+    """What training a child gave.
+
+    ``accuracy`` is on the validation images after the last epoch, in [0, 1]; ``epoch_losses`` are mean
+    training losses; ``seconds`` include evaluation and ``images_per_second`` counts training alone.
+    """
+
+    status: Literal["done", "failed"] = "failed"
+    accuracy: float | None = None
+    epoch_losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    images_per_second: float = 0.0
+    images_seen: int = 0
+    parameters: int = 0
+    multiply_adds: int = 0
+    error: str | None = None
+
+    @property
+    def loss(self) -> float | None:
+        """The last epoch's mean training loss; None for a failed child."""
+        return self.epoch_losses[-1] if self.status == "done" else None
+
+
+class ChildError(Exception):
+    """Training cannot go on; the message is the recorded reason."""
+
+
+def build_child(cell: Cell, settings: TrainingSettings, data: DataSet, seed: int) -> ChildNetwork:
+    """A cell's child for a data set, with seeded weights, on the data set's device."""
+    torch.manual_seed(seed)
+    network = ChildNetwork(
+        cell,
+        settings.repeats,
+        settings.filters,
+        data.classes,
+        data.image_shape,
+        settings.backend,
+        settings.drop_path,
+    )
+    return network.to(device=data.train_images.device, memory_format=torch.channels_last)
+
+
+def train_child(
+    cell: Cell, settings: TrainingSettings, data: DataSet, seed: int, report: EpochReport = lambda _: None
+) -> tuple[ChildResult, ChildNetwork | None]:
+    """Build a cell's child, train it and measure its validation accuracy.
+
+    A child that diverges, runs out of memory, exceeds the time limit or raises gives a failed result
+    with the reason. The result depends on the arguments alone, on one device and torch version.
+
+    Args:
+        cell: the cell to judge.
+        settings: sizes and recipe; ``backend`` and ``device`` must be resolved, not ``auto``.
+        data: the data set, on the device.
+        seed: of the weights, the order of images, augmentation and drop-path.
+        report: told about progress after each epoch.
+
+    Returns:
+        The result, and the trained network unless it failed.
+    """
+    result = ChildResult()
+    started = time.monotonic()
+    network = None
+    try:
+        network = build_child(cell, settings, data, seed)
+        result.parameters, result.multiply_adds = network.parameters_count, network.multiply_adds
+        _fit(network, settings, data, seed, started + settings.time_limit, result, report)
+        result.accuracy = evaluate(network, data)
+        result.status = "done"
+    except Exception as error:  # whatever a child does, the search goes on without it
+        result.error = _reason(error)
+    result.seconds = time.monotonic() - started
+    return result, network if result.status == "done" else None
+
+
+def evaluate(network: nn.Module, data: DataSet) -> float:
+    """Accuracy in [0, 1] on the validation images, with running statistics."""
+    network.eval()
+    with torch.inference_mode():
+        correct = [
+            (network(images).argmax(dim=1) == labels).sum()
+            for images, labels in validation_batches(data, EVALUATION_BATCH)
+        ]
+    return int(torch.stack(correct).sum()) / len(data.validation_labels)
+
+
+def _fit(
+    network: ChildNetwork,
+    settings: TrainingSettings,
+    data: DataSet,
+    seed: int,
+    deadline: float,
+    result: ChildResult,
+    report: EpochReport,
+) -> None:
+    stepper = Stepper(network, settings)
+    generator = torch.Generator(device=data.train_images.device).manual_seed(seed)
+    steps_an_epoch = batches_per_epoch(data, settings.batch)
+    network.train()
+    training_seconds = 0.0
+    for epoch in range(settings.epochs):
+        network.set_progress(epoch / settings.epochs)
+        started = time.monotonic()
+        losses = []
+        for index, (images, labels) in enumerate(batches(data, settings.batch, generator=generator)):
+            if time.monotonic() > deadline:
+                raise ChildError(f"exceeded the time limit of {settings.time_limit:g} s in epoch {epoch + 1}")
+            progress = (epoch + index / steps_an_epoch) / settings.epochs
+            losses.append(stepper.step(images, labels, progress))
+            result.images_seen += len(labels)
+        loss = float(torch.stack(losses).mean())  # waits for the device once an epoch
+        training_seconds += time.monotonic() - started
+        result.images_per_second = result.images_seen / training_seconds
+        if not math.isfinite(loss):
+            raise ChildError(f"diverged: loss is {loss} in epoch {epoch + 1}")
+        result.epoch_losses.append(loss)
+        report(result.images_seen)
+    if not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
+        raise ChildError("diverged: a weight is not finite after the last step")
+
+
+def _reason(error: Exception) -> str:
+    """One line for the trial store; anything unforeseen leaves its traceback in the log as well."""
+    if isinstance(error, ChildError):
+        return str(error)
+    first_line = str(error).strip().split("\n", 1)[0]
+    # A CPU allocation that fails is a plain RuntimeError.
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in first_line:
+        return f"out of memory: {first_line}"
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {first_line}"

@@ -1,0 +1,206 @@
+"""The configuration: presets, limits, what makes two runs the same, and the command line over it."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from pnas_fast import OPERATIONS, SearchConfig
+from pnas_fast.options import ConfigError
+from pnas_fast.search.__main__ import main
+from pnas_fast.search.cli import parse
+from pnas_fast.search.config import paper, quick
+from pnas_fast.search.run_folder import RunError, check_same, default_folder, opened, saved_config
+
+
+def test_the_paper_preset_is_the_papers_search() -> None:
+    config = paper()
+    assert (config.blocks, config.beam, config.repeats, config.filters, config.epochs) == (5, 256, 2, 24, 20)
+    assert config.learning_rate == 0.01
+    assert config.data == "cifar10:data/cifar10"
+    assert config.operations == OPERATIONS
+
+
+def test_a_configuration_round_trips_through_its_file(tmp_path: Path) -> None:
+    config = replace(paper(), operations=("sep3x3", "identity"), seed=7)
+    config.save(tmp_path / "config.json")
+    assert SearchConfig.load(tmp_path / "config.json") == config
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"beam": 0}', '{"beam": 4}', '{"operations": 3}', '{"a": 1, "operations": []}']
+)
+def test_a_damaged_configuration_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.json: not the configuration of a search"):
+        SearchConfig.load(path)
+
+
+def test_operations_are_checked_and_put_in_order() -> None:
+    assert SearchConfig(operations=("identity", "sep3x3")).operations == ("sep3x3", "identity")
+    with pytest.raises(ConfigError, match="operations: unknown operation 'conv3x3'"):
+        SearchConfig(operations=("conv3x3",))
+
+
+def test_the_number_of_workers_is_not_part_of_a_runs_identity(tmp_path: Path) -> None:
+    config = quick()
+    assert config.difference(replace(config, workers=7)) == []
+    assert default_folder(config) == default_folder(replace(config, workers=7))
+    changed = replace(config, beam=9, operations=("sep3x3",))
+    assert default_folder(config) != default_folder(changed)
+    assert config.difference(changed) == [
+        f"--beam {config.beam} -> 9",
+        f"--operations {','.join(OPERATIONS)} -> sep3x3",
+    ]
+    with pytest.raises(RunError, match=r"another configuration \(--beam 24 -> 9; .*choose another --out"):
+        check_same(tmp_path, replace(config, beam=24), changed)
+
+
+def test_a_run_is_created_continued_and_kept_from_others(tmp_path: Path) -> None:
+    folder, config = tmp_path / "new" / "run", quick().resolved()
+    with opened(folder, config):
+        assert saved_config(folder) == config
+        with pytest.raises(RunError, match="in use by another search"), opened(folder, config):
+            pass
+    with opened(folder, replace(config, workers=3)):
+        assert saved_config(folder) == replace(config, workers=3)
+    with pytest.raises(RunError, match="another configuration"), opened(folder, replace(config, seed=1)):
+        pass
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(RunError, match="holds other files"):
+        saved_config(tmp_path)
+    with pytest.raises(RunError, match="is a file"):
+        saved_config(tmp_path / "thesis.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_what_a_killed_search_left_before_its_configuration_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".config.json.123.tmp").write_text('{"bea')
+    assert saved_config(tmp_path) is None
+
+
+def test_every_option_changes_its_field() -> None:
+    given = {
+        "data": "synthetic:8x8x1/10", "train_images": 5, "repeats": 3, "filters": 5, "epochs": 7, "batch": 9,
+        "optimizer": "rmsprop", "learning_rate": 0.5, "weight_decay": 0.25, "label_smoothing": 0.125,
+        "drop_path": 0.5, "clip": 2.0, "time_limit": 9.5, "threads": 2, "backend": "eager", "device": "cpu",
+        "blocks": 4, "beam": 11, "operations": ("sep3x3", "identity"), "predictor": "lstm",
+        "refit": "scratch", "seed": 3, "workers": 2,
+    }  # fmt: skip
+    assert set(given) == {item.name for item in fields(SearchConfig)}
+    arguments = []
+    for name, value in given.items():
+        arguments += [
+            f"--{name.replace('_', '-')}",
+            ",".join(value) if isinstance(value, tuple) else str(value),
+        ]
+    assert parse(arguments).config == SearchConfig(**given)
+
+
+def test_fused_takes_the_best_backend_and_out_alone_continues(tmp_path: Path) -> None:
+    request = parse(["--fused", "--device", "cpu", "--beam", "5", "--out", str(tmp_path / "run")])
+    assert request.config.backend == "eager"
+    with opened(request.folder, request.config):
+        pass
+    assert parse(["--out", str(request.folder)]).config == request.config
+    with pytest.raises(RunError, match="--beam 5 -> 6"):
+        parse(["--out", str(request.folder), "--beam", "6"])
+    with pytest.raises(RunError, match="--beam 5 -> 24"):
+        parse(["--out", str(request.folder), "--preset", "quick", "--device", "cpu"])
+
+
+BAD = [
+    ("--blocks 0", "blocks is 0, allowed is 1 to 5"),
+    ("--blocks 6", "blocks is 6, allowed is 1 to 5"),
+    ("--beam 0", "beam is 0"),
+    ("--beam many", "--beam: invalid int value: 'many'"),
+    ("--operations sep3x3,sep4x4", "unknown operation 'sep4x4', allowed are sep3x3"),
+    ("--operations sep3x3,sep3x3", "twice"),
+    ("--predictor forest", "predictor is 'forest', allowed are mlp lstm"),
+    ("--refit never", "refit is 'never', allowed are finetune scratch"),
+    ("--seed -1", "seed is -1"),
+    ("--data imagenet", "'imagenet' is unknown, allowed are digits"),
+    ("--data cifar10:{tmp}/nowhere", "nowhere: is no folder"),
+    ("--data synthetic:0x8x1/10", "height 0"),
+    ("--train-images -1", "train_images is -1"),
+    ("--repeats 0", "repeats is 0"),
+    ("--filters 0", "filters is 0"),
+    ("--drop-path 1", "drop_path is 1.0"),
+    ("--epochs 0", "epochs is 0"),
+    ("--batch 1", "batch is 1, allowed is 2 or more"),
+    ("--optimizer adam", "optimizer is 'adam', allowed are sgd rmsprop"),
+    ("--learning-rate 0", "learning_rate is 0"),
+    ("--learning-rate nan", "learning_rate is nan"),
+    ("--weight-decay -1", "weight_decay is -1"),
+    ("--label-smoothing 1", "label_smoothing is 1"),
+    ("--clip inf", "clip is inf"),
+    ("--time-limit 0", "time_limit is 0"),
+    ("--backend warp", "backend is 'warp', allowed are auto eager"),
+    ("--device tpu", "device is 'tpu', allowed are auto cpu cuda"),
+    ("--workers -1", "workers is -1"),
+    ("--threads 0", "threads is 0"),
+    ("--preset huge", "--preset: invalid choice: 'huge'"),
+    ("--fused --backend eager", "--fused with --backend eager"),
+    ("--bea 3", "unrecognized arguments: --bea 3"),
+    ("more", "unrecognized arguments: more"),
+    ("--out", "--out: expected one argument"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), BAD, ids=[line for line, _ in BAD])
+def test_bad_input_is_one_line_and_status_2_and_writes_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    line: str,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main(line.format(tmp=tmp_path).split())
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    output, errors = capsys.readouterr()
+    assert status == 2
+    assert message in errors
+    assert errors.count("\n") == 1
+    assert errors.startswith("python -m pnas_fast.search: error: ")
+    assert output == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plan_counts_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = "--preset quick --device cpu --plan --blocks 2 --beam 7 --epochs 3 --train-images 100"
+    status = main(line.split())
+    output = capsys.readouterr().out
+    assert status == 0
+    assert "31,620" in output
+    assert f"143 children at most, {143 * 3 * 100:,} images" in output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plan_of_the_papers_search_needs_no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("pnas_fast.search.plan.SECONDS_A_CELL", 0.0)
+    monkeypatch.setattr("pnas_fast.search.plan._time_steps", lambda *_: (1.0, 100))
+    from pnas_fast.search.plan import make_plan
+
+    plan = make_plan(replace(paper(), data=f"cifar10:{tmp_path}", device="cpu", workers=1).resolved())
+    assert plan.children == 1_160
+    assert plan.images == 1_044_000_000
+    assert plan.hours == pytest.approx(1_044_000_000 / 100 / 3600)
+
+
+def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    output = capsys.readouterr().out
+    for name in [*(item.name for item in fields(SearchConfig)), "out", "plan", "download", "fused", "preset"]:
+        assert f"--{name.replace('_', '-')}" in output

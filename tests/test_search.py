@@ -1,0 +1,163 @@
+"""The search as a whole: what it leaves, that it can be killed at any time, that workers do not matter."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pnas_fast.candidates import expand, one_block_cells
+
+from pnas_fast import Cell, SearchConfig, search
+from pnas_fast.search.evaluator import child_seed
+from pnas_fast.search.loop import SearchError, rank_correlation
+from pnas_fast.search.result import SearchResult
+from pnas_fast.store import TrialStore
+from pnas_fast.weights import load_child
+
+TINY = SearchConfig(
+    blocks=3,
+    beam=3,
+    operations=("sep3x3", "max_pool3x3"),
+    filters=4,
+    epochs=1,
+    batch=32,
+    train_images=128,
+    device="cpu",
+    workers=2,
+)
+OPTIONS = (
+    "--preset quick --blocks 3 --beam 3 --operations sep3x3,max_pool3x3 --filters 4 --epochs 1 --batch 32 "
+    "--train-images 128 --device cpu"
+)
+COMMAND = [sys.executable, "-m", "pnas_fast.search", *OPTIONS.split(" "), "--out"]
+LEVEL_1 = 10
+"""One-block cells of two operations: pairs of 4 sides."""
+
+
+def essence(result: SearchResult) -> list[tuple[object, ...]]:
+    """What must not depend on how a search was carried out."""
+    with TrialStore(result.folder / "trials.sqlite") as store:
+        predictions = store.predictions()
+        return [
+            (t.position, t.cell, t.level, t.status, t.accuracy, t.loss, t.images_seen, predictions[t.cell])
+            for t in store.trials()
+        ]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
+    return search(TINY, out=tmp_path_factory.mktemp("runs") / "tiny", progress=False)
+
+
+def test_it_grows_cells_level_by_level(finished: SearchResult) -> None:
+    trials = finished.trials
+    assert trials.level.tolist() == [1] * LEVEL_1 + [2] * 3 + [3] * 3
+    assert (trials.status == "done").all()
+    cells = [Cell.parse(text) for text in trials.cell]
+    assert [len(cell) for cell in cells] == trials.level.tolist()
+    assert len({str(cell.canonical()) for cell in cells}) == len(cells)
+    for level in (2, 3):
+        parents = {cell.blocks for cell in cells if len(cell) == level - 1}
+        assert all(cell.blocks[:-1] in parents for cell in cells if len(cell) == level)
+    assert [level.candidates for level in finished.levels[:2]] == [
+        LEVEL_1,
+        len(expand(one_block_cells(TINY.operations), TINY.operations).codes),
+    ]
+
+
+def test_it_leaves_the_best_cell_its_weights_and_a_report(finished: SearchResult) -> None:
+    assert finished.accuracy == np.nanmax(finished.trials.accuracy)
+    best = int(np.nanargmax(finished.trials.accuracy))
+    assert str(finished.best) == finished.trials.cell[best]
+    assert load_child(finished.weights).parameters_count == finished.trials.parameters[best]
+    assert str(finished.best) in finished.report.read_text()
+    assert list((finished.folder / "figures").glob("*.svg"))
+    assert finished.images_seen == (LEVEL_1 + 6) * 128
+    assert not (finished.folder / "children").exists()
+    assert not list(finished.folder.glob("**/*.tmp"))
+
+
+def test_a_finished_search_is_not_trained_again(finished: SearchResult) -> None:
+    before = essence(finished)
+    again = search(TINY, out=finished.folder, progress=False)
+    assert essence(again) == before
+    assert again.trials.seconds.tolist() == finished.trials.seconds.tolist()
+
+
+def test_the_number_of_workers_does_not_matter(finished: SearchResult, tmp_path: Path) -> None:
+    alone = search(replace(TINY, workers=1), out=tmp_path / "alone", progress=False)
+    assert essence(alone) == essence(finished)
+    assert alone.best == finished.best
+    assert alone.weights.read_bytes() == finished.weights.read_bytes()
+
+
+def test_a_search_killed_again_and_again_ends_the_same(finished: SearchResult, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    command = [*COMMAND, str(folder)]
+    moments = random.Random(0)
+    kills = 0
+    for _ in range(5):
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True, cwd=tmp_path
+        )
+        try:
+            process.wait(timeout=moments.uniform(1.0, 9.0))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+        process.communicate()
+    assert kills >= 2
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    result = SearchResult.load(folder)
+    assert essence(result) == essence(finished)
+    assert result.weights.read_bytes() == finished.weights.read_bytes()
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_continue(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "run"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    line = ""
+    while "level 1/3" not in line:
+        line = process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Continue with: python -m pnas_fast.search --out run" in output
+    assert errors == ""
+
+
+def test_failed_children_are_recorded_and_the_search_goes_on(tmp_path: Path) -> None:
+    config = replace(TINY, blocks=2, learning_rate=1e3, clip=0.0, epochs=3, label_smoothing=0.1)
+    with pytest.raises(SearchError, match=r"level 1: all 10 children failed, the first one: diverged"):
+        search(config, out=tmp_path / "run", progress=False)
+    with TrialStore(tmp_path / "run" / "trials.sqlite") as store:
+        trials = store.trials()
+    assert len(trials) == LEVEL_1
+    assert {trial.status for trial in trials} == {"failed"}
+
+
+def test_childrens_seeds_depend_on_run_and_cell_alone() -> None:
+    seeds = {child_seed(seed, cell) for seed in (0, 1) for cell in ("0:sep3x3+1:sep3x3", "0:sep3x3+0:sep3x3")}
+    assert len(seeds) == 4
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert child_seed(0, "0:sep3x3+1:sep3x3") == child_seed(0, "0:sep3x3+1:sep3x3")
+
+
+def test_rank_correlation_leaves_out_what_was_not_measured() -> None:
+    predicted = np.array([0.1, 0.2, 0.3, 0.0])
+    assert rank_correlation(predicted, np.array([0.5, 0.6, 0.7, np.nan])) == pytest.approx(1.0)
+    assert rank_correlation(predicted, np.array([0.5, 0.6, np.nan, np.nan])) is None
+    assert rank_correlation(np.ones(4), predicted) is None
