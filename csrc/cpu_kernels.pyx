@@ -122,7 +122,8 @@ cdef class Window:
 
     def __init__(
         self, *, int images, int height, int width, int channels, int out_height, int out_width, int filters,
-        int kernel_height, int kernel_width, int stride_height, int stride_width, int dilation, int top, int left,
+        int kernel_height, int kernel_width, int stride_height, int stride_width, int dilation,
+        int top, int left,
         int skip, bint rectify
     ):
         self.w.images, self.w.height, self.w.width, self.w.channels = images, height, width, channels
@@ -174,7 +175,8 @@ def separable_forward(
     cdef Source source = _source(z, pixel, scale, shift)
     with nogil:
         run_separable_forward(
-            window.w, source, <const float*> depthwise, <const float*> pointwise, <float*> out, <double*> sums,
+            window.w, source, <const float*> depthwise, <const float*> pointwise, <float*> out,
+            <double*> sums,
             threads
         )
 
@@ -238,7 +240,8 @@ def batch_norm(
 
 
 def batch_norm_backward(
-    int channels, double count, bint training, size_t gamma, size_t mean, size_t rstd, size_t dscale, size_t dshift,
+    int channels, double count, bint training, size_t gamma, size_t mean, size_t rstd,
+    size_t dscale, size_t dshift,
     size_t dgamma, size_t dbeta, size_t offset, size_t slope
 ):
     """Gradients of a batch norm's parameters, and the terms its statistics add to each value's."""
@@ -255,7 +258,8 @@ cdef class Side:
     cdef AddSide side
 
     def __init__(
-        self, size_t z, ptrdiff_t pixel, size_t scale, size_t shift, int pool, int stride, int height, int width,
+        self, size_t z, ptrdiff_t pixel, size_t scale, size_t shift, int pool, int stride,
+        int height, int width,
         size_t keep
     ):
         self.side.source = _source(z, pixel, scale, shift)
@@ -264,7 +268,8 @@ cdef class Side:
 
 
 def add_forward(
-    int images, int channels, int height, int width, Side left not None, Side right, size_t out, ptrdiff_t out_pixel,
+    int images, int channels, int height, int width, Side left not None, Side right, size_t out,
+    ptrdiff_t out_pixel,
     int threads
 ):
     """The sum of two sides, or one side alone where right is None."""

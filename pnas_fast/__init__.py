@@ -7,6 +7,6 @@
 
 from pnas_fast.search import SearchConfig, search
 from pnas_fast.space import OPERATIONS, Block, Cell
-from pnas_fast.version import VERSION as __version__
+from pnas_fast.version import VERSION as __version__  # noqa: N811 (Python's name for it)
 
 __all__ = ["OPERATIONS", "Block", "Cell", "SearchConfig", "__version__", "search"]

@@ -57,8 +57,8 @@ def option_name(name: str) -> str:
 
 
 def _check_value(item: Field[Any], value: Any) -> None:
-    wanted = type(item.default) if item.default is not MISSING else object
-    accepted = (int, float) if wanted is float else wanted
+    wanted: type = type(item.default) if item.default is not MISSING else object
+    accepted: Any = (int, float) if wanted is float else wanted
     if not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool):
         raise ConfigError(f"{item.name} is {value!r}, allowed is a value of type {wanted.__name__}")
     limits = item.metadata
@@ -69,7 +69,7 @@ def _check_value(item: Field[Any], value: Any) -> None:
         return
     too_low = low is not None and value < low
     too_high = high is not None and value > high
-    if too_low or too_high or not math.isfinite(value):
+    if too_low or too_high or not math.isfinite(float(value)):
         raise ConfigError(f"{item.name} is {value}, allowed is {_range(low, high)}")
 
 

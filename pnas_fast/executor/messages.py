@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, TextIO
+from typing import IO, Any
 
 from pnas_fast.training import ChildResult
 
@@ -18,7 +18,7 @@ class Task:
     seed: int
 
 
-def send(stream: TextIO, message: dict[str, Any]) -> None:
+def send(stream: IO[str], message: dict[str, Any]) -> None:
     """Write one message and flush it."""
     stream.write(json.dumps(message) + "\n")
     stream.flush()

@@ -158,9 +158,9 @@ class WorkerPool:
     def _next_events(self, waiting: deque[Task], tries: dict[int, int]) -> Iterator[Event]:
         for worker in self._workers:
             if worker.ready and worker.task is None and waiting:
-                worker.assign(waiting.popleft(), self._time_limit)
-                assert worker.task is not None
-                yield Started(worker.task)
+                task = waiting.popleft()
+                worker.assign(task, self._time_limit)
+                yield Started(task)
         yield from self._end_hanging()
         try:
             worker, message = self._inbox.get(timeout=0.2)

@@ -89,11 +89,12 @@ def _learn(surrogate: Surrogate, history: _History, proposal: _Proposal, trials:
             f"level {trials[0].level}: all {len(trials)} children failed, the first one: {trials[0].error}"
         )
     started = time.monotonic()
-    history.codes.append(proposal.codes[done])
+    codes: Codes = proposal.codes[done]
+    history.codes.append(codes)
     history.accuracies.append(np.array([trial.accuracy for trial in trials if trial.accuracy is not None]))
     surrogate.fit(history.codes, history.accuracies)
     proposal.surrogate_seconds += time.monotonic() - started
-    return proposal.codes[done]
+    return codes
 
 
 def _propose(surrogate: Surrogate, parents: Codes, config: SearchConfig) -> _Proposal:

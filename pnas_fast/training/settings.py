@@ -22,7 +22,7 @@ class TrainingSettings:
     train_images: int = option(0, "train each child on the first so many images; 0 is all", minimum=0)
     repeats: int = option(1, "N: a child has 3N cells", minimum=1, maximum=100)
     filters: int = option(8, "F: channels of a block in the first cells", minimum=1, maximum=4096)
-    epochs: int = option(6, "passes over the training images", minimum=1)
+    epochs: int = option(3, "passes over the training images", minimum=1)
     batch: int = option(64, "images a step", minimum=2)
     optimizer: str = option(
         "sgd", "sgd (Nesterov momentum 0.9) or rmsprop (0.9, 0.9, epsilon 1)", choices=OPTIMIZERS

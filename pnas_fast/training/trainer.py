@@ -64,7 +64,9 @@ def build_child(cell: Cell, settings: TrainingSettings, data: DataSet, seed: int
         settings.backend,
         settings.drop_path,
     )
-    return network.to(device=data.train_images.device, memory_format=torch.channels_last)
+    network.to(data.train_images.device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def train_child(
