@@ -84,7 +84,7 @@ class SearchConfig(TrainingSettings):
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             return cls.from_values(values)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(f"{path}: not the configuration of a search ({error})") from error
 
     @classmethod
