@@ -1,5 +1,6 @@
 """The configuration: presets, limits, what makes two runs the same, and the command line over it."""
 
+import importlib
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -188,11 +189,12 @@ def test_the_plan_counts_and_writes_nothing(
 
 
 def test_the_plan_of_the_papers_search_needs_no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("pnas_fast.search.plan.SECONDS_A_CELL", 0.0)
-    monkeypatch.setattr("pnas_fast.search.plan._time_steps", lambda *_: (1.0, 100))
-    from pnas_fast.search.plan import make_plan
-
-    plan = make_plan(replace(paper(), data=f"cifar10:{tmp_path}", device="cpu", workers=1).resolved())
+    # By name: `pnas_fast.search` as an attribute is the function.
+    planning = importlib.import_module("pnas_fast.search.plan")
+    monkeypatch.setattr(planning, "_time_steps", lambda *_: (1.0, 100))
+    plan = planning.make_plan(
+        replace(paper(), data=f"cifar10:{tmp_path}", device="cpu", workers=1).resolved()
+    )
     assert plan.children == 1_160
     assert plan.images == 1_044_000_000
     assert plan.hours == pytest.approx(1_044_000_000 / 100 / 3600)
