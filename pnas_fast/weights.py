@@ -33,12 +33,14 @@ def save_child(
 ) -> None:
     """Write a child's weights, with what `load_child` needs to build it again."""
     network_arguments = {
+        "cell": str(cell),
         "repeats": settings.repeats,
         "filters": settings.filters,
         "classes": data.classes,
         "image_shape": list(data.image_shape),
     }
-    metadata = {"cell": str(cell), "network": json.dumps(network_arguments)}
+    # One entry: with several, their order in the file would differ from run to run.
+    metadata = {"network": json.dumps(network_arguments)}
     state = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as temporary:
@@ -57,9 +59,10 @@ def load_child(path: Path | str, backend: str = "eager") -> ChildNetwork:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not a safetensors file ({error})") from error
-    if not {"cell", "network"} <= metadata.keys():
-        raise WeightsError(f"{path}: metadata has no cell and network, expected those of a child's weights")
-    network = ChildNetwork(Cell.parse(metadata["cell"]), **json.loads(metadata["network"]), backend=backend)
+    if "network" not in metadata:
+        raise WeightsError(f"{path}: metadata names no network, expected that of a child's weights")
+    arguments = json.loads(metadata["network"])
+    network = ChildNetwork(Cell.parse(arguments.pop("cell")), **arguments, backend=backend)
     network.load_state_dict(state)
     return network
 
