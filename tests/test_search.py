@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pnas_fast.candidates import expand, one_block_cells
 
 from pnas_fast import Cell, SearchConfig, search
+from pnas_fast.candidates import expand, one_block_cells
 from pnas_fast.search.evaluator import child_seed
 from pnas_fast.search.loop import SearchError, rank_correlation
 from pnas_fast.search.result import SearchResult
