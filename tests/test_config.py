@@ -129,6 +129,7 @@ BAD = [
     ("--data cifar10:{tmp}/nowhere", "nowhere: is no folder"),
     ("--data synthetic:0x8x1/10", "height 0"),
     ("--train-images -1", "train_images is -1"),
+    ("--train-images 99999", "digits: 99999 training images asked for, allowed are 1 to 1437"),
     ("--repeats 0", "repeats is 0"),
     ("--filters 0", "filters is 0"),
     ("--drop-path 1", "drop_path is 1.0"),

@@ -16,10 +16,10 @@ from typing import TextIO
 
 import torch
 
-from pnas_fast.data import DataSet, load
+from pnas_fast.data import DataSet
 from pnas_fast.executor.messages import Task, encode_result, receive, send
 from pnas_fast.space import Cell
-from pnas_fast.training import TrainingSettings, train_child
+from pnas_fast.training import TrainingSettings, load_training_data, train_child
 from pnas_fast.weights import child_file, save_child
 
 
@@ -37,25 +37,13 @@ def main() -> None:
     torch.set_flush_denormal(True)
     torch.backends.cudnn.deterministic = True
     try:
-        data = load_training_data(settings)
+        data = load_training_data(settings).to(settings.device)
     except (ValueError, RuntimeError) as error:
         send(replies, {"fatal": str(error).split("\n", 1)[0]})
         return
     send(replies, {"ready": True})
     while True:
         _serve(Task(**receive(lines.get())), settings, data, folder, replies)
-
-
-def load_training_data(settings: TrainingSettings) -> DataSet:
-    """The data set a configuration names, cut to its ``train_images``, on its device.
-
-    Raises:
-        DataError: the data set is missing or damaged.
-    """
-    data = load(settings.data)
-    if settings.train_images:
-        data = data.subset(settings.train_images)
-    return data.to(settings.device)
 
 
 def _serve(task: Task, settings: TrainingSettings, data: DataSet, folder: Path, replies: TextIO) -> None:

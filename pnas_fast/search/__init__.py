@@ -39,13 +39,13 @@ def search(
     # Here, so that `import pnas_fast` needs neither the compiled module nor the plotting libraries.
     from rich.console import Console
 
-    from pnas_fast.data import load
     from pnas_fast.search.display import SilentDisplay, choose_display
     from pnas_fast.search.run import run
     from pnas_fast.search.run_folder import default_folder
+    from pnas_fast.training import load_training_data
 
     config = (config or quick()).resolved()
-    load(config.data)  # a damaged data set is found before anything is written
+    load_training_data(config)  # a damaged data set is found before anything is written
     display = choose_display(Console()) if progress else SilentDisplay()
     try:
         return run(config, default_folder(config) if out is None else Path(out), display)

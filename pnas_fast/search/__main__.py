@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from pnas_fast.data import DataError, load
+from pnas_fast.data import DataError
 from pnas_fast.executor import ExecutorError
 from pnas_fast.options import ConfigError
 from pnas_fast.search.cli import Request, parse
@@ -31,6 +31,7 @@ from pnas_fast.search.run import heading, run
 from pnas_fast.search.run_folder import RunError
 from pnas_fast.space import CellError
 from pnas_fast.store import StoreError
+from pnas_fast.training import load_training_data
 
 BAD_INPUT = (ConfigError, CellError, DataError, ExecutorError, RunError, StoreError, OSError)
 """What says in one line what a person gave and what is allowed; anything else is a defect of ours."""
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _print_plan(console, request)
             return 0
         return _search(console, request)
+    except KeyboardInterrupt:  # before a run was opened: there is nothing to continue
+        return INTERRUPTED
     except (*BAD_INPUT, SearchError) as error:
         print(f"python -m pnas_fast.search: error: {_one_line(error)}", file=sys.stderr)
         return 1 if isinstance(error, SearchError) else 2
@@ -56,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _search(console: Console, request: Request) -> int:
     config = request.config
     with _download_bar(console) as progress:
-        load(config.data, download=request.download, progress=progress)
+        load_training_data(config, download=request.download, progress=progress)
     signal.signal(signal.SIGTERM, _interrupt)
     display = choose_display(console)
     try:

@@ -14,11 +14,10 @@ from pnas_fast.files import write_text
 from pnas_fast.kernels import BackendError, resolve_backend
 from pnas_fast.options import ConfigError, option, option_name
 from pnas_fast.space import MAX_BLOCKS, OPERATIONS, CellError, check_operations
-from pnas_fast.surrogate import PREDICTORS
+from pnas_fast.surrogate import PREDICTORS, REFITS
 from pnas_fast.training import TrainingSettings
 
 PRESETS = ("quick", "paper")
-REFITS = ("finetune", "scratch")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,11 +72,12 @@ def run_levels(
         trials = evaluator.evaluate(level, proposal.cells, position)
         position += children
         parents = _learn(surrogate, history, proposal, trials)
-        store.finish_level(*_account(level, surrogate, proposal, trials))
+        record, predictions = _account(level, surrogate, proposal, trials)
+        store.finish_level(record, predictions)
         write_report(folder)
         assert evaluator.best is not None
         assert evaluator.best.accuracy is not None
-        display.level_finished(store.levels()[level - 1], evaluator.best.accuracy)
+        display.level_finished(record, evaluator.best.accuracy)
         if level < config.blocks:
             proposal = _propose(surrogate, parents, config)
 
