@@ -139,7 +139,23 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_continue(tmp_path: Path) -> None:
     assert errors == ""
 
 
-def test_failed_children_are_recorded_and_the_search_goes_on(tmp_path: Path) -> None:
+def test_failed_children_are_recorded_and_the_search_goes_on_without_them(tmp_path: Path) -> None:
+    # At this learning rate convolutions diverge, cells of pools alone do not.
+    config = replace(TINY, blocks=2, beam=12, learning_rate=1e3, clip=0.0, epochs=2)
+    result = search(config, out=tmp_path / "run", progress=False)
+    trials = result.trials
+    failed = trials.status == "failed"
+    assert 0 < failed[:LEVEL_1].sum() < LEVEL_1
+    assert all(error.startswith("diverged: ") for error in trials.error[failed])
+    assert np.isnan(trials.accuracy[failed]).all()
+    assert (trials.error[~failed] == "").all()
+    parents = {Cell.parse(text).blocks for text in trials.cell[:LEVEL_1][~failed[:LEVEL_1]]}
+    assert len(trials) == LEVEL_1 + 12
+    assert all(Cell.parse(text).blocks[:-1] in parents for text in trials.cell[LEVEL_1:])
+    assert "diverged" in result.report.read_text()
+
+
+def test_a_level_without_a_finished_child_ends_the_search_with_the_reason(tmp_path: Path) -> None:
     config = replace(TINY, blocks=2, time_limit=0.001)
     with pytest.raises(SearchError, match=r"level 1: all 10 children failed, the first one: exceeded"):
         search(config, out=tmp_path / "run", progress=False)
@@ -147,6 +163,28 @@ def test_failed_children_are_recorded_and_the_search_goes_on(tmp_path: Path) -> 
         trials = store.trials()
     assert len(trials) == LEVEL_1
     assert {trial.status for trial in trials} == {"failed"}
+
+
+def test_a_folder_in_cifar10s_binary_format_trains_and_a_truncated_one_is_refused(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(1, 6):
+        records = random.integers(0, 256, (10_000, 3_073), dtype=np.uint8)
+        records[:, 0] %= 10
+        records.tofile(data / f"data_batch_{number}.bin")
+    command = [sys.executable, "-m", "pnas_fast.search", *OPTIONS.split(" "), "--data", f"cifar10:{data}"]
+    command += ["--operations", "identity", "--blocks", "1", "--out"]
+    done = subprocess.run([*command, str(tmp_path / "run")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (SearchResult.load(tmp_path / "run").trials.images_seen == 128).all()
+    with (data / "data_batch_3.bin").open("r+b") as file:
+        file.truncate(30_000_000)
+    refused = subprocess.run([*command, str(tmp_path / "no")], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert "data_batch_3.bin: 30,000,000 bytes, expected 30,730,000" in refused.stderr
+    assert not (tmp_path / "no").exists()
 
 
 def test_childrens_seeds_depend_on_run_and_cell_alone() -> None:
