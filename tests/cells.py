@@ -1,8 +1,11 @@
 """Cells for tests."""
 
+import random
+
 import numpy as np
 from hypothesis import strategies as st
 
+from pnas_fast.search.plan import random_cell
 from pnas_fast.space import MAX_BLOCKS, OPERATIONS, Cell
 
 PNASNET5 = (
@@ -19,3 +22,11 @@ def cells(draw: st.DrawFn, max_blocks: int = MAX_BLOCKS, operations: int = len(O
         for index in range(count)
     ]
     return Cell.from_codes(np.array(rows))
+
+
+def random_cells(level: int, number: int, generator: random.Random) -> list[str]:
+    """Texts of so many different cells."""
+    found: dict[str, None] = {}
+    while len(found) < number:
+        found[str(random_cell(level, OPERATIONS, generator))] = None
+    return list(found)
