@@ -8,6 +8,7 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.table import Column
 
 from pnas_fast.store import Level, Trial
 
@@ -158,9 +159,10 @@ class LiveDisplay(PlainDisplay):
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("[bold]level {task.fields[level]}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
+            BarColumn(bar_width=16, table_column=Column(min_width=16)),
+            MofNCompleteColumn(table_column=Column(min_width=7, no_wrap=True)),
+            # On a narrow terminal this column is the one that gives way.
+            TextColumn("{task.fields[status]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=console,
             transient=True,
         )
