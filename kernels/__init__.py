@@ -3,13 +3,16 @@
 `eager` is plain PyTorch. ``auto`` names the best backend that exists for a device.
 """
 
-from pnas_fast.kernels.backend import Backend, PoolKind, Side, State
+from typing import Any
+
+from pnas_fast.kernels.backend import Backend, BackendError, CellOutput, PoolKind, Side, State
 from pnas_fast.kernels.eager import EagerBackend
 
 __all__ = [
     "BACKENDS",
     "Backend",
     "BackendError",
+    "CellOutput",
     "PoolKind",
     "Side",
     "State",
@@ -17,14 +20,10 @@ __all__ = [
     "resolve_backend",
 ]
 
-BACKENDS: dict[str, Backend] = {"eager": EagerBackend()}
+BACKENDS: dict[str, Backend[Any]] = {"eager": EagerBackend()}
 """Every backend by name."""
 
 _BEST_FIRST: dict[str, tuple[str, ...]] = {"cpu": ("eager",), "cuda": ("eager",)}
-
-
-class BackendError(ValueError):
-    """A backend that does not exist or cannot serve a device."""
 
 
 def resolve_backend(name: str, device: str) -> str:
@@ -45,7 +44,7 @@ def resolve_backend(name: str, device: str) -> str:
     return name
 
 
-def get_backend(name: str) -> Backend:
+def get_backend(name: str) -> Backend[Any]:
     """The backend of that name.
 
     Raises:

@@ -7,42 +7,63 @@ padding goes to the bottom and right.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-State = Tensor
-"""What flows between operations: an activation of shape (N, C, H, W)."""
+S = TypeVar("S")
+
+State = Any
+"""What flows between operations: a backend's own form of an activation (N, C, H, W).
+
+A tensor is one everywhere; all have ``shape``, ``device`` and ``dtype``.
+"""
 
 PoolKind = Literal["avg", "max"]
 
 
-class Side(NamedTuple):
+class BackendError(ValueError):
+    """A backend that does not exist, or that cannot serve a device, a dtype or a layout."""
+
+
+class Side(NamedTuple, Generic[S]):
     """One side of a block's addition: a state, or a 3×3 pool of one that the addition may fuse.
 
     ``keep`` holds a multiplier per image, (N, 1, 1, 1), where drop-path is active.
     """
 
-    state: State
+    state: S
     pool: PoolKind | None = None
     stride: int = 1
     keep: Tensor | None = None
 
 
-class Backend(Protocol):
+@dataclass(slots=True)
+class CellOutput:
+    """Where the blocks of one cell write, so that their concatenation copies nothing.
+
+    ``memory`` is a backend's own: one forward pass of one cell holds what its blocks have written.
+    """
+
+    blocks: int
+    memory: Tensor | None = None
+
+
+class Backend(Protocol[S]):
     """Fused operations, forward and backward. Implementations are stateless."""
 
     name: str
 
     def convolution(
         self,
-        x: State,
+        x: S,
         weight: Tensor,
         norm: nn.BatchNorm2d | None,
         *,
         stride: tuple[int, int] = (1, 1),
         rectify: bool = True,
-    ) -> State:
+    ) -> S:
         """``norm(conv(relu(x)))``, dense and SAME-padded.
 
         Args:
@@ -55,14 +76,14 @@ class Backend(Protocol):
 
     def separable(
         self,
-        x: State,
+        x: S,
         depthwise: Tensor,
         pointwise: Tensor,
         norm: nn.BatchNorm2d,
         *,
         stride: int = 1,
         dilation: int = 1,
-    ) -> State:
+    ) -> S:
         """``norm(pointwise(depthwise(relu(x))))``: one half of a separable convolution.
 
         Args:
@@ -74,7 +95,7 @@ class Backend(Protocol):
             dilation: of the depthwise kernel.
         """
 
-    def factorized_reduction(self, x: State, even: Tensor, odd: Tensor, norm: nn.BatchNorm2d) -> State:
+    def factorized_reduction(self, x: S, even: Tensor, odd: Tensor, norm: nn.BatchNorm2d) -> S:
         """Halve the map: ``norm(concat(even * r[::2, ::2], odd * r[1::2, 1::2]))`` with ``r = relu(x)``.
 
         The second path reads a zero row and column past the bottom and right edge, so that both have
@@ -87,11 +108,24 @@ class Backend(Protocol):
             norm: batch norm of the F outputs.
         """
 
-    def pool(self, x: State, kind: PoolKind, stride: int) -> State:
+    def pool(self, x: S, kind: PoolKind, stride: int) -> S:
         """3×3 SAME pool; the average is over the pixels inside the image."""
 
-    def add(self, left: Side, right: Side) -> State:
-        """A block's output: the sum of its two sides, each pooled and scaled as it says."""
+    def add(self, left: Side[S], right: Side[S], output: CellOutput, block: int) -> S:
+        """A block's output: the sum of its two sides, each pooled and scaled as it says.
 
-    def concatenate(self, states: list[State]) -> State:
-        """A cell's output: its blocks' outputs along the channels."""
+        Args:
+            left: one side.
+            right: the other, of the same shape.
+            output: of the cell.
+            block: the block's place in it, counted from 0.
+        """
+
+    def concatenate(self, states: list[S], output: CellOutput) -> S:
+        """A cell's output: its blocks' outputs, all of them and in order, along the channels."""
+
+    def global_average(self, x: S) -> Tensor:
+        """(N, C, H, W) to (N, C): the mean of relu(x) over all pixels."""
+
+    def materialise(self, x: S) -> Tensor:
+        """An ordinary (N, C, H, W) tensor, its batch norm applied."""

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pnas_fast.kernels.backend import PoolKind, Side, State
+from pnas_fast.kernels.backend import CellOutput, PoolKind, Side
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
@@ -33,39 +33,39 @@ class EagerBackend:
 
     def convolution(
         self,
-        x: State,
+        x: Tensor,
         weight: Tensor,
         norm: nn.BatchNorm2d | None,
         *,
         stride: tuple[int, int] = (1, 1),
         rectify: bool = True,
-    ) -> State:
+    ) -> Tensor:
         """See `Backend.convolution`."""
         z = _conv_same(F.relu(x) if rectify else x, weight, stride, dilation=1, groups=1)
         return z if norm is None else _normalise(z, norm)
 
     def separable(
         self,
-        x: State,
+        x: Tensor,
         depthwise: Tensor,
         pointwise: Tensor,
         norm: nn.BatchNorm2d,
         *,
         stride: int = 1,
         dilation: int = 1,
-    ) -> State:
+    ) -> Tensor:
         """See `Backend.separable`."""
         z = _conv_same(F.relu(x), depthwise, (stride, stride), dilation, groups=x.shape[1])
         return _normalise(F.conv2d(z, pointwise), norm)
 
-    def factorized_reduction(self, x: State, even: Tensor, odd: Tensor, norm: nn.BatchNorm2d) -> State:
+    def factorized_reduction(self, x: Tensor, even: Tensor, odd: Tensor, norm: nn.BatchNorm2d) -> Tensor:
         """See `Backend.factorized_reduction`."""
         rectified = F.relu(x)
         shifted = F.pad(rectified, (-1, 1, -1, 1))
         paths = [F.conv2d(rectified, even, stride=2), F.conv2d(shifted, odd, stride=2)]
         return _normalise(torch.cat(paths, dim=1), norm)
 
-    def pool(self, x: State, kind: PoolKind, stride: int) -> State:
+    def pool(self, x: Tensor, kind: PoolKind, stride: int) -> Tensor:
         """See `Backend.pool`."""
         padding = [same_padding(size, 3, stride)[0] for size in x.shape[2:]]
         # ceil_mode supplies the asymmetric padding: the last window is cut off at the edge.
@@ -73,15 +73,23 @@ class EagerBackend:
             return F.max_pool2d(x, 3, stride, padding, ceil_mode=True)
         return F.avg_pool2d(x, 3, stride, padding, ceil_mode=True, count_include_pad=False)
 
-    def add(self, left: Side, right: Side) -> State:
+    def add(self, left: Side[Tensor], right: Side[Tensor], output: CellOutput, block: int) -> Tensor:
         """See `Backend.add`."""
         return self._read(left) + self._read(right)
 
-    def concatenate(self, states: list[State]) -> State:
+    def concatenate(self, states: list[Tensor], output: CellOutput) -> Tensor:
         """See `Backend.concatenate`."""
         return torch.cat(states, dim=1) if len(states) > 1 else states[0]
 
-    def _read(self, side: Side) -> Tensor:
+    def global_average(self, x: Tensor) -> Tensor:
+        """See `Backend.global_average`."""
+        return F.relu(x).mean(dim=(2, 3))
+
+    def materialise(self, x: Tensor) -> Tensor:
+        """See `Backend.materialise`."""
+        return x
+
+    def _read(self, side: Side[Tensor]) -> Tensor:
         value = side.state if side.pool is None else self.pool(side.state, side.pool, side.stride)
         return value if side.keep is None else value * side.keep
 

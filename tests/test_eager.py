@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pnas_fast.kernels import BackendError, Side, get_backend, resolve_backend
+from pnas_fast.kernels import BackendError, CellOutput, Side, get_backend, resolve_backend
 from pnas_fast.kernels.eager import same_padding
 
 EAGER = get_backend("eager")
@@ -133,7 +133,7 @@ def test_pool(size: tuple[int, int], stride: int, kind: str) -> None:
 def test_add_pools_and_scales_its_sides() -> None:
     x, y = images(3, (8, 8)), images(3, (4, 4))
     keep = torch.tensor([0.0, 2.0, 2.0], dtype=torch.float64).view(3, 1, 1, 1)
-    got = EAGER.add(Side(x, "max", 2, keep), Side(y))
+    got = EAGER.add(Side(x, "max", 2, keep), Side(y), CellOutput(1), 0)
     torch.testing.assert_close(got, pooled(x, "max", 2) * keep + y)
 
 

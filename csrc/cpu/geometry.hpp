@@ -45,10 +45,17 @@ struct Incoming {
   const float* slope;
 };
 
-// Gradients of a source, written or, where `accumulate`, added to; those of scale and shift are null
-// where it has none.
+// Weights in PyTorch's (filters, channels, taps), whatever the order of the last two in memory.
+struct Weight {
+  float* data;
+  std::ptrdiff_t filter, channel, tap;
+};
+
+// Gradients of a source, written or, where `accumulate`, added to. `z` is null where nobody asks;
+// those of scale and shift are null where the source has none.
 struct SourceGradient {
-  float* z;  // packed: `channels` floats a pixel
+  float* z;
+  std::ptrdiff_t pixel;
   float* scale;
   float* shift;
   bool accumulate;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pnas_fast.kernels import Backend, Side, State
+from pnas_fast.kernels import Backend, CellOutput, Side, State
 from pnas_fast.network.layers import Convolution, FactorizedReduction, Shape
 from pnas_fast.network.operations import build_operation
 from pnas_fast.space import CELL_INPUTS, Block, Cell
@@ -29,7 +29,13 @@ class BlockModule(nn.Module):
     """Two operations and their sum."""
 
     def __init__(
-        self, block: Block, backend: Backend, sources: list[Shape], filters: int, stride: int, drop: DropPath
+        self,
+        block: Block,
+        backend: Backend[State],
+        sources: list[Shape],
+        filters: int,
+        stride: int,
+        drop: DropPath,
     ) -> None:
         super().__init__()
         self.backend = backend
@@ -42,13 +48,13 @@ class BlockModule(nn.Module):
             for source, operation in block.sides
         )
 
-    def forward(self, states: list[State]) -> State:
-        """The block's output, from the cell's inputs and earlier blocks."""
+    def forward(self, states: list[State], output: CellOutput) -> State:
+        """The block's output, from the cell's inputs and earlier blocks, in its place in the cell's."""
         left = self._kept(self.left(states[self.block.in1]), self.block.op1)
         right = self._kept(self.right(states[self.block.in2]), self.block.op2)
-        return self.backend.add(left, right)
+        return self.backend.add(left, right, output, len(states) - CELL_INPUTS)
 
-    def _kept(self, side: Side, operation: str) -> Side:
+    def _kept(self, side: Side[State], operation: str) -> Side[State]:
         # Identities are never dropped, not even in their 1×1 form (SPEC 3.3).
         if not self.training or operation == "identity":
             return side
@@ -75,7 +81,7 @@ class CellModule(nn.Module):
     def __init__(
         self,
         cell: Cell,
-        backend: Backend,
+        backend: Backend[State],
         before: Shape,
         previous: Shape,
         filters: int,
@@ -102,13 +108,14 @@ class CellModule(nn.Module):
             before if self.align_before is None else self.align_before(before),
             self.align_previous(previous),
         ]
+        output = CellOutput(len(self.blocks))
         for block in self.blocks:
-            states.append(block(states))
-        return self.backend.concatenate(states[CELL_INPUTS:])
+            states.append(block(states, output))
+        return self.backend.concatenate(states[CELL_INPUTS:], output)
 
 
 def _align_before(
-    backend: Backend, before: Shape, previous: Shape, filters: int
+    backend: Backend[State], before: Shape, previous: Shape, filters: int
 ) -> Convolution | FactorizedReduction | None:
     """Bring H[c-2] to the size of H[c-1] and to F channels; None where it fits as it is."""
     if (before.height, before.width) != (previous.height, previous.width):

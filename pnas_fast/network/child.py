@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pnas_fast.kernels import get_backend
@@ -53,7 +52,7 @@ class ChildNetwork(nn.Module):
         super().__init__()
         _check_sizes(repeats, filters, classes, image_shape)
         self.drop_path = drop_path
-        kernels = get_backend(backend)
+        self.backend = kernels = get_backend(backend)
         image = Shape(*image_shape)
         self.stem = Convolution(kernels, image, STEM_MULTIPLIER * filters, kernel=(3, 3), rectify=False)
         cells = []
@@ -91,7 +90,7 @@ class ChildNetwork(nn.Module):
         before = previous = self.stem(images.contiguous(memory_format=torch.channels_last))
         for cell in self.cells:
             before, previous = previous, cell(before, previous)
-        logits: Tensor = self.classifier(F.relu(previous).mean(dim=(2, 3)))
+        logits: Tensor = self.classifier(self.backend.global_average(previous))
         return logits
 
 

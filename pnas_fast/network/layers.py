@@ -43,7 +43,7 @@ class Layer(nn.Module):
         multiply_adds: of convolutions for one image; normalisation, pools and additions are not counted.
     """
 
-    def __init__(self, backend: Backend, shape: Shape) -> None:
+    def __init__(self, backend: Backend[State], shape: Shape) -> None:
         super().__init__()
         self.backend = backend
         self.shape = shape
@@ -68,7 +68,7 @@ class Convolution(Layer):
 
     def __init__(
         self,
-        backend: Backend,
+        backend: Backend[State],
         source: Shape,
         filters: int,
         *,
@@ -95,7 +95,7 @@ class SeparableHalf(Layer):
 
     def __init__(
         self,
-        backend: Backend,
+        backend: Backend[State],
         source: Shape,
         filters: int,
         *,
@@ -121,7 +121,7 @@ class SeparableHalf(Layer):
 class FactorizedReduction(Layer):
     """ReLU, two strided 1×1 paths one pixel apart, concatenated, batch norm (SPEC 1.3)."""
 
-    def __init__(self, backend: Backend, source: Shape, filters: int) -> None:
+    def __init__(self, backend: Backend[State], source: Shape, filters: int) -> None:
         super().__init__(backend, source.strided(filters, 2))
         self.even = new_weight(filters // 2, source.channels, 1, 1)
         self.odd = new_weight(filters - filters // 2, source.channels, 1, 1)

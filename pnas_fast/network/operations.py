@@ -19,7 +19,7 @@ class Stack(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
-    def forward(self, x: State) -> Side:
+    def forward(self, x: State) -> Side[State]:
         """Apply the layers in order."""
         for layer in self.layers:
             x = layer(x)
@@ -29,12 +29,12 @@ class Stack(nn.Module):
 class Identity(nn.Module):
     """The state itself; a strided ReLU, 1×1, batch norm where size or channels must change."""
 
-    def __init__(self, backend: Backend, source: Shape, filters: int, stride: int) -> None:
+    def __init__(self, backend: Backend[State], source: Shape, filters: int, stride: int) -> None:
         super().__init__()
         fits = stride == 1 and source.channels == filters
         self.project = None if fits else Convolution(backend, source, filters, stride=(stride, stride))
 
-    def forward(self, x: State) -> Side:
+    def forward(self, x: State) -> Side[State]:
         """(N, C, H, W) to the block's shape."""
         return Side(x if self.project is None else self.project(x))
 
@@ -42,7 +42,9 @@ class Identity(nn.Module):
 class Pool(nn.Module):
     """A 3×3 pool; 1×1 and batch norm after it where the channels must change, without a ReLU."""
 
-    def __init__(self, backend: Backend, source: Shape, filters: int, stride: int, kind: PoolKind) -> None:
+    def __init__(
+        self, backend: Backend[State], source: Shape, filters: int, stride: int, kind: PoolKind
+    ) -> None:
         super().__init__()
         self.backend = backend
         self.kind = kind
@@ -51,25 +53,27 @@ class Pool(nn.Module):
         fits = source.channels == filters
         self.project = None if fits else Convolution(backend, pooled, filters, rectify=False)
 
-    def forward(self, x: State) -> Side:
+    def forward(self, x: State) -> Side[State]:
         """(N, C, H, W) to the block's shape, the pool left to the addition where nothing follows it."""
         if self.project is None:
             return Side(x, self.kind, self.stride)
         return Side(self.project(self.backend.pool(x, self.kind, self.stride)))
 
 
-def _separable(backend: Backend, source: Shape, filters: int, stride: int, kernel: int) -> Stack:
+def _separable(backend: Backend[State], source: Shape, filters: int, stride: int, kernel: int) -> Stack:
     first = SeparableHalf(backend, source, filters, kernel=kernel, stride=stride)
     return Stack(first, SeparableHalf(backend, first.shape, filters, kernel=kernel))
 
 
-def _row_column(backend: Backend, source: Shape, filters: int, stride: int) -> Stack:
+def _row_column(backend: Backend[State], source: Shape, filters: int, stride: int) -> Stack:
     row = Convolution(backend, source, source.channels, kernel=(1, 7), stride=(1, stride), normalise=False)
     column = Convolution(backend, row.shape, filters, kernel=(7, 1), stride=(stride, 1), rectify=False)
     return Stack(row, column)
 
 
-def build_operation(name: str, backend: Backend, source: Shape, filters: int, stride: int) -> nn.Module:
+def build_operation(
+    name: str, backend: Backend[State], source: Shape, filters: int, stride: int
+) -> nn.Module:
     """The module of an operation.
 
     Args:

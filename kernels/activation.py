@@ -1,0 +1,97 @@
+"""What flows between fused operations: values whose batch norm is applied by whoever reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Accumulator(NamedTuple):
+    """Where a reader puts its share of a source's gradient.
+
+    ``z`` is (N, C, H, W) in NHWC memory, perhaps a slice of a wider tensor; ``affine`` is (2, C), the
+    gradients of scale and shift, None where the source has none. With ``accumulate`` both are added to,
+    else written.
+    """
+
+    z: Tensor
+    affine: Tensor | None
+    accumulate: bool
+
+
+class GradientSink:
+    """One gradient shared by all readers of an activation.
+
+    Autograd would add up a tensor of its own for each reader. Here the first reader of a backward pass
+    makes the tensor and hands it to autograd; the others add to it in place and hand over nothing.
+    """
+
+    __slots__ = ("_affine", "_pass", "_z")
+
+    def __init__(self) -> None:
+        self._z: Tensor | None = None
+        self._affine: Tensor | None = None
+        self._pass = -1
+
+    def put(self, z: Tensor) -> None:
+        """Begin with a gradient that is already there."""
+        self._z, self._affine, self._pass = z, None, _current_pass()
+
+    def claim(self, z: Tensor, affine: Tensor | None) -> Accumulator:
+        """Room for a share of the gradient of ``z`` and of its scale and shift."""
+        if self._z is not None and self._pass == _current_pass():
+            return Accumulator(self._z, self._affine, accumulate=True)
+        fresh = new_gradient(z, affine)
+        self._z, self._affine, self._pass = fresh.z, fresh.affine, _current_pass()
+        return fresh
+
+    def holds(self, gradient: Tensor) -> bool:
+        """Whether a gradient that autograd hands over is the shared one, complete by now."""
+        return self._z is not None and self._z.data_ptr() == gradient.data_ptr()
+
+    def clear(self) -> None:
+        """Let go of the gradient: its activation's own backward has it now."""
+        self._z = self._affine = None
+
+
+def new_gradient(z: Tensor, affine: Tensor | None) -> Accumulator:
+    """Room of its own for a source's gradient."""
+    own = torch.empty_like(z, memory_format=torch.channels_last)
+    return Accumulator(own, None if affine is None else torch.empty_like(affine), accumulate=False)
+
+
+def _current_pass() -> int:
+    # A number for each run of backward: what an earlier one left behind, having failed, must not count.
+    number: int = torch._C._current_graph_task_id()
+    return number
+
+
+@dataclass(slots=True)
+class Activation:
+    """An activation as a fused operation leaves it.
+
+    Its value is ``scale * z + shift`` with ``affine = (scale, shift)`` of shape (2, C), or z itself.
+    ``z`` is (N, C, H, W) in NHWC memory, perhaps a slice of a wider tensor.
+    """
+
+    z: Tensor
+    affine: Tensor | None = None
+    sink: GradientSink = field(default_factory=GradientSink)
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N, C, H, W)."""
+        return self.z.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where its values are."""
+        return self.z.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its values."""
+        return self.z.dtype

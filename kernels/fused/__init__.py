@@ -1,0 +1,23 @@
+"""A backend of fused kernels: one set of autograd functions over the kernels of a device."""
+
+from pnas_fast.kernels.fused.backend import FusedBackend
+from pnas_fast.kernels.fused.primitives import (
+    Convolution,
+    Gradients,
+    Normal,
+    Pooled,
+    Primitives,
+    Result,
+    Source,
+)
+
+__all__ = [
+    "Convolution",
+    "FusedBackend",
+    "Gradients",
+    "Normal",
+    "Pooled",
+    "Primitives",
+    "Result",
+    "Source",
+]

@@ -1,0 +1,140 @@
+"""`Backend` in terms of fused kernels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pnas_fast.kernels.activation import Activation, GradientSink
+from pnas_fast.kernels.backend import CellOutput, PoolKind, Side
+from pnas_fast.kernels.fused.functions import (
+    Add,
+    AddCall,
+    Concatenate,
+    ConvolutionCall,
+    GlobalAverage,
+    NormalisedConvolution,
+    Room,
+    SideCall,
+    new_output,
+)
+from pnas_fast.kernels.fused.primitives import Convolution, Primitives
+
+Fused = Tensor | Activation
+"""What fused operations read; they return activations."""
+
+
+class FusedBackend:
+    """Fused operations on one device's kernels; see `Backend` for their mathematics.
+
+    Results are `Activation`s whose batch norm is pending; `materialise` gives a tensor.
+    """
+
+    def __init__(self, kernels: Primitives) -> None:
+        self.name = kernels.name
+        self._kernels = kernels
+
+    def convolution(
+        self,
+        x: Fused,
+        weight: Tensor,
+        norm: nn.BatchNorm2d | None,
+        *,
+        stride: tuple[int, int] = (1, 1),
+        rectify: bool = True,
+    ) -> Fused:
+        """See `Backend.convolution`."""
+        convolution = Convolution("dense", (weight.shape[2], weight.shape[3]), stride, rectify=rectify)
+        return self._convolve(x, convolution, norm, weight)
+
+    def separable(
+        self,
+        x: Fused,
+        depthwise: Tensor,
+        pointwise: Tensor,
+        norm: nn.BatchNorm2d,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+    ) -> Fused:
+        """See `Backend.separable`."""
+        kernel = (depthwise.shape[2], depthwise.shape[3])
+        convolution = Convolution("separable", kernel, (stride, stride), dilation)
+        return self._convolve(x, convolution, norm, depthwise, pointwise)
+
+    def factorized_reduction(self, x: Fused, even: Tensor, odd: Tensor, norm: nn.BatchNorm2d) -> Fused:
+        """See `Backend.factorized_reduction`."""
+        return self._convolve(x, Convolution("factorized", stride=(2, 2)), norm, even, odd)
+
+    def pool(self, x: Fused, kind: PoolKind, stride: int) -> Fused:
+        """See `Backend.pool`."""
+        return self._add([Side(x, kind, stride)], None)
+
+    def add(self, left: Side[Fused], right: Side[Fused], output: CellOutput, block: int) -> Fused:
+        """See `Backend.add`."""
+        z = left.state.shape
+        channels = z[1]
+        if output.memory is None:
+            full = _tensor_of(left.state)
+            output.memory = new_output(full, channels * output.blocks, (left.stride, left.stride))
+        # Memory of its own as far as autograd knows: it must not take blocks for views of one tensor.
+        memory = output.memory
+        out = torch.empty(0, dtype=memory.dtype, device=memory.device)
+        shape = (memory.shape[0], channels, *memory.shape[2:])
+        out.set_(memory.untyped_storage(), block * channels, shape, memory.stride())
+        return self._add([left, right], out)
+
+    def concatenate(self, states: list[Fused], output: CellOutput) -> Fused:
+        """See `Backend.concatenate`."""
+        blocks = [state for state in states if isinstance(state, Activation)]
+        assert output.memory is not None
+        room, output.memory = Room(output.memory), None
+        sink = GradientSink()
+        z = Concatenate.apply([b.sink for b in blocks], sink, room, *[b.z for b in blocks])  # type: ignore[no-untyped-call]
+        return Activation(z, None, sink)
+
+    def global_average(self, x: Fused) -> Tensor:
+        """See `Backend.global_average`."""
+        z, sink = (
+            (x.z, x.sink) if isinstance(x, Activation) and x.affine is None else (self.materialise(x), None)
+        )
+        average: Tensor = GlobalAverage.apply(self._kernels, sink, z)  # type: ignore[no-untyped-call]
+        return average
+
+    def materialise(self, x: Fused) -> Tensor:
+        """See `Backend.materialise`."""
+        return self._add([Side(x)], None).z
+
+    def _convolve(
+        self, x: Fused, convolution: Convolution, norm: nn.BatchNorm2d | None, *weights: Tensor
+    ) -> Activation:
+        z, affine, source_sink = self._read(x)
+        sink = GradientSink()
+        call = ConvolutionCall(self._kernels, convolution, norm, source_sink, sink)
+        gamma, beta = (None, None) if norm is None else (norm.weight, norm.bias)
+        out, normal = NormalisedConvolution.apply(call, z, affine, gamma, beta, *weights)  # type: ignore[no-untyped-call]
+        return Activation(out, normal, sink)
+
+    def _add(self, sides: list[Side[Fused]], out: Tensor | None) -> Activation:
+        tensors: list[Tensor | None] = []
+        calls = []
+        for side in sides:
+            z, affine, sink = self._read(side.state)
+            tensors += [z, affine]
+            calls.append(SideCall(side.pool, side.stride, side.keep, sink))
+        if out is None:
+            stride = sides[0].stride
+            out = new_output(_tensor_of(sides[0].state), sides[0].state.shape[1], (stride, stride))
+        result_sink = GradientSink()
+        z = Add.apply(AddCall(self._kernels, tuple(calls), result_sink), Room(out), *tensors)  # type: ignore[no-untyped-call]
+        return Activation(z, None, result_sink)
+
+    def _read(self, x: Fused) -> tuple[Tensor, Tensor | None, GradientSink | None]:
+        if isinstance(x, Activation):
+            return x.z, x.affine, x.sink
+        self._kernels.check(x)
+        return x, None, None
+
+
+def _tensor_of(state: Fused) -> Tensor:
+    return state.z if isinstance(state, Activation) else state

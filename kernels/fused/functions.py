@@ -1,0 +1,223 @@
+"""Fused operations as autograd functions, whatever the device.
+
+Each saves what its backward recomputes from and no more; gradients of a shared source are added up in
+place (see `GradientSink`). Differentiating twice is refused by PyTorch, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from pnas_fast.kernels.activation import Accumulator, GradientSink, new_gradient
+from pnas_fast.kernels.backend import PoolKind
+from pnas_fast.kernels.fused.primitives import Convolution, Normal, Pooled, Primitives, Result, Source
+
+Gradients = tuple[Tensor | None, Tensor | None]
+
+
+def new_output(z: Tensor, channels: int, stride: tuple[int, int]) -> Tensor:
+    """Memory for an operation's result, NHWC."""
+    shape = (z.shape[0], channels, -(-z.shape[2] // stride[0]), -(-z.shape[3] // stride[1]))
+    return torch.empty(shape, dtype=z.dtype, device=z.device, memory_format=torch.channels_last)
+
+
+def _claim(sink: GradientSink | None, source: Source) -> Accumulator:
+    return new_gradient(*source) if sink is None else sink.claim(*source)
+
+
+def _handed_over(into: Accumulator | None) -> Gradients:
+    return (None, None) if into is None or into.accumulate else (into.z, into.affine)
+
+
+@dataclass(slots=True)
+class ConvolutionCall:
+    """What `NormalisedConvolution` is told besides tensors."""
+
+    kernels: Primitives
+    convolution: Convolution
+    norm: nn.BatchNorm2d | None
+    source_sink: GradientSink | None
+    sink: GradientSink
+
+
+class NormalisedConvolution(Function):
+    """(z, affine) of a convolution and the batch norm that follows it, if any."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        call: ConvolutionCall,
+        z: Tensor,
+        affine: Tensor | None,
+        gamma: Tensor | None,
+        beta: Tensor | None,
+        *weights: Tensor,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Convolve, and turn the sums of the batch into a scale and a shift."""
+        convolution, norm = call.convolution, call.norm
+        out = new_output(z, filters(convolution, weights), convolution.stride)
+        normal = call.kernels.convolution(convolution, Source(z, affine), weights, norm, out)
+        ctx.set_materialize_grads(False)
+        ctx.call = call
+        ctx.training = norm is not None and norm.training
+        ctx.save_for_backward(z, affine, gamma, out, *(normal or (None, None)), *weights)
+        return out, None if normal is None else normal.affine
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor | None, d_affine: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Through the norm, then the convolution."""
+        call: ConvolutionCall = ctx.call
+        call.sink.clear()
+        z, affine, gamma, out, normal_affine, statistics, *weights = ctx.saved_tensors
+        if g is None:
+            return (None,) * (5 + len(weights))
+        normal = None if statistics is None else Normal(normal_affine, statistics)
+        source, result = Source(z, affine), Result(out, g, normal, d_affine, gamma, ctx.training)
+        into = _claim(call.source_sink, source) if ctx.needs_input_grad[1] else None
+        gradients = call.kernels.convolution_backward(call.convolution, source, tuple(weights), result, into)
+        return (None, *_handed_over(into), gradients.gamma, gradients.beta, *gradients.weights)
+
+
+def filters(convolution: Convolution, weights: tuple[Tensor, ...]) -> int:
+    """Channels of a convolution's output."""
+    match convolution.kind:
+        case "separable":
+            return weights[1].shape[0]
+        case "dense":
+            return weights[0].shape[0]
+        case "factorized":
+            return weights[0].shape[0] + weights[1].shape[0]
+
+
+class SideCall(NamedTuple):
+    """What `Add` is told of a side besides tensors."""
+
+    pool: PoolKind | None
+    stride: int
+    keep: Tensor | None
+    sink: GradientSink | None
+
+
+@dataclass(slots=True)
+class AddCall:
+    """What `Add` is told besides tensors."""
+
+    kernels: Primitives
+    sides: tuple[SideCall, ...]
+    sink: GradientSink
+
+
+class Room:
+    """Memory for a result, handed to a function once.
+
+    As a tensor argument autograd would take it for an input; kept by a function it would keep itself alive.
+    """
+
+    __slots__ = ("_memory",)
+
+    def __init__(self, memory: Tensor) -> None:
+        self._memory: Tensor | None = memory
+
+    def take(self) -> Tensor:
+        """The memory."""
+        memory, self._memory = self._memory, None
+        assert memory is not None
+        return memory
+
+
+class Add(Function):
+    """The sum of one or two sides, written to memory that the caller gives."""
+
+    @staticmethod
+    def forward(ctx: Any, call: AddCall, room: Room, *tensors: Tensor | None) -> Tensor:
+        """``tensors``: z and affine of each side."""
+        sides, out = _pooled(call, tensors), room.take()
+        call.kernels.add(sides[0], sides[1] if len(sides) > 1 else None, out)
+        ctx.call = call
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
+        """To each side its share."""
+        call: AddCall = ctx.call
+        owned = g is not None and call.sink.holds(g)
+        call.sink.clear()
+        gradients: list[Tensor | None] = [None] * (2 + 2 * len(call.sides))
+        if g is None:
+            return tuple(gradients)
+        g = g if owned else g.contiguous(memory_format=torch.channels_last)
+        for index, side in enumerate(_pooled(call, ctx.saved_tensors)):
+            place = 2 + 2 * index
+            if ctx.needs_input_grad[place]:
+                into = _claim(call.sides[index].sink, side.source)
+                call.kernels.add_backward(side, g, into)
+                gradients[place : place + 2] = _handed_over(into)
+        return tuple(gradients)
+
+
+def _pooled(call: AddCall, tensors: Sequence[Any]) -> list[Pooled]:
+    return [
+        Pooled(Source(tensors[2 * index], tensors[2 * index + 1]), side.pool, side.stride, side.keep)
+        for index, side in enumerate(call.sides)
+    ]
+
+
+class Concatenate(Function):
+    """The memory that blocks have written to, as one tensor: nothing is copied, forward or backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, sinks: list[GradientSink], sink: GradientSink, room: Room, *blocks: Tensor
+    ) -> Tensor:
+        """``sinks`` are those of the blocks, ``sink`` that of the result."""
+        ctx.sinks, ctx.sink = sinks, sink
+        ctx.channels = blocks[0].shape[1]
+        ctx.set_materialize_grads(False)
+        return room.take()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
+        """To each block its slice, where its other readers add theirs: this reader is always the first."""
+        if g is None:
+            return (None,) * (3 + len(ctx.sinks))
+        if not ctx.sink.holds(g):
+            g = g.clone(memory_format=torch.channels_last)
+        ctx.sink.clear()
+        slices = torch.split(g, ctx.channels, dim=1)
+        for sink, part in zip(ctx.sinks, slices, strict=True):
+            sink.put(part)
+        return (None, None, None, *slices)
+
+
+class GlobalAverage(Function):
+    """The mean of relu(z) over pixels."""
+
+    @staticmethod
+    def forward(ctx: Any, kernels: Primitives, sink: GradientSink | None, z: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C)."""
+        ctx.kernels, ctx.sink = kernels, sink
+        ctx.save_for_backward(z)
+        out = torch.empty(z.shape[:2], dtype=z.dtype, device=z.device)
+        kernels.global_average(Source(z, None), out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        """To each pixel that is positive."""
+        (z,) = ctx.saved_tensors
+        into = _claim(ctx.sink, Source(z, None))
+        ctx.kernels.global_average_backward(Source(z, None), g.contiguous(), into)
+        return None, None, _handed_over(into)[0]

@@ -1,0 +1,135 @@
+"""What the kernels of a device must offer: each fused operation forward and backward, on plain tensors.
+
+Activations are (N, C, H, W) in NHWC memory and may be slices of wider tensors; nothing here knows of
+autograd. Weights may have any strides; their gradients share shape and strides with them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from pnas_fast.kernels.activation import Accumulator
+from pnas_fast.kernels.backend import PoolKind
+
+
+class Source(NamedTuple):
+    """What an operation reads: ``scale * z + shift`` with affine (2, C), or z itself where it is None."""
+
+    z: Tensor
+    affine: Tensor | None
+
+
+class Convolution(NamedTuple):
+    """A SAME-padded convolution, preceded by a ReLU if ``rectify``.
+
+    ``kind`` says which weights it has and what it computes:
+
+    * ``separable``: depthwise (C, 1, k, k) with stride and dilation, then pointwise (F, C, 1, 1);
+    * ``dense``: one weight (F, C, kh, kw), dilation 1;
+    * ``factorized``: even (F // 2, C, 1, 1) over pixels [::2, ::2] and odd (F - F // 2, C, 1, 1) over
+      [1::2, 1::2], pixels past the edge being zero; their outputs side by side.
+    """
+
+    kind: Literal["separable", "dense", "factorized"]
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    dilation: int = 1
+    rectify: bool = True
+
+
+class Normal(NamedTuple):
+    """The batch norm of one batch: its affine (2, F), scale and shift, and statistics (2, F).
+
+    Statistics are mean and 1 / std: the batch's, or the running ones in evaluation mode.
+    """
+
+    affine: Tensor
+    statistics: Tensor
+
+
+class Result(NamedTuple):
+    """What a convolution's backward knows of its result.
+
+    Attributes:
+        z: the un-normalised output.
+        g: the gradient that reached z from its readers, of its shape; perhaps a slice of a wider tensor.
+            What batch statistics add to it, ``offset + slope * z``, is for the backward to work out.
+        normal: of the batch norm that followed, None where there was none.
+        d_affine: (2, F), the gradient that reached the norm's affine.
+        gamma: the norm's weight.
+        training: whether statistics were the batch's.
+    """
+
+    z: Tensor
+    g: Tensor
+    normal: Normal | None
+    d_affine: Tensor | None
+    gamma: Tensor | None
+    training: bool
+
+
+class Gradients(NamedTuple):
+    """Of a convolution's weights, and of its norm's weight and bias."""
+
+    weights: tuple[Tensor, ...]
+    gamma: Tensor | None
+    beta: Tensor | None
+
+
+class Pooled(NamedTuple):
+    """One side of an addition: a source, its 3×3 pool if any, and a multiplier per image if any."""
+
+    source: Source
+    pool: PoolKind | None
+    stride: int
+    keep: Tensor | None
+
+
+class Primitives(Protocol):
+    """The kernels of one device."""
+
+    name: str
+
+    def check(self, x: Tensor) -> None:
+        """Refuse an activation these kernels cannot read.
+
+        Raises:
+            BackendError: naming the dtype, layout or device found and those allowed.
+        """
+
+    def convolution(
+        self,
+        convolution: Convolution,
+        source: Source,
+        weights: tuple[Tensor, ...],
+        norm: nn.BatchNorm2d | None,
+        out: Tensor,
+    ) -> Normal | None:
+        """Write the un-normalised output to ``out``; return the norm of the batch, if there is a norm.
+
+        While training the norm's running statistics move.
+        """
+
+    def convolution_backward(
+        self,
+        convolution: Convolution,
+        source: Source,
+        weights: tuple[Tensor, ...],
+        result: Result,
+        into: Accumulator | None,
+    ) -> Gradients:
+        """Gradients of weights and norm; that of the source goes into ``into`` unless None."""
+
+    def add(self, left: Pooled, right: Pooled | None, out: Tensor) -> None:
+        """Write the sum of two sides, or one alone, to ``out``."""
+
+    def add_backward(self, side: Pooled, g: Tensor, into: Accumulator) -> None:
+        """Gradient of one side's source from that of the sum."""
+
+    def global_average(self, source: Source, out: Tensor) -> None:
+        """Write the mean of relu(source) over pixels to ``out`` (N, C)."""
+
+    def global_average_backward(self, source: Source, g: Tensor, into: Accumulator) -> None:
+        """Gradient of the source from that of the mean, (N, C)."""
