@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SOURCES := $(wildcard csrc/*)
+SOURCES := $(wildcard csrc/* csrc/cpu/*)
 
 .PHONY: install search test lint bench lock clean
 

@@ -4,12 +4,15 @@ Everything declarative is in pyproject.toml; what is here needs code.
 """
 
 import sys
+from pathlib import Path
 
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, find_packages, setup
 
-CXX_FLAGS = ["/std:c++17", "/O2"] if sys.platform == "win32" else ["-std=c++17", "-O3"]
+WINDOWS = sys.platform == "win32"
+CXX_FLAGS = ["/std:c++17", "/O2"] if WINDOWS else ["-std=c++17", "-O3"]
+LINK_FLAGS = [] if WINDOWS else ["-pthread"]
 
 candidates = Extension(
     "pnas_fast._candidates",
@@ -18,13 +21,26 @@ candidates = Extension(
     include_dirs=["csrc", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
     extra_compile_args=CXX_FLAGS,
-    extra_link_args=[] if sys.platform == "win32" else ["-pthread"],
+    extra_link_args=LINK_FLAGS,
+    language="c++",
+)
+
+# Written with vector extensions that GCC and Clang share; its instruction sets are chosen at run time, so
+# no -march here.
+cpu_kernels = Extension(
+    "pnas_fast._cpu_kernels",
+    sources=["csrc/cpu_kernels.pyx", *sorted(map(str, Path("csrc/cpu").glob("*.cpp")))],
+    depends=sorted(map(str, Path("csrc/cpu").glob("*.hpp"))),
+    include_dirs=["csrc"],
+    extra_compile_args=[*CXX_FLAGS, "-ffp-contract=fast"],
+    extra_link_args=LINK_FLAGS,
     language="c++",
 )
 
 # kernels/ and export/ are reached through links inside pnas_fast/ in a checkout; in a wheel they are
 # copied to the same place, and no top-level package called "kernels" is ever installed.
 SHARED = {"pnas_fast.kernels": "kernels", "pnas_fast.export": "export"}
+SHARED |= {"pnas_fast.kernels.fused": "kernels/fused"}
 packages = [
     name for name in find_packages(include=["pnas_fast", "pnas_fast.*"]) if not name.startswith(tuple(SHARED))
 ]
@@ -32,5 +48,7 @@ packages = [
 setup(
     packages=packages + list(SHARED),
     package_dir=SHARED,
-    ext_modules=cythonize([candidates], build_dir="build/cython", language_level=3),
+    ext_modules=cythonize(
+        [candidates] if WINDOWS else [candidates, cpu_kernels], build_dir="build/cython", language_level=3
+    ),
 )

@@ -2,7 +2,8 @@
 # distutils: language = c++
 """Compiled half of pnas_fast.kernels.cpu, which checks what it is given and owns the memory.
 
-Tensors are addresses of float32 data; 0 stands for none. Everything here trusts its caller.
+Tensors are addresses of float32 data; 0 stands for none. An affine (2, C) is one address: scale, then
+shift. Everything here trusts its caller.
 """
 
 from libc.stddef cimport ptrdiff_t, size_t
@@ -22,6 +23,10 @@ cdef extern from "cpu/run.hpp" namespace "pnas::cpu" nogil:
         int top, left, skip
         bool rectify
 
+    cdef struct Output:
+        float* z
+        ptrdiff_t pixel
+
     cdef struct Incoming:
         const float* g
         ptrdiff_t g_pixel
@@ -30,11 +35,21 @@ cdef extern from "cpu/run.hpp" namespace "pnas::cpu" nogil:
         const float* offset
         const float* slope
 
+    cdef struct Weight:
+        float* data
+        ptrdiff_t filter, channel, tap
+
     cdef struct SourceGradient:
         float* z
+        ptrdiff_t pixel
         float* scale
         float* shift
         bool accumulate
+
+    cdef enum class Kind(int):
+        separable
+        dense
+        factorized
 
     cdef enum class Pool(int):
         none
@@ -71,8 +86,6 @@ cdef extern from "cpu/run.hpp" namespace "pnas::cpu" nogil:
         bool training
         float* dgamma
         float* dbeta
-        float* offset
-        float* slope
 
     cdef struct Kernels:
         const char* name
@@ -80,32 +93,25 @@ cdef extern from "cpu/run.hpp" namespace "pnas::cpu" nogil:
     ctypedef void (*ParallelEntry)(void (*)(void*), void*, unsigned, unsigned)
     ParallelEntry g_parallel_entry
     const Kernels& kernels()
-    void finish_norm(const Norm&, const double* sums, const double* squares, int channels, double count)
-    void norm_backward(const NormGradient&, int channels, double count)
-    void run_separable_forward(
-        const CppWindow&, const Source&, const float*, const float*, float* z, double* sums, int threads
+    void cpp_convolution_forward "pnas::cpu::convolution_forward"(
+        Kind, const CppWindow&, const Source&, const Weight*, const Output&, const Norm*, int threads
     ) except +
-    void run_separable_backward(
-        const CppWindow&, const Source&, const float*, const float*, const Incoming&, const SourceGradient&,
-        float*, float*, int threads
+    void cpp_convolution_backward "pnas::cpu::convolution_backward"(
+        Kind, const CppWindow&, const Source&, const Weight*, Incoming, const NormGradient*, SourceGradient,
+        const Weight* gradients, int threads
     ) except +
-    void run_dense_forward(
-        const CppWindow&, const Source&, const float*, float* z, ptrdiff_t z_pixel, double* sums, int threads
-    ) except +
-    void run_dense_backward(
-        const CppWindow&, const Source&, const float*, const Incoming&, const SourceGradient&, float*,
-        int threads
-    ) except +
-    void run_add_forward(
-        const AddShape&, const AddSide*, int count, float* out, ptrdiff_t out_pixel, int threads
-    ) except +
+    void run_add_forward(const AddShape&, const AddSide*, int count, const Output&, int threads) except +
     void run_add_backward(
         const AddShape&, const AddSide&, const float* g, ptrdiff_t g_pixel, const SourceGradient&, int threads
+    ) except +
+    void run_average_forward(const AddShape&, const Source&, float* out, int threads) except +
+    void run_average_backward(
+        const AddShape&, const Source&, const float* g, const SourceGradient&, int threads
     ) except +
 
 
 def share_threads(size_t entry):
-    """Use the OpenMP runtime whose ``GOMP_parallel`` is at this address."""
+    """Use the OpenMP runtime whose ``GOMP_parallel`` is at this address; 0: threads of our own."""
     global g_parallel_entry
     g_parallel_entry = <ParallelEntry> <void*> entry
 
@@ -115,165 +121,127 @@ def instruction_set():
     return kernels().name.decode()
 
 
-cdef class Window:
-    """The geometry of one convolution; see csrc/cpu/geometry.hpp."""
-
-    cdef CppWindow w
-
-    def __init__(
-        self, *, int images, int height, int width, int channels, int out_height, int out_width, int filters,
-        int kernel_height, int kernel_width, int stride_height, int stride_width, int dilation,
-        int top, int left,
-        int skip, bint rectify
-    ):
-        self.w.images, self.w.height, self.w.width, self.w.channels = images, height, width, channels
-        self.w.out_height, self.w.out_width, self.w.filters = out_height, out_width, filters
-        self.w.kernel_height, self.w.kernel_width = kernel_height, kernel_width
-        self.w.stride_height, self.w.stride_width, self.w.dilation = stride_height, stride_width, dilation
-        self.w.top, self.w.left, self.w.skip, self.w.rectify = top, left, skip, rectify
-
-    @property
-    def out_shape(self):
-        """(images, filters, height, width) of the output."""
-        return self.w.images, self.w.filters, self.w.out_height, self.w.out_width
-
-    @property
-    def shape(self):
-        """(images, channels, height, width) of the input."""
-        return self.w.images, self.w.channels, self.w.height, self.w.width
-
-
-cdef inline Source _source(size_t z, ptrdiff_t pixel, size_t scale, size_t shift) noexcept:
+cdef inline Source _source(size_t z, ptrdiff_t pixel, size_t affine, int channels) noexcept:
     cdef Source source
-    source.z, source.pixel = <const float*> z, pixel
-    source.scale, source.shift = <const float*> scale, <const float*> shift
+    cdef const float* scale = <const float*> affine
+    source.z, source.pixel, source.scale = <const float*> z, pixel, scale
+    source.shift = scale + channels if affine else NULL
     return source
 
 
-cdef inline SourceGradient _gradient(size_t z, size_t scale, size_t shift, bint accumulate) noexcept:
+cdef inline SourceGradient _gradient(
+    size_t z, ptrdiff_t pixel, size_t affine, int channels, bint accumulate
+) noexcept:
     cdef SourceGradient gradient
-    gradient.z, gradient.scale, gradient.shift = <float*> z, <float*> scale, <float*> shift
+    cdef float* scale = <float*> affine
+    gradient.z, gradient.pixel, gradient.scale = <float*> z, pixel, scale
+    gradient.shift = scale + channels if affine else NULL
     gradient.accumulate = accumulate
     return gradient
 
 
-cdef inline Incoming _incoming(
-    size_t g, ptrdiff_t g_pixel, size_t z, ptrdiff_t z_pixel, size_t offset, size_t slope
-) noexcept:
-    cdef Incoming incoming
-    incoming.g, incoming.g_pixel = <const float*> g, g_pixel
-    incoming.z, incoming.z_pixel = <const float*> z, z_pixel
-    incoming.offset, incoming.slope = <const float*> offset, <const float*> slope
-    return incoming
+cdef inline void _take_weights(tuple given, Weight* weights) except *:
+    cdef int index
+    for index in range(len(given)):
+        data, weights[index].filter, weights[index].channel, weights[index].tap = given[index]
+        weights[index].data = <float*> <size_t> data
 
 
-def separable_forward(
-    Window window, size_t z, ptrdiff_t pixel, size_t scale, size_t shift, size_t depthwise, size_t pointwise,
-    size_t out, size_t sums, int threads
-):
-    """z of a separable half, packed; sums float64 (2, filters) are added to."""
-    cdef Source source = _source(z, pixel, scale, shift)
-    with nogil:
-        run_separable_forward(
-            window.w, source, <const float*> depthwise, <const float*> pointwise, <float*> out,
-            <double*> sums,
-            threads
-        )
+cdef class Convolution:
+    """One convolution of tensors of known shapes; see csrc/cpu/geometry.hpp.
 
+    A weight is (address, stride of filters, of channels, of taps); there are two unless kind is dense.
+    """
 
-def separable_backward(
-    Window window, size_t z, ptrdiff_t pixel, size_t scale, size_t shift, size_t depthwise, size_t pointwise,
-    size_t g, ptrdiff_t g_pixel, size_t out, size_t offset, size_t slope,
-    size_t dz, size_t dscale, size_t dshift, size_t d_depthwise, size_t d_pointwise, int threads
-):
-    """Gradients of a separable half's source and weights from that of its normalised output."""
-    cdef Source source = _source(z, pixel, scale, shift)
-    cdef Incoming incoming = _incoming(g, g_pixel, out, window.w.filters, offset, slope)
-    cdef SourceGradient gradient = _gradient(dz, dscale, dshift, False)
-    with nogil:
-        run_separable_backward(
-            window.w, source, <const float*> depthwise, <const float*> pointwise, incoming, gradient,
-            <float*> d_depthwise, <float*> d_pointwise, threads
-        )
+    cdef Kind kind
+    cdef CppWindow w
 
+    def __init__(
+        self, int kind, *, int images, int height, int width, int channels, int out_height, int out_width,
+        int filters, int kernel_height, int kernel_width, int stride_height, int stride_width, int dilation,
+        int top, int left, bint rectify
+    ):
+        self.kind = <Kind> kind
+        self.w.images, self.w.height, self.w.width, self.w.channels = images, height, width, channels
+        self.w.out_height, self.w.out_width, self.w.filters = out_height, out_width, filters
+        self.w.kernel_height, self.w.kernel_width = kernel_height, kernel_width
+        self.w.stride_height, self.w.stride_width, self.w.dilation = stride_height, stride_width, dilation
+        self.w.top, self.w.left, self.w.skip, self.w.rectify = top, left, 0, rectify
 
-def dense_forward(
-    Window window, size_t z, ptrdiff_t pixel, size_t scale, size_t shift, size_t weight,
-    size_t out, ptrdiff_t out_pixel, size_t sums, int threads
-):
-    """z of a dense convolution; sums float64 (2, filters) are added to."""
-    cdef Source source = _source(z, pixel, scale, shift)
-    with nogil:
-        run_dense_forward(
-            window.w, source, <const float*> weight, <float*> out, out_pixel, <double*> sums, threads
-        )
+    def forward(
+        self, size_t z, ptrdiff_t pixel, size_t affine, tuple weights, size_t out, int threads
+    ):
+        """Write the packed output; no norm follows."""
+        cdef Weight given[2]
+        _take_weights(weights, given)
+        cdef Source source = _source(z, pixel, affine, self.w.channels)
+        cdef Output output = Output(<float*> out, self.w.filters)
+        with nogil:
+            cpp_convolution_forward(self.kind, self.w, source, given, output, NULL, threads)
 
+    def forward_normalised(
+        self, size_t z, ptrdiff_t pixel, size_t affine, tuple weights, size_t out,
+        size_t gamma, size_t beta, size_t running_mean, size_t running_variance, double momentum,
+        double epsilon, bint training, size_t out_affine, size_t out_statistics, int threads
+    ):
+        """Write the packed output, its norm's affine (2, F), and statistics (2, F): mean and 1 / std."""
+        cdef Weight given[2]
+        _take_weights(weights, given)
+        cdef Source source = _source(z, pixel, affine, self.w.channels)
+        cdef Output output = Output(<float*> out, self.w.filters)
+        cdef Norm norm
+        norm.gamma, norm.beta = <const float*> gamma, <const float*> beta
+        norm.running_mean, norm.running_variance = <float*> running_mean, <float*> running_variance
+        norm.momentum, norm.epsilon, norm.training = momentum, epsilon, training
+        norm.mean, norm.scale = <float*> out_statistics, <float*> out_affine
+        norm.rstd, norm.shift = norm.mean + self.w.filters, norm.scale + self.w.filters
+        with nogil:
+            cpp_convolution_forward(self.kind, self.w, source, given, output, &norm, threads)
 
-def dense_backward(
-    Window window, size_t z, ptrdiff_t pixel, size_t scale, size_t shift, size_t weight,
-    size_t g, ptrdiff_t g_pixel, size_t out, ptrdiff_t out_pixel, size_t offset, size_t slope,
-    size_t dz, size_t dscale, size_t dshift, bint accumulate, size_t d_weight, int threads
-):
-    """Gradients of a dense convolution's source and weight from that of its normalised output."""
-    cdef Source source = _source(z, pixel, scale, shift)
-    cdef Incoming incoming = _incoming(g, g_pixel, out, out_pixel, offset, slope)
-    cdef SourceGradient gradient = _gradient(dz, dscale, dshift, accumulate)
-    with nogil:
-        run_dense_backward(
-            window.w, source, <const float*> weight, incoming, gradient, <float*> d_weight, threads
-        )
-
-
-def batch_norm(
-    size_t sums, size_t squares, int channels, double count, size_t gamma, size_t beta, size_t running_mean,
-    size_t running_variance, double momentum, double epsilon, bint training,
-    size_t mean, size_t rstd, size_t scale, size_t shift
-):
-    """Scale and shift of a batch norm, and while training its new running statistics."""
-    cdef Norm norm
-    norm.gamma, norm.beta = <const float*> gamma, <const float*> beta
-    norm.running_mean, norm.running_variance = <float*> running_mean, <float*> running_variance
-    norm.momentum, norm.epsilon, norm.training = momentum, epsilon, training
-    norm.mean, norm.rstd = <float*> mean, <float*> rstd
-    norm.scale, norm.shift = <float*> scale, <float*> shift
-    finish_norm(norm, <const double*> sums, <const double*> squares, channels, count)
-
-
-def batch_norm_backward(
-    int channels, double count, bint training, size_t gamma, size_t mean, size_t rstd,
-    size_t dscale, size_t dshift,
-    size_t dgamma, size_t dbeta, size_t offset, size_t slope
-):
-    """Gradients of a batch norm's parameters, and the terms its statistics add to each value's."""
-    cdef NormGradient n
-    n.gamma, n.mean, n.rstd = <const float*> gamma, <const float*> mean, <const float*> rstd
-    n.dscale, n.dshift, n.training = <const float*> dscale, <const float*> dshift, training
-    n.dgamma, n.dbeta, n.offset, n.slope = <float*> dgamma, <float*> dbeta, <float*> offset, <float*> slope
-    norm_backward(n, channels, count)
+    def backward(
+        self, size_t z, ptrdiff_t pixel, size_t affine, tuple weights,
+        size_t out, size_t g, ptrdiff_t g_pixel,
+        size_t gamma, size_t statistics, size_t d_out_affine, bint training, size_t d_gamma, size_t d_beta,
+        size_t dz, ptrdiff_t dz_pixel, size_t d_affine, bint accumulate, tuple d_weights, int threads
+    ):
+        """Gradients of source (unless dz is 0), weights, and norm (unless gamma is 0)."""
+        cdef Weight given[2]
+        cdef Weight gradients[2]
+        _take_weights(weights, given)
+        _take_weights(d_weights, gradients)
+        cdef int filters = self.w.filters
+        cdef Source source = _source(z, pixel, affine, self.w.channels)
+        cdef SourceGradient gradient = _gradient(dz, dz_pixel, d_affine, self.w.channels, accumulate)
+        cdef Incoming incoming = Incoming(<const float*> g, g_pixel, <const float*> out, filters, NULL, NULL)
+        cdef NormGradient norm
+        norm.gamma, norm.training = <const float*> gamma, training
+        norm.mean, norm.dscale = <const float*> statistics, <const float*> d_out_affine
+        norm.rstd, norm.dshift = norm.mean + filters, norm.dscale + filters
+        norm.dgamma, norm.dbeta = <float*> d_gamma, <float*> d_beta
+        with nogil:
+            cpp_convolution_backward(
+                self.kind, self.w, source, given, incoming, &norm if gamma else NULL, gradient, gradients, threads
+            )
 
 
 cdef class Side:
-    """One side of an addition; see csrc/cpu/sides.hpp."""
+    """One side of an addition; see csrc/cpu/sides.hpp. Pools: 0 none, 1 average, 2 maximum."""
 
     cdef AddSide side
 
     def __init__(
-        self, size_t z, ptrdiff_t pixel, size_t scale, size_t shift, int pool, int stride,
-        int height, int width,
+        self, size_t z, ptrdiff_t pixel, size_t affine, int channels, int height, int width, int pool, int stride,
         size_t keep
     ):
-        self.side.source = _source(z, pixel, scale, shift)
+        self.side.source = _source(z, pixel, affine, channels)
         self.side.pool, self.side.stride = <Pool> pool, stride
         self.side.height, self.side.width, self.side.keep = height, width, <const float*> keep
 
 
-def add_forward(
-    int images, int channels, int height, int width, Side left not None, Side right, size_t out,
-    ptrdiff_t out_pixel,
-    int threads
-):
-    """The sum of two sides, or one side alone where right is None."""
-    cdef AddShape shape = AddShape(images, channels, height, width)
+def add_forward(tuple shape, Side left not None, Side right, size_t out, ptrdiff_t out_pixel, int threads):
+    """The sum of two sides, or one alone where right is None; shape (N, C, H, W) is the sum's."""
+    cdef AddShape size = AddShape(shape[0], shape[1], shape[2], shape[3])
+    cdef Output output = Output(<float*> out, out_pixel)
     cdef AddSide sides[2]
     cdef int count = 1
     sides[0] = left.side
@@ -281,15 +249,34 @@ def add_forward(
         sides[1] = right.side
         count = 2
     with nogil:
-        run_add_forward(shape, sides, count, <float*> out, out_pixel, threads)
+        run_add_forward(size, sides, count, output, threads)
 
 
 def add_backward(
-    int images, int channels, int height, int width, Side side not None, size_t g, ptrdiff_t g_pixel,
-    size_t dz, size_t dscale, size_t dshift, int threads
+    tuple shape, Side side not None, size_t g, ptrdiff_t g_pixel,
+    size_t dz, ptrdiff_t dz_pixel, size_t d_affine, bint accumulate, int threads
 ):
-    """The gradient of one side's source, packed, and of its scale and shift."""
-    cdef AddShape shape = AddShape(images, channels, height, width)
-    cdef SourceGradient gradient = _gradient(dz, dscale, dshift, False)
+    """The gradient of one side's source; shape (N, C, H, W) is the sum's."""
+    cdef AddShape size = AddShape(shape[0], shape[1], shape[2], shape[3])
+    cdef SourceGradient gradient = _gradient(dz, dz_pixel, d_affine, size.channels, accumulate)
     with nogil:
-        run_add_backward(shape, side.side, <const float*> g, g_pixel, gradient, threads)
+        run_add_backward(size, side.side, <const float*> g, g_pixel, gradient, threads)
+
+
+def average_forward(tuple shape, size_t z, ptrdiff_t pixel, size_t out, int threads):
+    """The mean of relu(z) over pixels, (N, C); shape (N, C, H, W) is that of z."""
+    cdef AddShape size = AddShape(shape[0], shape[1], shape[2], shape[3])
+    cdef Source source = _source(z, pixel, 0, size.channels)
+    with nogil:
+        run_average_forward(size, source, <float*> out, threads)
+
+
+def average_backward(
+    tuple shape, size_t z, ptrdiff_t pixel, size_t g, size_t dz, ptrdiff_t dz_pixel, bint accumulate, int threads
+):
+    """The gradient of z from that of the mean."""
+    cdef AddShape size = AddShape(shape[0], shape[1], shape[2], shape[3])
+    cdef Source source = _source(z, pixel, 0, size.channels)
+    cdef SourceGradient gradient = _gradient(dz, dz_pixel, 0, size.channels, accumulate)
+    with nogil:
+        run_average_backward(size, source, <const float*> g, gradient, threads)

@@ -6,7 +6,9 @@
 from typing import Any
 
 from pnas_fast.kernels.backend import Backend, BackendError, CellOutput, PoolKind, Side, State
+from pnas_fast.kernels.cpu import CpuPrimitives
 from pnas_fast.kernels.eager import EagerBackend
+from pnas_fast.kernels.fused import FusedBackend
 
 __all__ = [
     "BACKENDS",
@@ -20,10 +22,10 @@ __all__ = [
     "resolve_backend",
 ]
 
-BACKENDS: dict[str, Backend[Any]] = {"eager": EagerBackend()}
+BACKENDS: dict[str, Backend[Any]] = {"eager": EagerBackend(), "cpu": FusedBackend(CpuPrimitives())}
 """Every backend by name."""
 
-_BEST_FIRST: dict[str, tuple[str, ...]] = {"cpu": ("eager",), "cuda": ("eager",)}
+_BEST_FIRST: dict[str, tuple[str, ...]] = {"cpu": ("cpu", "eager"), "cuda": ("eager",)}
 
 
 def resolve_backend(name: str, device: str) -> str:

@@ -27,14 +27,14 @@ inline vf side_value(const AddSide& side, const AddShape& shape, const float* im
 
 // Images [first, last) of out = left + right, or of left alone.
 void add_forward(const AddShape& shape, const AddSide* sides, int count, std::int64_t first, std::int64_t last,
-                 float* out, std::ptrdiff_t out_pixel) {
+                 const Output& output) {
   for (std::int64_t image = first; image < last; ++image) {
     const float* start[2] = {};
     for (int s = 0; s < count; ++s)
       start[s] = sides[s].source.z + image * sides[s].height * sides[s].width * sides[s].source.pixel;
-    float* at = out + image * shape.out_height * shape.out_width * out_pixel;
+    float* at = output.z + image * shape.out_height * shape.out_width * output.pixel;
     for (int y = 0; y < shape.out_height; ++y)
-      for (int x = 0; x < shape.out_width; ++x, at += out_pixel)
+      for (int x = 0; x < shape.out_width; ++x, at += output.pixel)
         for_lanes(shape.channels, [&](int c, int n) {
           vf total{};
           for (int s = 0; s < count; ++s) {
@@ -68,9 +68,9 @@ inline void unpool(const AddSide& side, const AddShape& shape, const float* imag
   });
 }
 
-// Images [first, last) of the gradient of one side, packed; sums: scale then shift, padded channels each.
+// Images [first, last) of the gradient of one side; sums, added to: scale then shift, padded channels each.
 void add_backward(const AddShape& shape, const AddSide& side, const float* g, std::ptrdiff_t g_pixel,
-                  std::int64_t first, std::int64_t last, float* dz, bool accumulate, float* sums) {
+                  std::int64_t first, std::int64_t last, const SourceGradient& to, float* sums) {
   thread_local Scratch scratch;
   const std::ptrdiff_t step = padded(shape.channels);
   const std::size_t size = static_cast<std::size_t>(side.height) * side.width * step;
@@ -88,6 +88,6 @@ void add_backward(const AddShape& shape, const AddSide& side, const float* g, st
           else unpool(side, shape, z, y, x, c, n, v, dx, step);
         });
     const int pixels = side.height * side.width;
-    return_row(dx, nullptr, step, side.source, image * pixels, pixels, shape.channels, dz, accumulate, sums);
+    return_row(dx, nullptr, step, side.source, image * pixels, pixels, shape.channels, to, sums);
   }
 }

@@ -11,12 +11,12 @@ const Kernels& choose() {
   const char* wish = std::getenv("PNAS_FAST_CPU");
   const auto wanted = [&](const Kernels& set) { return !wish || !*wish || std::strcmp(wish, set.name) == 0; };
 #if defined(__x86_64__)
-  if (wanted(kAvx512) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+  if (wanted(avx512::kTable) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
-    return kAvx512;
-  if (wanted(kAvx2) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return kAvx2;
+    return avx512::kTable;
+  if (wanted(avx2::kTable) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2::kTable;
 #endif
-  return kPlain;
+  return plain::kTable;
 }
 
 }  // namespace

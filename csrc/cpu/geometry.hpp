@@ -15,9 +15,9 @@ struct Source {
   const float* shift;
 };
 
-// One dense or depthwise convolution, SAME-padded by its caller: `top` and `left` pixels of zeros
-// before, whatever the last window needs after. The first tap is `skip` pixels down and right of a
-// window's corner (factorized reduction's second path is one pixel off).
+// One convolution, SAME-padded by its caller: `top` and `left` pixels of zeros before, whatever the last
+// window needs after. The first tap is `skip` pixels down and right of a window's corner (factorized
+// reduction's second path is one pixel off).
 struct Window {
   int images;
   int height, width, channels;         // input
@@ -34,8 +34,14 @@ struct Window {
   int reach_right() const { return (kernel_width - 1) * dilation + skip; }
 };
 
+// Results of a convolution: `pixel` floats from one pixel to the next.
+struct Output {
+  float* z;
+  std::ptrdiff_t pixel;
+};
+
 // What reading a gradient of a normalised output means: dz = g + offset + slope * z per channel, the
-// two terms being what batch statistics add.
+// two terms being what batch statistics add; null where there are none.
 struct Incoming {
   const float* g;
   std::ptrdiff_t g_pixel;
@@ -45,10 +51,11 @@ struct Incoming {
   const float* slope;
 };
 
-// Weights in PyTorch's (filters, channels, taps), whatever the order of the last two in memory.
+// Weights in PyTorch's (filters, channels, taps), or their gradients, in whatever order they lie in memory.
 struct Weight {
   float* data;
   std::ptrdiff_t filter, channel, tap;
+  float& at(int f, int c, int t) const { return data[f * filter + c * channel + t * tap]; }
 };
 
 // Gradients of a source, written or, where `accumulate`, added to. `z` is null where nobody asks;
@@ -60,5 +67,10 @@ struct SourceGradient {
   float* shift;
   bool accumulate;
 };
+
+// Kernels work on channels in groups of eight; what they pack is padded with zeros to whole groups.
+inline std::ptrdiff_t padded(std::ptrdiff_t channels) { return (channels + 7) / 8 * 8; }
+
+constexpr int kMaxTaps = 49;
 
 }  // namespace pnas::cpu

@@ -4,11 +4,7 @@
 #include "standard.hpp"
 #pragma GCC target("avx2,fma,avx512f,avx512vl,avx512dq,avx512bw")
 #define PNAS_ISA avx512
+#define PNAS_ISA_NAME "avx512"
 #define PNAS_VECTOR_REGISTERS 32
 #include "kernels.hpp"
-
-namespace pnas::cpu {
-const Kernels kAvx512{"avx512", avx512::separable_forward, avx512::separable_backward, avx512::dense_forward,
-                      avx512::dense_backward, avx512::add_forward, avx512::add_backward};
-}
 #endif

@@ -1,5 +1,5 @@
-// All kernels for one instruction set. The including file defines PNAS_ISA (a namespace and the name of
-// its table) and PNAS_VECTOR_REGISTERS, and has switched the compiler to the instruction set *after* the
+// All kernels for one instruction set. The including file defines PNAS_ISA (a namespace), PNAS_ISA_NAME
+// (its name) and PNAS_VECTOR_REGISTERS, and has switched the compiler to the instruction set *after* the
 // headers below, so that no function of the standard library is compiled for more than every machine has.
 
 namespace pnas::cpu::PNAS_ISA {
@@ -11,5 +11,10 @@ namespace pnas::cpu::PNAS_ISA {
 #include "separable.hpp"
 #include "dense.hpp"
 #include "add.hpp"
+#include "average.hpp"
+
+extern const Kernels kTable;
+const Kernels kTable{PNAS_ISA_NAME,  separable_forward, separable_backward, dense_forward,   dense_backward,
+                     add_forward,    add_backward,      average_forward,    average_backward};
 
 }  // namespace pnas::cpu::PNAS_ISA

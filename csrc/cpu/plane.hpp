@@ -51,17 +51,17 @@ inline void read_incoming(const Incoming& in, const Window& w, std::int64_t imag
 // the rectified row, or null where there was no ReLU; `sums` collects the gradients of scale (first)
 // and shift (`step` floats on).
 inline void return_row(const float* gradient, const float* seen, std::ptrdiff_t step, const Source& source,
-                       std::int64_t first_pixel, int pixels, int channels, float* dz, bool accumulate, float* sums) {
+                       std::int64_t first_pixel, int pixels, int channels, const SourceGradient& to, float* sums) {
   const float* z0 = source.z + first_pixel * source.pixel;
-  float* dz0 = dz + first_pixel * channels;
+  float* dz0 = to.z + first_pixel * to.pixel;
   for_lanes(channels, [&](int c, int n) {
     const vf scale = source.scale ? load_n(source.scale + c, n) : splat(1.0f);
     vf by_scale{}, by_shift{};
     for (int x = 0; x < pixels; ++x) {
       vf g = load(gradient + x * step + c);
       if (seen) g = load(seen + x * step + c) > 0.0f ? g : vf{};
-      float* out = dz0 + x * channels + c;
-      store_n(out, accumulate ? load_n(out, n) + g * scale : g * scale, n);
+      float* out = dz0 + x * to.pixel + c;
+      store_n(out, to.accumulate ? load_n(out, n) + g * scale : g * scale, n);
       if (source.scale) by_scale += g * load_n(z0 + x * source.pixel + c, n), by_shift += g;
     }
     if (source.scale) {
@@ -72,18 +72,29 @@ inline void return_row(const float* gradient, const float* seen, std::ptrdiff_t 
 }
 
 // A block of results, `step` floats a pixel, written out, with their sums and sums of squares added to
-// sums[f] and sums[filters + f].
+// sums[f] and sums[filters + f]. Squares are taken around the block's own mean, in the first-level
+// cache, so that a mean far from zero costs no digits.
 inline void write_block(const float* block, std::ptrdiff_t step, std::int64_t first_pixel, int pixels, int filters,
-                        float* z, std::ptrdiff_t z_pixel, double* sums) {
-  float* out = z + first_pixel * z_pixel;
+                        const Output& output, double* sums) {
+  float* out = output.z + first_pixel * output.pixel;
   for_lanes(filters, [&](int f, int n) {
-    vf sum{}, squares{};
+    vf sum{};
     for (int i = 0; i < pixels; ++i) {
       const vf v = load(block + i * step + f);
-      store_n(out + i * z_pixel + f, v, n);
-      sum += v, squares += v * v;
+      store_n(out + i * output.pixel + f, v, n);
+      sum += v;
     }
-    for (int lane = 0; lane < n; ++lane) sums[f + lane] += sum[lane], sums[filters + f + lane] += squares[lane];
+    const vf mean = sum / splat(static_cast<float>(pixels));
+    vf rest{}, squares{};
+    for (int i = 0; i < pixels; ++i) {
+      const vf v = load(block + i * step + f) - mean;
+      rest += v, squares += v * v;
+    }
+    for (int lane = 0; lane < n; ++lane) {
+      const double m = mean[lane];
+      sums[f + lane] += m * pixels + rest[lane];
+      sums[filters + f + lane] += squares[lane] + m * (m * pixels + 2.0 * rest[lane]);
+    }
   });
 }
 
@@ -94,8 +105,6 @@ inline void window_taps(const Window& w, const Plane& plane, std::ptrdiff_t size
     for (int x = 0; x < w.kernel_width; ++x, ++tap)
       a[tap] = (y * w.dilation + w.skip) * plane.row + (x * w.dilation + w.skip) * plane.step, b[tap] = tap * size;
 }
-
-constexpr int kMaxTaps = 49;
 
 // Gradients of outputs beside which there are enough zero columns for every tap of every input pixel.
 struct GradientPlane {

@@ -1,76 +1,23 @@
-// A whole batch: chunks of images on threads, and what is summed over them.
+// A whole batch of one operation: its weights packed, chunks of images on threads, and what they leave
+// summed in a fixed order.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-#include <vector>
+#include <cstring>
 
+#include "norm.hpp"
+#include "pack.hpp"
 #include "scratch.hpp"
 #include "table.hpp"
 #include "threads.hpp"
 
 namespace pnas::cpu {
 
-// Batch norm of `count` values a channel from their sums and sums of squares. While training, running
-// statistics move and `mean`, `rstd` are the batch's; else they are the running ones.
-struct Norm {
-  const float* gamma;
-  const float* beta;
-  float* running_mean;
-  float* running_variance;
-  double momentum, epsilon;
-  bool training;
-  float* mean;
-  float* rstd;
-  float* scale;
-  float* shift;
-};
+enum class Kind : int { separable = 0, dense = 1, factorized = 2 };
 
-inline void finish_norm(const Norm& norm, const double* sums, const double* squares, int channels, double count) {
-  for (int c = 0; c < channels; ++c) {
-    double mean = norm.running_mean[c], variance = norm.running_variance[c];
-    if (norm.training) {
-      mean = sums[c] / count;
-      variance = std::max(squares[c] / count - mean * mean, 0.0);
-      const double unbiased = variance * count / std::max(count - 1.0, 1.0);
-      norm.running_mean[c] += static_cast<float>(norm.momentum * (mean - norm.running_mean[c]));
-      norm.running_variance[c] += static_cast<float>(norm.momentum * (unbiased - norm.running_variance[c]));
-      if (std::isnan(squares[c])) variance = squares[c];  // max() above would hide it
-    }
-    const double rstd = 1.0 / std::sqrt(variance + norm.epsilon);
-    norm.mean[c] = static_cast<float>(mean);
-    norm.rstd[c] = static_cast<float>(rstd);
-    norm.scale[c] = static_cast<float>(norm.gamma[c] * rstd);
-    norm.shift[c] = static_cast<float>(norm.beta[c] - mean * norm.gamma[c] * rstd);
-  }
-}
-
-// From the gradients of a norm's scale and shift: those of gamma and beta, and the terms that batch
-// statistics add to each value's own gradient, dz = g + offset + slope * z.
-struct NormGradient {
-  const float* gamma;
-  const float* mean;
-  const float* rstd;
-  const float* dscale;
-  const float* dshift;
-  bool training;
-  float* dgamma;
-  float* dbeta;
-  float* offset;
-  float* slope;
-};
-
-inline void norm_backward(const NormGradient& n, int channels, double count) {
-  for (int c = 0; c < channels; ++c) {
-    const double mean = n.mean[c], rstd = n.rstd[c], gamma = n.gamma[c];
-    const double along = n.dscale[c] - mean * n.dshift[c];
-    n.dgamma[c] = static_cast<float>(rstd * along);
-    n.dbeta[c] = n.dshift[c];
-    const double dvariance = -0.5 * gamma * along * rstd * rstd * rstd;
-    const double dmean = -gamma * rstd * n.dshift[c];
-    n.slope[c] = n.training ? static_cast<float>(2.0 * dvariance / count) : 0.0f;
-    n.offset[c] = n.training ? static_cast<float>((dmean - 2.0 * mean * dvariance) / count) : 0.0f;
-  }
+// Memory of the calling thread for one call; the kernels have scratch of their own.
+inline Scratch& workspace() {
+  thread_local Scratch scratch;
+  return scratch;
 }
 
 // A pointwise convolution does not care what an image is: pieces that fit the first-level cache.
@@ -84,103 +31,155 @@ inline Window flattened(Window w) {
   return w;
 }
 
-// Adds up what chunks left, in their order.
+// parts: chunks of `size` values. The first becomes the sum of all, in their order.
 template <typename T>
-inline void add_chunks(const std::vector<T>& parts, int chunks, std::size_t stride, std::size_t count, T* total) {
-  for (int chunk = 0; chunk < chunks; ++chunk)
-    for (std::size_t i = 0; i < count; ++i) total[i] += parts[chunk * stride + i];
+inline void add_chunks(T* parts, int chunks, std::size_t size) {
+  for (int chunk = 1; chunk < chunks; ++chunk)
+    for (std::size_t i = 0; i < size; ++i) parts[i] += parts[chunk * size + i];
 }
 
-inline void run_separable_forward(const Window& w, const Source& source, const float* depthwise,
-                                  const float* pointwise, float* z, double* sums, int threads) {
-  const std::size_t stride = 2 * w.filters;
-  std::vector<double> parts(chunk_count(w.images) * stride);
+// One convolution with the part of the output's channels that it writes.
+struct Part {
+  Window w;
+  const Weight* weights;  // separable: depthwise, pointwise
+  int first_filter;
+};
+
+// The parts of a convolution: one, or the two paths of a factorized reduction.
+inline int split(Kind kind, const Window& w, const Weight* weights, Part* parts) {
+  if (kind != Kind::factorized) {
+    parts[0] = {kind == Kind::dense ? flattened(w) : w, weights, 0};
+    return 1;
+  }
+  Part even{w, weights, 0}, odd{w, weights + 1, w.filters / 2};
+  even.w.filters = w.filters / 2;
+  odd.w.filters = w.filters - w.filters / 2;
+  odd.w.skip = 1;
+  int count = 0;
+  if (even.w.filters > 0) parts[count++] = even;
+  parts[count++] = odd;
+  return count;
+}
+
+// Sums go to sums[first_filter...] and squares[first_filter...].
+inline void forward_part(Kind kind, const Part& part, const Source& source, const Output& output, double* sums,
+                         double* squares, int threads) {
+  const Window& w = part.w;
+  const bool separable = kind == Kind::separable;
+  const int taps = separable ? 1 : w.taps(), chunks = chunk_count(w.images);
+  const std::size_t d_size = separable ? Arena::round(depthwise_size(w)) : 0, size = 2 * w.filters;
+  Arena arena(workspace().get(d_size + Arena::round(dense_size(w, taps)) + Arena::round(2 * chunks * size)));
+  float* depthwise = arena.take(d_size);
+  float* weight = arena.take(dense_size(w, taps));
+  auto* chunk_sums = reinterpret_cast<double*>(arena.take(2 * chunks * size));
+  if (separable) pack_depthwise(w, part.weights[0], depthwise);
+  pack_dense(w, part.weights[separable ? 1 : 0], taps, weight);
+  std::memset(chunk_sums, 0, sizeof(double) * chunks * size);
+  const Output out{output.z + part.first_filter, output.pixel};
   for_chunks(w.images, threads, [&](int chunk, std::int64_t first, std::int64_t last) {
-    kernels().separable_forward(w, source, depthwise, pointwise, first, last, z, &parts[chunk * stride]);
+    double* mine = chunk_sums + chunk * size;
+    if (separable) kernels().separable_forward(w, source, depthwise, weight, first, last, out, mine);
+    else kernels().dense_forward(w, source, weight, first, last, out, mine);
   });
-  add_chunks(parts, chunk_count(w.images), stride, stride, sums);
+  add_chunks(chunk_sums, chunks, size);
+  std::memcpy(sums + part.first_filter, chunk_sums, sizeof(double) * w.filters);
+  std::memcpy(squares + part.first_filter, chunk_sums + w.filters, sizeof(double) * w.filters);
 }
 
-inline void run_dense_forward(const Window& given, const Source& source, const float* weight, float* z,
-                              std::ptrdiff_t z_pixel, double* sums, int threads) {
-  const Window w = flattened(given);
-  const std::size_t stride = 2 * w.filters;
-  std::vector<double> parts(chunk_count(w.images) * stride);
-  for_chunks(w.images, threads, [&](int chunk, std::int64_t first, std::int64_t last) {
-    kernels().dense_forward(w, source, weight, first, last, z, z_pixel, &parts[chunk * stride]);
-  });
-  add_chunks(parts, chunk_count(w.images), stride, stride, sums);
+// z of a convolution, and the norm of the batch unless `norm` is null.
+inline void convolution_forward(Kind kind, const Window& w, const Source& source, const Weight* weights,
+                                const Output& output, const Norm* norm, int threads) {
+  thread_local Scratch scratch;
+  auto* sums = reinterpret_cast<double*>(scratch.get(4 * w.filters));
+  Part parts[2];
+  const int count = split(kind, w, weights, parts);
+  for (int i = 0; i < count; ++i) forward_part(kind, parts[i], source, output, sums, sums + w.filters, threads);
+  if (norm) finish_norm(*norm, sums, sums + w.filters, w.filters, 1.0 * w.images * w.out_height * w.out_width);
 }
-
-inline std::ptrdiff_t padded_channels(int channels) { return (channels + 7) / 8 * 8; }
 
 inline void take_affine(const float* total, int channels, const SourceGradient& out) {
   if (!out.scale) return;
-  const float* of_shift = total + padded_channels(channels);
+  const float* of_shift = total + padded(channels);
   for (int c = 0; c < channels; ++c) {
     out.scale[c] = total[c] + (out.accumulate ? out.scale[c] : 0.0f);
     out.shift[c] = of_shift[c] + (out.accumulate ? out.shift[c] : 0.0f);
   }
 }
 
-// Sums over chunks of parts that begin as zeros.
-template <typename Work>
-inline std::vector<float> summed_parts(std::int64_t items, int threads, std::size_t size, const Work& work) {
-  const int chunks = chunk_count(items);
-  std::vector<float> parts(chunks * size), total(size);
-  for_chunks(items, threads, [&](int chunk, std::int64_t first, std::int64_t last) {
-    work(first, last, &parts[chunk * size]);
+inline void backward_part(Kind kind, const Part& part, const Source& source, const Incoming& whole,
+                          const SourceGradient& to, const Weight* gradients, int threads) {
+  const Window& w = part.w;
+  const bool separable = kind == Kind::separable;
+  const int taps = separable ? 1 : w.taps(), chunks = chunk_count(w.images);
+  const std::size_t d_size = separable ? depthwise_size(w) : 0, size = d_size + dense_size(w, taps) + 2 * padded(w.channels);
+  Arena arena(workspace().get(Arena::round(d_size) + Arena::round(dense_back_size(w, taps)) + chunks * Arena::round(size)));
+  float* depthwise = arena.take(d_size);
+  float* weight = arena.take(dense_back_size(w, taps));
+  float* sums = arena.take(chunks * size);
+  if (separable) pack_depthwise(w, part.weights[0], depthwise);
+  pack_dense_back(w, part.weights[separable ? 1 : 0], taps, weight);
+  Incoming incoming = whole;
+  incoming.g += part.first_filter, incoming.z += part.first_filter;
+  if (incoming.offset) incoming.offset += part.first_filter, incoming.slope += part.first_filter;
+  for_chunks(w.images, threads, [&](int chunk, std::int64_t first, std::int64_t last) {
+    float* mine = sums + chunk * size;
+    std::memset(mine, 0, sizeof(float) * size);
+    if (separable) kernels().separable_backward(w, source, depthwise, weight, incoming, first, last, to, mine);
+    else kernels().dense_backward(w, source, weight, incoming, first, last, to, mine);
   });
-  add_chunks(parts, chunks, size, size, total.data());
-  return total;
+  add_chunks(sums, chunks, size);
+  if (separable) unpack_depthwise(w, sums, gradients[0]);
+  unpack_dense(w, sums + d_size, taps, gradients[separable ? 1 : 0]);
+  if (to.z) take_affine(sums + d_size + dense_size(w, taps), w.channels, to);
 }
 
-inline void run_separable_backward(const Window& w, const Source& source, const float* depthwise,
-                                   const float* pointwise, const Incoming& incoming, const SourceGradient& dsource,
-                                   float* d_depthwise, float* d_pointwise, int threads) {
-  const std::ptrdiff_t channels = padded_channels(w.channels), filters = padded_channels(w.filters);
-  const std::size_t d_size = Arena::round(w.taps() * channels), p_size = Arena::round(w.channels * filters);
-  const std::size_t size = d_size + p_size + Arena::round(2 * channels);
-  const auto total = summed_parts(w.images, threads, size, [&](std::int64_t first, std::int64_t last, float* part) {
-    kernels().separable_backward(w, source, depthwise, pointwise, incoming, first, last, dsource.z, dsource.accumulate, part);
-  });
-  for (int c = 0; c < w.channels; ++c) {
-    for (int tap = 0; tap < w.taps(); ++tap) d_depthwise[c * w.taps() + tap] = total[tap * channels + c];
-    for (int f = 0; f < w.filters; ++f) d_pointwise[f * w.channels + c] = total[d_size + c * filters + f];
+// Gradients of a convolution's source and weights, and of its norm unless `norm` is null.
+inline void convolution_backward(Kind kind, const Window& w, const Source& source, const Weight* weights,
+                                 Incoming incoming, const NormGradient* norm, SourceGradient to,
+                                 const Weight* gradients, int threads) {
+  thread_local Scratch scratch;
+  if (norm) {
+    float* terms = scratch.get(2 * w.filters);
+    norm_backward(*norm, w.filters, 1.0 * w.images * w.out_height * w.out_width, terms, terms + w.filters);
+    incoming.offset = terms, incoming.slope = terms + w.filters;
   }
-  take_affine(&total[d_size + p_size], w.channels, dsource);
+  Part parts[2];
+  const int count = split(kind, w, weights, parts);
+  for (int i = 0; i < count; ++i, to.accumulate = true)
+    backward_part(kind, parts[i], source, incoming, to, gradients + (parts[i].weights - weights), threads);
 }
 
-inline void run_dense_backward(const Window& given, const Source& source, const float* weight, const Incoming& incoming,
-                               const SourceGradient& dsource, float* d_weight, int threads) {
-  const Window w = flattened(given);
-  const std::ptrdiff_t channels = padded_channels(w.channels), filters = padded_channels(w.filters);
-  const std::size_t weight_size = Arena::round(w.taps() * w.channels * filters);
-  const std::size_t size = weight_size + Arena::round(2 * channels);
-  const auto total = summed_parts(w.images, threads, size, [&](std::int64_t first, std::int64_t last, float* part) {
-    kernels().dense_backward(w, source, weight, incoming, first, last, dsource.z, dsource.accumulate, part);
-  });
-  for (int f = 0; f < w.filters; ++f)
-    for (int c = 0; c < w.channels; ++c)
-      for (int tap = 0; tap < w.taps(); ++tap)
-        *d_weight++ = total[(static_cast<std::size_t>(tap) * w.channels + c) * filters + f];
-  take_affine(&total[weight_size], w.channels, dsource);
-}
-
-inline void run_add_forward(const AddShape& shape, const AddSide* sides, int count, float* out,
-                            std::ptrdiff_t out_pixel, int threads) {
+inline void run_add_forward(const AddShape& shape, const AddSide* sides, int count, const Output& output,
+                            int threads) {
   for_chunks(shape.images, threads, [&](int, std::int64_t first, std::int64_t last) {
-    kernels().add_forward(shape, sides, count, first, last, out, out_pixel);
+    kernels().add_forward(shape, sides, count, first, last, output);
   });
 }
 
 inline void run_add_backward(const AddShape& shape, const AddSide& side, const float* g, std::ptrdiff_t g_pixel,
-                             const SourceGradient& dside, int threads) {
-  const std::size_t size = 2 * padded_channels(shape.channels);
-  const auto total = summed_parts(shape.images, threads, size, [&](std::int64_t first, std::int64_t last, float* part) {
-    kernels().add_backward(shape, side, g, g_pixel, first, last, dside.z, dside.accumulate, part);
+                             const SourceGradient& to, int threads) {
+  const std::size_t size = 2 * padded(shape.channels);
+  const int chunks = chunk_count(shape.images);
+  float* sums = workspace().get(chunks * size);
+  std::memset(sums, 0, sizeof(float) * chunks * size);
+  for_chunks(shape.images, threads, [&](int chunk, std::int64_t first, std::int64_t last) {
+    kernels().add_backward(shape, side, g, g_pixel, first, last, to, sums + chunk * size);
   });
-  take_affine(total.data(), shape.channels, dside);
+  add_chunks(sums, chunks, size);
+  take_affine(sums, shape.channels, to);
+}
+
+inline void run_average_forward(const AddShape& shape, const Source& source, float* out, int threads) {
+  for_chunks(shape.images, threads, [&](int, std::int64_t first, std::int64_t last) {
+    kernels().average_forward(shape, source, first, last, out);
+  });
+}
+
+inline void run_average_backward(const AddShape& shape, const Source& source, const float* g,
+                                 const SourceGradient& to, int threads) {
+  for_chunks(shape.images, threads, [&](int, std::int64_t first, std::int64_t last) {
+    kernels().average_backward(shape, source, g, first, last, to);
+  });
 }
 
 }  // namespace pnas::cpu

@@ -12,23 +12,26 @@ namespace pnas::cpu {
 struct Kernels {
   const char* name;
   void (*separable_forward)(const Window&, const Source&, const float* depthwise, const float* pointwise,
-                            std::int64_t first, std::int64_t last, float* z, double* sums);
+                            std::int64_t first, std::int64_t last, const Output&, double* sums);
   void (*separable_backward)(const Window&, const Source&, const float* depthwise, const float* pointwise,
-                             const Incoming&, std::int64_t first, std::int64_t last, float* dz, bool accumulate, float* parts);
+                             const Incoming&, std::int64_t first, std::int64_t last, const SourceGradient&,
+                             float* parts);
   void (*dense_forward)(const Window&, const Source&, const float* weight, std::int64_t first, std::int64_t last,
-                        float* z, std::ptrdiff_t z_pixel, double* sums);
+                        const Output&, double* sums);
   void (*dense_backward)(const Window&, const Source&, const float* weight, const Incoming&, std::int64_t first,
-                         std::int64_t last, float* dz, bool accumulate, float* parts);
-  void (*add_forward)(const AddShape&, const AddSide*, int count, std::int64_t first, std::int64_t last, float* out,
-                      std::ptrdiff_t out_pixel);
+                         std::int64_t last, const SourceGradient&, float* parts);
+  void (*add_forward)(const AddShape&, const AddSide*, int count, std::int64_t first, std::int64_t last, const Output&);
   void (*add_backward)(const AddShape&, const AddSide&, const float* g, std::ptrdiff_t g_pixel, std::int64_t first,
-                       std::int64_t last, float* dz, bool accumulate, float* sums);
+                       std::int64_t last, const SourceGradient&, float* sums);
+  void (*average_forward)(const AddShape&, const Source&, std::int64_t first, std::int64_t last, float* out);
+  void (*average_backward)(const AddShape&, const Source&, const float* g, std::int64_t first, std::int64_t last,
+                           const SourceGradient&);
 };
 
-extern const Kernels kPlain;
+namespace plain { extern const Kernels kTable; }
 #if defined(__x86_64__)
-extern const Kernels kAvx2;
-extern const Kernels kAvx512;
+namespace avx2 { extern const Kernels kTable; }
+namespace avx512 { extern const Kernels kTable; }
 #endif
 
 // The best for this machine; PNAS_FAST_CPU=plain|avx2|avx512 asks for another one it can run.

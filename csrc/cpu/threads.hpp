@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <exception>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -23,28 +25,53 @@ inline int chunk_count(std::int64_t items) {
   return static_cast<int>(std::min<std::int64_t>(items, kChunks));
 }
 
-// Calls work(chunk, first, last) for each chunk of [0, items), on up to `threads` threads.
+// The chunks of one call, handed out to whichever thread asks next.
+template <typename Work>
+class Chunks {
+ public:
+  Chunks(std::int64_t items, const Work& work) : work_(work), items_(items), chunks_(chunk_count(items)) {}
+
+  // One thread's share. Nothing may be thrown through an OpenMP runtime, so a failure waits here.
+  void take() {
+    try {
+      for (int chunk; (chunk = next_.fetch_add(1)) < chunks_;)
+        work_(chunk, items_ * chunk / chunks_, items_ * (chunk + 1) / chunks_);
+    } catch (...) {
+      next_ = chunks_;
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (!failure_) failure_ = std::current_exception();
+    }
+  }
+  void finish() const {
+    if (failure_) std::rethrow_exception(failure_);
+  }
+
+ private:
+  const Work& work_;
+  std::int64_t items_;
+  int chunks_;
+  std::atomic<int> next_{0};
+  std::mutex mutex_;
+  std::exception_ptr failure_;
+};
+
+// Calls work(chunk, first, last) for each chunk of [0, items), on `threads` threads: always as many, even
+// where there are fewer chunks, because an OpenMP runtime rebuilds its threads when their number changes.
 template <typename Work>
 void for_chunks(std::int64_t items, int threads, const Work& work) {
-  const int chunks = chunk_count(items);
-  struct Shared {
-    const Work& work;
-    std::int64_t items;
-    int chunks;
-    std::atomic<int> next{0};
-  } shared{work, items, chunks};
-  const auto run = [](void* data) {
-    Shared& s = *static_cast<Shared*>(data);
-    for (int chunk; (chunk = s.next.fetch_add(1)) < s.chunks;)
-      s.work(chunk, s.items * chunk / s.chunks, s.items * (chunk + 1) / s.chunks);
-  };
-  const int workers = std::min(threads, chunks);
-  if (workers <= 1) return run(&shared);
-  if (g_parallel_entry) return g_parallel_entry(run, &shared, static_cast<unsigned>(workers), 0);
-  std::vector<std::thread> others;
-  for (int index = 1; index < workers; ++index) others.emplace_back(run, &shared);
-  run(&shared);
-  for (auto& thread : others) thread.join();
+  Chunks<Work> chunks(items, work);
+  if (threads <= 1) {
+    chunks.take();
+  } else if (g_parallel_entry) {
+    g_parallel_entry([](void* data) { static_cast<Chunks<Work>*>(data)->take(); }, &chunks,
+                     static_cast<unsigned>(threads), 0);
+  } else {
+    std::vector<std::thread> others;
+    for (int index = 1; index < threads; ++index) others.emplace_back([&] { chunks.take(); });
+    chunks.take();
+    for (auto& thread : others) thread.join();
+  }
+  chunks.finish();
 }
 
 }  // namespace pnas::cpu

@@ -29,5 +29,3 @@ inline void store_n(float* p, vf v, int n) { n == kLanes ? store(p, v) : store_s
 
 // ReLU that lets NaN through, as PyTorch's does.
 inline vf rectified(vf v) { return v < 0.0f ? vf{} : v; }
-
-inline std::ptrdiff_t padded(std::ptrdiff_t channels) { return (channels + kLanes - 1) / kLanes * kLanes; }

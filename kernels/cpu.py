@@ -1,0 +1,265 @@
+"""The CPU's kernels: fp32, compiled from csrc/cpu, on PyTorch's own threads.
+
+The instruction set (AVX-512, AVX2 or what every machine has) is found at run time; the environment
+variable PNAS_FAST_CPU names another one to use. Results have the same bits at any number of threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+
+import threadpoolctl
+import torch
+from torch import Tensor, nn
+
+from pnas_fast.kernels.activation import Accumulator
+from pnas_fast.kernels.backend import BackendError
+from pnas_fast.kernels.eager import same_padding
+from pnas_fast.kernels.fused import Convolution, Gradients, Normal, Pooled, Result, Source
+from pnas_fast.kernels.fused.functions import filters
+
+try:
+    from pnas_fast import _cpu_kernels as compiled
+except ImportError as error:
+    raise ImportError(
+        f"the compiled module pnas_fast._cpu_kernels is not usable ({error}); build it with: pip install -e ."
+    ) from error
+
+_KINDS = {"separable": 0, "dense": 1, "factorized": 2}
+_POOLS = {None: 0, "avg": 1, "max": 2}
+_MOST_TAPS = 49
+
+WeightView = tuple[int, int, int, int]
+"""Address, and the strides of filters, channels and taps."""
+
+
+def _share_threads_of_torch() -> None:
+    # Two OpenMP runtimes, or a thread pool beside one, would fight over the cores.
+    for library in threadpoolctl.threadpool_info():
+        if library["user_api"] == "openmp" and "torch" in library["filepath"]:
+            entry = getattr(ctypes.CDLL(library["filepath"]), "GOMP_parallel", None)
+            if entry is not None:
+                compiled.share_threads(ctypes.cast(entry, ctypes.c_void_p).value)
+                return
+
+
+_share_threads_of_torch()
+
+
+class CpuPrimitives:
+    """See `Primitives`."""
+
+    name = "cpu"
+
+    def check(self, x: Tensor) -> None:
+        """See `Primitives.check`."""
+        if x.device.type != "cpu" or x.dtype != torch.float32 or x.ndim != 4:
+            raise BackendError(
+                f"backend cpu: found {x.dtype} on {x.device} of {x.ndim} dimensions, "
+                "allowed is torch.float32 on cpu of 4"
+            )
+        if not x.is_contiguous(memory_format=torch.channels_last):
+            raise BackendError(
+                f"backend cpu: found shape {tuple(x.shape)} with strides {x.stride()}, "
+                "allowed is memory_format=torch.channels_last"
+            )
+
+    def convolution(
+        self,
+        convolution: Convolution,
+        source: Source,
+        weights: tuple[Tensor, ...],
+        norm: nn.BatchNorm2d | None,
+        out: Tensor,
+    ) -> Normal | None:
+        """See `Primitives.convolution`."""
+        _check_weights(weights)
+        call = _compiled_convolution(convolution, source.z.shape, filters(convolution, weights))
+        views = tuple(map(_view, weights))
+        threads = torch.get_num_threads()
+        if norm is None:
+            call.forward(*_addresses(source), views, out.data_ptr(), threads)
+            return None
+        affine, statistics = out.new_empty(2, out.shape[1]), out.new_empty(2, out.shape[1])
+        momentum = _momentum(norm)
+        call.forward_normalised(
+            *_addresses(source),
+            views,
+            out.data_ptr(),
+            _address(norm.weight),
+            _address(norm.bias),
+            _address(norm.running_mean),
+            _address(norm.running_var),
+            momentum,
+            norm.eps,
+            norm.training,
+            affine.data_ptr(),
+            statistics.data_ptr(),
+            threads,
+        )
+        return Normal(affine, statistics)
+
+    def convolution_backward(
+        self,
+        convolution: Convolution,
+        source: Source,
+        weights: tuple[Tensor, ...],
+        result: Result,
+        into: Accumulator | None,
+    ) -> Gradients:
+        """See `Primitives.convolution_backward`."""
+        call = _compiled_convolution(convolution, source.z.shape, result.z.shape[1])
+        d_weights = tuple(map(torch.empty_like, weights))
+        gamma, normal = result.gamma, result.normal
+        d_gamma = d_beta = None
+        if gamma is not None:
+            d_gamma, d_beta = torch.empty_like(gamma), torch.empty_like(gamma)
+        call.backward(
+            *_addresses(source),
+            tuple(map(_view, weights)),
+            result.z.data_ptr(),
+            result.g.data_ptr(),
+            _pixel(result.g),
+            _address(gamma),
+            0 if normal is None else normal.statistics.data_ptr(),
+            _address(result.d_affine),
+            result.training,
+            _address(d_gamma),
+            _address(d_beta),
+            *_gradient_addresses(into),
+            tuple(map(_view, d_weights)),
+            torch.get_num_threads(),
+        )
+        return Gradients(d_weights, d_gamma, d_beta)
+
+    def add(self, left: Pooled, right: Pooled | None, out: Tensor) -> None:
+        """See `Primitives.add`."""
+        sides = _side(left), None if right is None else _side(right)
+        compiled.add_forward(tuple(out.shape), *sides, out.data_ptr(), _pixel(out), torch.get_num_threads())
+
+    def add_backward(self, side: Pooled, g: Tensor, into: Accumulator) -> None:
+        """See `Primitives.add_backward`."""
+        compiled.add_backward(
+            tuple(g.shape),
+            _side(side),
+            g.data_ptr(),
+            _pixel(g),
+            *_gradient_addresses(into),
+            torch.get_num_threads(),
+        )
+
+    def global_average(self, source: Source, out: Tensor) -> None:
+        """See `Primitives.global_average`."""
+        z = source.z
+        compiled.average_forward(
+            tuple(z.shape), z.data_ptr(), _pixel(z), out.data_ptr(), torch.get_num_threads()
+        )
+
+    def global_average_backward(self, source: Source, g: Tensor, into: Accumulator) -> None:
+        """See `Primitives.global_average_backward`."""
+        z, dz = source.z, into.z
+        compiled.average_backward(
+            tuple(z.shape),
+            z.data_ptr(),
+            _pixel(z),
+            g.data_ptr(),
+            dz.data_ptr(),
+            _pixel(dz),
+            into.accumulate,
+            torch.get_num_threads(),
+        )
+
+
+@lru_cache(maxsize=4096)
+def _compiled_convolution(
+    convolution: Convolution, shape: tuple[int, ...], outputs: int
+) -> compiled.Convolution:
+    images, channels, height, width = shape
+    (kernel_height, kernel_width), stride, dilation = convolution.kernel, convolution.stride, convolution.dilation
+    if kernel_height * kernel_width > _MOST_TAPS:
+        raise BackendError(
+            f"backend cpu: a kernel of {kernel_height}×{kernel_width}, allowed are up to {_MOST_TAPS} taps"
+        )
+    return compiled.Convolution(
+        _KINDS[convolution.kind],
+        images=images,
+        height=height,
+        width=width,
+        channels=channels,
+        out_height=-(-height // stride[0]),
+        out_width=-(-width // stride[1]),
+        filters=outputs,
+        kernel_height=kernel_height,
+        kernel_width=kernel_width,
+        stride_height=stride[0],
+        stride_width=stride[1],
+        dilation=dilation,
+        top=same_padding(height, kernel_height, stride[0], dilation)[0],
+        left=same_padding(width, kernel_width, stride[1], dilation)[0],
+        rectify=convolution.rectify,
+    )
+
+
+def _check_weights(weights: tuple[Tensor, ...]) -> None:
+    for weight in weights:
+        if weight.dtype != torch.float32 or weight.device.type != "cpu":
+            raise BackendError(
+                f"backend cpu: a weight of {weight.dtype} on {weight.device}, allowed is torch.float32 on cpu"
+            )
+        if weight.shape[2] > 1 and weight.stride(2) != weight.shape[3] * weight.stride(3):
+            raise BackendError(
+                f"backend cpu: a weight of shape {tuple(weight.shape)} with strides {weight.stride()}, "
+                "allowed are contiguous and channels_last ones"
+            )
+
+
+def _momentum(norm: nn.BatchNorm2d) -> float:
+    if norm.training and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if norm.momentum is None:  # a plain average over all batches
+            return 1.0 / float(norm.num_batches_tracked)
+    return norm.momentum or 0.0
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _pixel(z: Tensor) -> int:
+    # The stride of a dimension of size 1 says nothing.
+    images, channels, height, width = z.shape
+    if width > 1:
+        return z.stride(3)
+    if height > 1:
+        return z.stride(2)
+    return z.stride(0) if images > 1 else channels
+
+
+def _addresses(source: Source) -> tuple[int, int, int]:
+    return source.z.data_ptr(), _pixel(source.z), _address(source.affine)
+
+
+def _gradient_addresses(into: Accumulator | None) -> tuple[int, int, int, bool]:
+    if into is None:
+        return 0, 0, 0, False
+    return into.z.data_ptr(), _pixel(into.z), _address(into.affine), into.accumulate
+
+
+def _view(weight: Tensor) -> WeightView:
+    # Taps are one dimension: by rows, then columns.
+    tap = weight.stride(3) if weight.shape[3] > 1 else weight.stride(2)
+    return weight.data_ptr(), weight.stride(0), weight.stride(1), tap
+
+
+def _side(side: Pooled) -> compiled.Side:
+    z = side.source.z
+    return compiled.Side(
+        *_addresses(side.source),
+        z.shape[1],
+        z.shape[2],
+        z.shape[3],
+        _POOLS[side.pool],
+        side.stride,
+        _address(side.keep),
+    )
