@@ -29,6 +29,8 @@ except ImportError as error:
 _KINDS = {"separable": 0, "dense": 1, "factorized": 2}
 _POOLS = {None: 0, "avg": 1, "max": 2}
 _MOST_TAPS = 49
+_DEPTHWISE = {(3, 1), (5, 1), (7, 1), (3, 2)}
+"""Width and dilation."""
 
 WeightView = tuple[int, int, int, int]
 """Address, and the strides of filters, channels and taps."""
@@ -176,11 +178,12 @@ def _compiled_convolution(
     convolution: Convolution, shape: tuple[int, ...], outputs: int
 ) -> compiled.Convolution:
     images, channels, height, width = shape
-    (kernel_height, kernel_width), stride, dilation = convolution.kernel, convolution.stride, convolution.dilation
-    if kernel_height * kernel_width > _MOST_TAPS:
-        raise BackendError(
-            f"backend cpu: a kernel of {kernel_height}×{kernel_width}, allowed are up to {_MOST_TAPS} taps"
-        )
+    (kernel_height, kernel_width), stride, dilation = (
+        convolution.kernel,
+        convolution.stride,
+        convolution.dilation,
+    )
+    _check_geometry(convolution)
     return compiled.Convolution(
         _KINDS[convolution.kind],
         images=images,
@@ -199,6 +202,24 @@ def _compiled_convolution(
         left=same_padding(width, kernel_width, stride[1], dilation)[0],
         rectify=convolution.rectify,
     )
+
+
+def _check_geometry(convolution: Convolution) -> None:
+    (height, width), stride, dilation = convolution.kernel, convolution.stride, convolution.dilation
+    if convolution.kind == "separable":
+        fits = (
+            height == width
+            and stride[0] == stride[1]
+            and (width, dilation) in _DEPTHWISE
+            and stride[0] in (1, 2)
+        )
+        if not fits:
+            raise BackendError(
+                f"backend cpu: depthwise {height}×{width}, stride {stride}, dilation {dilation}; allowed are "
+                "3×3 5×5 7×7 with dilation 1 and 3×3 with dilation 2, of stride 1 or 2"
+            )
+    elif height * width > _MOST_TAPS:
+        raise BackendError(f"backend cpu: a kernel of {height}×{width}, allowed are up to {_MOST_TAPS} taps")
 
 
 def _check_weights(weights: tuple[Tensor, ...]) -> None:

@@ -1,93 +1,130 @@
 // A block's addition: each side a state or a 3×3 pool of one, normalised while it is read.
 // Included once per instruction set, inside its namespace: no include guard.
 
-inline vf side_affine(const AddSide& side, const float* z, int c, int n) {
-  const vf v = load_n(z + c, n);
-  return side.source.scale ? v * load_n(side.source.scale + c, n) + load_n(side.source.shift + c, n) : v;
+// One side of a run of pixels as an addition reads it: from the source, or from a row already pooled.
+struct Addend {
+  const float* at;
+  std::ptrdiff_t step;
+  const Source* source;  // null: pooled, which has applied the affine
+  float keep;
+};
+
+// Writes left + right, or left alone where right is null, for a run of pixels.
+inline void add_run(const Addend& left, const Addend* right, int pixels, int channels, float* out,
+                    std::ptrdiff_t out_step) {
+  static constexpr Source plain{};
+  choose(right, [&](auto both) {
+    for_groups(channels, [&](int c, auto n, auto vectors) {
+      constexpr int V = vectors;
+      vf scale[2][V], shift[2][V];
+      const Addend* sides[] = {&left, right};
+      PNAS_UNROLL for (int s = 0; s <= both; ++s)
+        PNAS_UNROLL for (int v = 0; v < V; ++v) {
+          const Reader read(sides[s]->source ? *sides[s]->source : plain, c + v * kLanes, n);
+          scale[s][v] = read.scale * splat(sides[s]->keep), shift[s][v] = read.shift * splat(sides[s]->keep);
+        }
+      const float* a = left.at + c;
+      const float* b = both ? right->at + c : nullptr;
+      const std::ptrdiff_t b_step = both ? right->step : 0;
+      float* to = out + c;
+      for (int x = 0; x < pixels; ++x, a += left.step, b += b_step, to += out_step) {
+        ask_ahead(a, left.step), ask_ahead(to, out_step);
+        if constexpr (both) ask_ahead(b, b_step);
+        PNAS_UNROLL for (int v = 0; v < V; ++v) {
+          vf value = load(a + v * kLanes, n) * scale[0][v] + shift[0][v];
+          if constexpr (both) value += load(b + v * kLanes, n) * scale[1][v] + shift[1][v];
+          store(to + v * kLanes, value, n);
+        }
+      }
+    });
+  });
 }
 
-inline vf side_value(const AddSide& side, const AddShape& shape, const float* image, int y, int x, int c, int n) {
-  const std::ptrdiff_t pixel = side.source.pixel;
-  if (side.pool == Pool::none) return side_affine(side, image + (y * side.width + x) * pixel, c, n);
-  const Span rows = pool_span(y, shape.out_height, side.height, side.stride);
-  const Span columns = pool_span(x, shape.out_width, side.width, side.stride);
-  vf value = side_affine(side, image + (rows.first * side.width + columns.first) * pixel, c, n);
-  bool first = true;
-  for (int row = rows.first; row < rows.last; ++row)
-    for (int column = columns.first; column < columns.last; ++column) {
-      if (std::exchange(first, false)) continue;
-      const vf v = side_affine(side, image + (row * side.width + column) * pixel, c, n);
-      if (side.pool == Pool::average) value += v;
-      else value = v > value || v != v ? v : value;
-    }
-  if (side.pool == Pool::average)
-    value *= splat(1.0f / ((rows.last - rows.first) * (columns.last - columns.first)));
-  return value;
-}
+// Memory of a side that is pooled: its plane, a row of partial windows, a row of results.
+struct PooledSide {
+  const AddSide& side;
+  PoolPlane plane;
+  float *image = nullptr, *down = nullptr, *row = nullptr;
+
+  PooledSide(const AddSide& side, const AddShape& shape) : side(side), plane(side, shape) {}
+  bool pools() const { return side.pool != Pool::none; }
+  std::size_t row_size(const AddShape& shape) const { return shape.out_width * plane.step; }
+  std::size_t size(const AddShape& shape) const {
+    return pools() ? Arena::round(plane.size()) + Arena::round(plane.row) + Arena::round(row_size(shape)) : 0;
+  }
+  void take(Arena& arena, const AddShape& shape) {
+    if (!pools()) return;
+    image = arena.take(plane.size()), down = arena.take(plane.row), row = arena.take(row_size(shape));
+    fill_border(side, plane, image);
+  }
+  Addend addend(std::int64_t image_index, std::int64_t pixel) const {
+    const float keep = side.keep ? side.keep[image_index] : 1.0f;
+    if (pools()) return {row, plane.step, nullptr, keep};
+    return {side.source.z + pixel * side.source.pixel, side.source.pixel, &side.source, keep};
+  }
+};
 
 // Images [first, last) of out = left + right, or of left alone.
-void add_forward(const AddShape& shape, const AddSide* sides, int count, std::int64_t first, std::int64_t last,
+void add_forward(const AddShape& shape, const AddSide* given, int count, std::int64_t first, std::int64_t last,
                  const Output& output) {
-  for (std::int64_t image = first; image < last; ++image) {
-    const float* start[2] = {};
+  thread_local Scratch scratch;
+  PooledSide sides[] = {{given[0], shape}, {given[count - 1], shape}};
+  Arena arena(scratch.get(sides[0].size(shape) + sides[1].size(shape)));
+  for (PooledSide& side : sides) side.take(arena, shape);
+  for (std::int64_t index = first; index < last; ++index) {
     for (int s = 0; s < count; ++s)
-      start[s] = sides[s].source.z + image * sides[s].height * sides[s].width * sides[s].source.pixel;
-    float* at = output.z + image * shape.out_height * shape.out_width * output.pixel;
-    for (int y = 0; y < shape.out_height; ++y)
-      for (int x = 0; x < shape.out_width; ++x, at += output.pixel)
-        for_lanes(shape.channels, [&](int c, int n) {
-          vf total{};
-          for (int s = 0; s < count; ++s) {
-            const vf v = side_value(sides[s], shape, start[s], y, x, c, n);
-            total += sides[s].keep ? v * splat(sides[s].keep[image]) : v;
-          }
-          store_n(at + c, total, n);
-        });
+      if (sides[s].pools()) read_side(sides[s].side, sides[s].plane, index, shape.channels, sides[s].image);
+    for (int y = 0; y < shape.out_height; ++y) {
+      for (int s = 0; s < count; ++s)
+        if (sides[s].pools())
+          pool_forward(sides[s].side, shape, sides[s].plane, sides[s].image, y, sides[s].down, sides[s].row);
+      const std::int64_t pixel = (index * shape.out_height + y) * shape.out_width;
+      const Addend left = sides[0].addend(index, pixel), right = sides[1].addend(index, pixel);
+      add_run(left, count > 1 ? &right : nullptr, shape.out_width, shape.channels, output.z + pixel * output.pixel,
+              output.pixel);
+    }
   }
-}
-
-// Adds one output pixel's gradient to the inputs its window saw: all alike, or the first greatest.
-inline void unpool(const AddSide& side, const AddShape& shape, const float* image, int y, int x, int c, int n, vf g,
-                   float* dx, std::ptrdiff_t step) {
-  const Span rows = pool_span(y, shape.out_height, side.height, side.stride);
-  const Span columns = pool_span(x, shape.out_width, side.width, side.stride);
-  const auto each = [&](const auto& visit) {
-    for (int row = rows.first; row < rows.last; ++row)
-      for (int column = columns.first; column < columns.last; ++column) visit(row * side.width + column);
-  };
-  if (side.pool == Pool::average) {
-    g *= splat(1.0f / ((rows.last - rows.first) * (columns.last - columns.first)));
-    return each([&](int place) { store(dx + place * step + c, load(dx + place * step + c) + g); });
-  }
-  vf greatest = side_value(side, shape, image, y, x, c, n);
-  each([&](int place) {
-    const vf v = side_affine(side, image + place * side.source.pixel, c, n);
-    const vi here = v == greatest;
-    store(dx + place * step + c, load(dx + place * step + c) + (here ? g : vf{}));
-    g = here ? vf{} : g;
-  });
 }
 
 // Images [first, last) of the gradient of one side; sums, added to: scale then shift, padded channels each.
 void add_backward(const AddShape& shape, const AddSide& side, const float* g, std::ptrdiff_t g_pixel,
                   std::int64_t first, std::int64_t last, const SourceGradient& to, float* sums) {
   thread_local Scratch scratch;
-  const std::ptrdiff_t step = padded(shape.channels);
-  const std::size_t size = static_cast<std::size_t>(side.height) * side.width * step;
-  float* dx = scratch.get(size);
-  for (std::int64_t image = first; image < last; ++image) {
-    const float* z = side.source.z + image * side.height * side.width * side.source.pixel;
-    const float* at = g + image * shape.out_height * shape.out_width * g_pixel;
-    if (side.pool != Pool::none) std::memset(dx, 0, sizeof(float) * size);
-    for (int y = 0; y < shape.out_height; ++y)
-      for (int x = 0; x < shape.out_width; ++x, at += g_pixel)
-        for_lanes(shape.channels, [&](int c, int n) {
-          vf v = load_n(at + c, n);
-          if (side.keep) v *= splat(side.keep[image]);
-          if (side.pool == Pool::none) store(dx + (y * side.width + x) * step + c, v);
-          else unpool(side, shape, z, y, x, c, n, v, dx, step);
-        });
-    const int pixels = side.height * side.width;
-    return_row(dx, nullptr, step, side.source, image * pixels, pixels, shape.channels, to, sums);
+  const PoolPlane plane(side, shape);
+  const std::int64_t pixels = static_cast<std::int64_t>(side.height) * side.width;
+  const bool maximum = side.pool == Pool::maximum;
+  Arena arena(scratch.get(2 * Arena::round(plane.size() + 2 * plane.row + 2 * plane.step)));
+  const auto keep = [&](std::int64_t index) { return side.keep ? side.keep[index] : 1.0f; };
+  if (side.pool == Pool::none) {
+    for (std::int64_t row = first * side.height; row < last * side.height; ++row)
+      return_row({g + row * side.width * g_pixel, g_pixel, nullptr, 0, keep(row / side.height), row * side.width,
+                  side.width},
+                 side.source, shape.channels, to, sums);
+    return;
+  }
+  // The windows of the last pixels reach two rows and columns past the plane.
+  float* image = arena.take(plane.size() + 2 * plane.row + 2 * plane.step);
+  float* dx = arena.take(plane.size() + 2 * plane.row + 2 * plane.step);
+  if (maximum) fill_border(side, plane, image);
+  else std::memset(image, 0, sizeof(float) * (plane.size() + 2 * plane.row + 2 * plane.step));
+  for (std::int64_t index = first; index < last; ++index) {
+    const float* incoming = g + index * shape.out_height * shape.out_width * g_pixel;
+    if (maximum) {
+      read_side(side, plane, index, shape.channels, image);
+      std::memset(dx, 0, sizeof(float) * plane.size());
+      unpool_maximum(side, shape, plane, image, incoming, g_pixel, dx);
+    } else {
+      spread_average(side, shape, plane, incoming, g_pixel, image);
+    }
+    for (int y = 0; y < side.height; ++y) {
+      float* row = dx + plane.inside() + y * plane.row;
+      if (!maximum) {
+        row = dx + 2 * plane.row;
+        pool_row(image + plane.inside() + y * plane.row, plane, side.width, 1, dx, row,
+                 [](vf a, vf b) { return a + b; });
+      }
+      return_row({row, plane.step, nullptr, 0, keep(index), index * pixels + y * side.width, side.width}, side.source,
+                 shape.channels, to, sums);
+    }
   }
 }

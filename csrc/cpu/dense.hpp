@@ -18,9 +18,11 @@ void dense_forward(const Window& w, const Source& source, const float* weight, s
   for (std::int64_t index = first; index < last; ++index) {
     read_plane(source, w, plane, index, image);
     for (int y = 0; y < w.out_height; ++y) {
-      product({image + y * w.stride_height * plane.row, w.stride_width * plane.step, 1, weight, filters, result, filters,
-               w.out_width, w.channels, static_cast<int>(filters), false},
-              taps);
+      Product p{image + y * w.stride_height * plane.row, w.stride_width * plane.step, 1, weight, filters, result, filters,
+                w.out_width, w.channels, static_cast<int>(filters), false};
+      p.ahead[0] = ahead(p, w.taps(), rows_of(output.z, output.pixel, w.filters, index, w.out_height, w.out_width, y, y + 1));
+      if (index + 1 < last) p.ahead[1] = ahead(p, w.taps(), source_rows(w, source, index + 1, y, y + 1));
+      product(p, taps);
       write_block(result, filters, (index * w.out_height + y) * w.out_width, w.out_width, w.filters, output, sums);
     }
   }
@@ -50,20 +52,28 @@ void dense_backward(const Window& w, const Source& source, const float* weight, 
   const Taps rows{w.out_height, rows_a, rows_b};
   for (std::int64_t index = first; index < last; ++index) {
     read_plane(source, w, plane, index, image);
-    read_incoming(incoming, w, index, dz + back.inside(), back.row, filters);
-    for (int tap = 0; tap < w.taps(); ++tap)
-      product({image + a[tap], 1, w.stride_width * channels, dz + back.inside(), filters,
-               parts + tap * w.channels * filters, filters, w.channels, w.out_width, static_cast<int>(filters), true},
-              rows);
+    read_incoming(incoming, w, index, 0, w.out_height, dz + back.inside(), back.row, filters);
+    for (int tap = 0; tap < w.taps(); ++tap) {
+      Product p{image + a[tap], 1, w.stride_width * channels, dz + back.inside(), filters,
+                parts + tap * w.channels * filters, filters, w.channels, w.out_width, static_cast<int>(filters), true};
+      if (index + 1 < last && tap == 0) p.ahead[0] = ahead(p, w.out_height, source_rows(w, source, index + 1, 0, w.out_height));
+      if (incoming.slope && index + 1 < last && tap == 0)
+        p.ahead[1] = ahead(p, w.out_height, rows_of(incoming.z, incoming.z_pixel, w.filters, index + 1, w.out_height, w.out_width, 0, w.out_height));
+      product(p, rows);
+    }
     if (!to.z) continue;
     for (int y = 0; y < w.height; ++y) {
       for_runs(w, back, w.filters * channels, y, [&](const Run& run) {
-        product({dz + back.inside() + run.start * filters, filters, 1, weight, channels, dx + run.first * channels,
-                 w.stride_width * channels, run.count, w.filters, static_cast<int>(channels), false},
-                run.taps);
+        Product p{dz + back.inside() + run.start * filters, filters, 1, weight, channels, dx + run.first * channels,
+                  w.stride_width * channels, run.count, w.filters, static_cast<int>(channels), false};
+        if (run.taps.count) p.ahead[0] = ahead(p, run.taps.count, rows_of(to.z, to.pixel, w.channels, index, w.height, w.width, y, y + 1));
+        if (run.taps.count && index + 1 < last && y < w.out_height)
+          p.ahead[1] = ahead(p, run.taps.count, rows_of(incoming.g, incoming.g_pixel, w.filters, index + 1, w.out_height, w.out_width, y, y + 1));
+        product(p, run.taps);
       });
       const float* seen = w.rectify ? image + (y + w.top) * plane.row + w.left * channels : nullptr;
-      return_row(dx, seen, channels, source, (index * w.height + y) * w.width, w.width, w.channels, to, d_affine);
+      return_row({dx, channels, seen, channels, 1.0f, (index * w.height + y) * w.width, w.width}, source, w.channels, to,
+                 d_affine);
     }
   }
 }

@@ -68,8 +68,6 @@ struct SourceGradient {
   bool accumulate;
 };
 
-// Kernels work on channels in groups of eight; what they pack is padded with zeros to whole groups.
-inline std::ptrdiff_t padded(std::ptrdiff_t channels) { return (channels + 7) / 8 * 8; }
 
 constexpr int kMaxTaps = 49;
 

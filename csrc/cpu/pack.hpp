@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "geometry.hpp"
+#include "table.hpp"
 
 namespace pnas::cpu {
 

@@ -1,7 +1,7 @@
 // Images brought into scratch memory, normalised, rectified and padded, and gradients taken back out.
 // Included once per instruction set, inside its namespace: no include guard.
 
-// One image with a border of zeros, `step` floats (a multiple of 8) a pixel.
+// One image with a border of zeros, `step` floats (a multiple of kLanes) a pixel.
 struct Plane {
   std::ptrdiff_t step, row;
   int height, width;
@@ -16,72 +16,129 @@ struct Plane {
   std::size_t size() const { return static_cast<std::size_t>(row) * height; }
 };
 
-// The inside of a plane from an image of the source: scale * z + shift, then ReLU if asked.
-inline void read_plane(const Source& source, const Window& w, const Plane& plane, std::int64_t image, float* out) {
+// What a reader of a source sees of one vector of its channels.
+struct Reader {
+  vf scale, shift;
+
+  template <typename N>
+  Reader(const Source& source, int c, N n)
+      : scale(source.scale ? load(source.scale + c, n) : splat(1.0f)),
+        shift(source.scale ? load(source.shift + c, n) : vf{}) {}
+  vf operator()(vf z) const { return z * scale + shift; }
+};
+
+// The inside of a plane from an image of the source: scale * z + shift, then ReLU if asked, which lets NaN
+// through as PyTorch's does.
+__attribute__((noinline)) inline void read_plane(const Source& source, const Window& w, const Plane& plane, std::int64_t image, float* out) {
+  const vf least = splat(w.rectify ? 0.0f : -std::numeric_limits<float>::infinity());
   const float* z = source.z + image * w.height * w.width * source.pixel;
-  for (int y = 0; y < w.height; ++y) {
-    float* row = out + (y + w.top) * plane.row + w.left * plane.step;
-    for (int x = 0; x < w.width; ++x, z += source.pixel, row += plane.step)
-      for_lanes(w.channels, [&](int c, int n) {
-        vf v = load_n(z + c, n);
-        if (source.scale) v = v * load_n(source.scale + c, n) + load_n(source.shift + c, n);
-        store(row + c, w.rectify ? rectified(v) : v);
-      });
-  }
+  choose(source.scale, [&](auto normalised) {
+    for (int y = 0; y < w.height; ++y) {
+      float* row = out + (y + w.top) * plane.row + w.left * plane.step;
+      for (int x = 0; x < w.width; ++x, z += source.pixel, row += plane.step)
+        for_lanes(w.channels, [&](int c, auto n) {
+          vf v = load(z + c, n);
+          if constexpr (normalised) v = v * load(source.scale + c, n) + load(source.shift + c, n);
+          store(row + c, v < least ? least : v);
+        });
+    }
+  });
 }
 
-// dz of one image, `step` floats a pixel, into rows that are `row` floats apart.
-inline void read_incoming(const Incoming& in, const Window& w, std::int64_t image, float* out, std::ptrdiff_t row,
-                          std::ptrdiff_t step) {
-  const std::int64_t first = image * w.out_height * w.out_width;
-  const float* g = in.g + first * in.g_pixel;
-  const float* z = in.z + first * in.z_pixel;
-  for (int y = 0; y < w.out_height; ++y) {
-    float* at = out + y * row;
-    for (int x = 0; x < w.out_width; ++x, g += in.g_pixel, z += in.z_pixel, at += step)
-      for_lanes(w.filters, [&](int f, int n) {
-        vf v = load_n(g + f, n);
-        if (in.slope) v += load_n(in.offset + f, n) + load_n(in.slope + f, n) * load_n(z + f, n);
-        store(at + f, v);
-      });
-  }
+// dz of output rows [first, last) of an image, `step` floats a pixel, into rows that are `row` floats apart.
+inline void read_incoming(const Incoming& in, const Window& w, std::int64_t image, int first, int last, float* out,
+                          std::ptrdiff_t row, std::ptrdiff_t step) {
+  const std::int64_t pixel = (image * w.out_height + first) * w.out_width;
+  const float* g = in.g + pixel * in.g_pixel;
+  const float* z = in.z + pixel * in.z_pixel;
+  choose(in.slope, [&](auto normalised) {
+    for (int y = first; y < last; ++y, out += row) {
+      float* at = out;
+      for (int x = 0; x < w.out_width; ++x, g += in.g_pixel, z += in.z_pixel, at += step)
+        for_lanes(w.filters, [&](int f, auto n) {
+          vf v = load(g + f, n);
+          if constexpr (normalised) v += load(in.offset + f, n) + load(in.slope + f, n) * load(z + f, n);
+          store(at + f, v);
+        });
+    }
+  });
 }
 
-// A row of gradients with respect to what the reader saw, taken back through ReLU and affine. `seen` is
-// the rectified row, or null where there was no ReLU; `sums` collects the gradients of scale (first)
-// and shift (`step` floats on).
-inline void return_row(const float* gradient, const float* seen, std::ptrdiff_t step, const Source& source,
-                       std::int64_t first_pixel, int pixels, int channels, const SourceGradient& to, float* sums) {
-  const float* z0 = source.z + first_pixel * source.pixel;
-  float* dz0 = to.z + first_pixel * to.pixel;
-  for_lanes(channels, [&](int c, int n) {
-    const vf scale = source.scale ? load_n(source.scale + c, n) : splat(1.0f);
-    vf by_scale{}, by_shift{};
-    for (int x = 0; x < pixels; ++x) {
-      vf g = load(gradient + x * step + c);
-      if (seen) g = load(seen + x * step + c) > 0.0f ? g : vf{};
-      float* out = dz0 + x * to.pixel + c;
-      store_n(out, to.accumulate ? load_n(out, n) + g * scale : g * scale, n);
-      if (source.scale) by_scale += g * load_n(z0 + x * source.pixel + c, n), by_shift += g;
-    }
-    if (source.scale) {
-      store(sums + c, load(sums + c) + by_scale);
-      store(sums + step + c, load(sums + step + c) + by_shift);
-    }
+// Rows [first, last) of an image of an activation, to be asked for ahead; none where they are a slice of
+// something wider, most of which nobody wants.
+inline Piece rows_of(const float* z, std::ptrdiff_t pixel, int channels, std::int64_t image, int height, int width,
+                     int first, int last) {
+  const std::ptrdiff_t pixels = static_cast<std::ptrdiff_t>(last - first) * width;
+  return {z + (image * height + first) * width * pixel, pixel == channels ? pixels * pixel : 0};
+}
+
+// What of an image of the source goes with output rows [first, last).
+inline Piece source_rows(const Window& w, const Source& source, std::int64_t image, int first, int last) {
+  return rows_of(source.z, source.pixel, w.channels, image, w.height, w.width, std::min(first * w.stride_height, w.height),
+                 last == w.out_height ? w.height : std::min(last * w.stride_height, w.height));
+}
+
+// A row of gradients with respect to what a reader saw, to be taken back to its source.
+struct Return {
+  const float* gradient;
+  std::ptrdiff_t step;
+  const float* seen;  // the rectified pixels, or null where there was no ReLU
+  std::ptrdiff_t seen_step;
+  float keep;  // a factor
+  std::int64_t first_pixel;
+  int pixels;
+};
+
+// Through ReLU and affine; `sums` collects the gradients of scale, then of shift, padded channels each.
+__attribute__((noinline)) inline void return_row(const Return& r, const Source& source, int channels, const SourceGradient& to, float* sums) {
+  choose(r.seen, [&](auto rectified) {
+    choose(to.accumulate, [&](auto accumulate) {
+      choose(source.scale, [&](auto normalised) {
+        for_groups(channels, [&](int c, auto n, auto vectors) {
+          constexpr int V = vectors;
+          vf scale[V], by_scale[V] = {}, by_shift[V] = {};
+          PNAS_UNROLL for (int v = 0; v < V; ++v)
+            scale[v] = splat(r.keep) * (normalised ? load(source.scale + c + v * kLanes, n) : splat(1.0f));
+          const float* g = r.gradient + c;
+          const float* seen = r.seen + c;
+          const float* z = source.z + r.first_pixel * source.pixel + c;
+          float* dz = to.z + r.first_pixel * to.pixel + c;
+          for (int x = 0; x < r.pixels; ++x, g += r.step, dz += to.pixel, z += source.pixel) {
+            if constexpr (!rectified) ask_ahead(g, r.step), ask_ahead(dz, to.pixel);
+            if constexpr (!rectified && normalised) ask_ahead(z, source.pixel);
+            PNAS_UNROLL for (int v = 0; v < V; ++v) {
+              const int at = v * kLanes;
+              vf value = load(g + at, n);
+              if constexpr (rectified) value = load(seen + x * r.seen_step + at) > 0.0f ? value : vf{};
+              if constexpr (normalised) by_scale[v] += value * load(z + at, n), by_shift[v] += value;
+              if constexpr (accumulate) store(dz + at, load(dz + at, n) + value * scale[v], n);
+              else store(dz + at, value * scale[v], n);
+            }
+          }
+          if constexpr (normalised)
+            PNAS_UNROLL for (int v = 0; v < V; ++v) {
+              float* of_scale = sums + c + v * kLanes;
+              float* of_shift = of_scale + padded(channels);
+              store(of_scale, load(of_scale) + by_scale[v] * splat(r.keep));
+              store(of_shift, load(of_shift) + by_shift[v] * splat(r.keep));
+            }
+        });
+      });
+    });
   });
 }
 
 // A block of results, `step` floats a pixel, written out, with their sums and sums of squares added to
 // sums[f] and sums[filters + f]. Squares are taken around the block's own mean, in the first-level
 // cache, so that a mean far from zero costs no digits.
-inline void write_block(const float* block, std::ptrdiff_t step, std::int64_t first_pixel, int pixels, int filters,
+__attribute__((noinline)) inline void write_block(const float* block, std::ptrdiff_t step, std::int64_t first_pixel, int pixels, int filters,
                         const Output& output, double* sums) {
   float* out = output.z + first_pixel * output.pixel;
-  for_lanes(filters, [&](int f, int n) {
+  for_lanes(filters, [&](int f, auto n) {
     vf sum{};
     for (int i = 0; i < pixels; ++i) {
       const vf v = load(block + i * step + f);
-      store_n(out + i * output.pixel + f, v, n);
+      store(out + i * output.pixel + f, v, n);
       sum += v;
     }
     const vf mean = sum / splat(static_cast<float>(pixels));
@@ -90,7 +147,7 @@ inline void write_block(const float* block, std::ptrdiff_t step, std::int64_t fi
       const vf v = load(block + i * step + f) - mean;
       rest += v, squares += v * v;
     }
-    for (int lane = 0; lane < n; ++lane) {
+    for (int lane = 0; lane < std::min(kLanes, filters - f); ++lane) {
       const double m = mean[lane];
       sums[f + lane] += m * pixels + rest[lane];
       sums[filters + f + lane] += squares[lane] + m * (m * pixels + 2.0 * rest[lane]);

@@ -8,6 +8,13 @@ struct Taps {
   const std::ptrdiff_t* b;
 };
 
+// Memory that will be needed soon, asked for a little at every step of a product: in bursts the requests would
+// wait for each other, and the product for them.
+struct Ahead {
+  const char* at;
+  std::ptrdiff_t step;
+};
+
 // Row r and depth k of A are at a + r * a_row + k * a_depth; depth k of B is a row of `columns` floats at
 // b + k * b_depth; row r of C at c + r * c_row.
 struct Product {
@@ -17,49 +24,83 @@ struct Product {
   std::ptrdiff_t b_depth;
   float* c;
   std::ptrdiff_t c_row;
-  int rows, depth, columns;  // columns: a multiple of 8
+  int rows, depth, columns;  // columns: a multiple of kLanes
   bool accumulate;           // C += A B instead of C = A B
+  Ahead ahead[2] = {{reinterpret_cast<const char*>(b), 0}, {reinterpret_cast<const char*>(b), 0}};
 };
 
-#if PNAS_VECTOR_REGISTERS >= 32
-constexpr int kTileRows = 8;
-#else
-constexpr int kTileRows = 4;
-#endif
+// Rows of a tile that is V vectors wide, so that its sums fill most of the registers.
+template <int V>
+constexpr int kTileRows = (PNAS_VECTOR_REGISTERS >= 32 ? 24 : 12) / V;
+
+// Where R rows of A are: every fourth by a pointer of its own, the others by one or two strides from it,
+// as an address can hold them. More pointers than registers would be walked through memory.
+template <int R>
+class Rows {
+ public:
+  Rows(const float* a, std::ptrdiff_t stride) : one_(stride * sizeof(float)), three_(3 * one_) {
+    for (int i = 0; i * 4 < R; ++i) start_[i] = reinterpret_cast<const char*>(a + 4 * i * stride);
+    asm("" : "+r"(one_), "+r"(three_));  // or the compiler makes pointers of them after all
+  }
+  void advance(std::ptrdiff_t floats) {
+    PNAS_UNROLL for (int i = 0; i * 4 < R; ++i) start_[i] += floats * sizeof(float);
+  }
+  float operator[](int r) const {
+    const std::ptrdiff_t offset = r % 4 == 0 ? 0 : r % 4 == 1 ? one_ : r % 4 == 2 ? 2 * one_ : three_;
+    return *reinterpret_cast<const float*>(start_[r / 4] + offset);
+  }
+
+ private:
+  std::ptrdiff_t one_, three_;
+  const char* start_[(R + 3) / 4];
+};
 
 template <int R, int V>
-inline void product_tile(const Product& p, const Taps& taps, int row, int column) {
+inline void product_tile(Product& p, const Taps& taps, int row, int column) {
   vf sum[R][V];
   float* c = p.c + row * p.c_row + column;
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) sum[r][v] = p.accumulate ? load(c + r * p.c_row + v * kLanes) : vf{};
+  PNAS_UNROLL for (int r = 0; r < R; ++r)
+    PNAS_UNROLL for (int v = 0; v < V; ++v) sum[r][v] = p.accumulate ? load(c + r * p.c_row + v * kLanes) : vf{};
   for (int tap = 0; tap < taps.count; ++tap) {
-    const float* a = p.a + taps.a[tap] + row * p.a_row;
+    Rows<R> a(p.a + taps.a[tap] + row * p.a_row, p.a_row);
     const float* b = p.b + taps.b[tap] + column;
-    for (int k = 0; k < p.depth; ++k, a += p.a_depth, b += p.b_depth) {
+    Ahead one = p.ahead[0], two = p.ahead[1];
+    for (int k = 0; k < p.depth; ++k, b += p.b_depth) {
+      __builtin_prefetch(one.at, 0, 2), one.at += one.step;
+      __builtin_prefetch(two.at, 0, 2), two.at += two.step;
       vf bs[V];
-      for (int v = 0; v < V; ++v) bs[v] = load(b + v * kLanes);
-      for (int r = 0; r < R; ++r) {
-        const vf as = splat(a[r * p.a_row]);
-        for (int v = 0; v < V; ++v) sum[r][v] += as * bs[v];
+      PNAS_UNROLL for (int v = 0; v < V; ++v) bs[v] = load(b + v * kLanes);
+      PNAS_UNROLL for (int r = 0; r < R; ++r) {
+        const vf as = splat(a[r]);
+        PNAS_UNROLL for (int v = 0; v < V; ++v) sum[r][v] += as * bs[v];
       }
+      a.advance(p.a_depth);
     }
+    p.ahead[0] = one, p.ahead[1] = two;
   }
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) store(c + r * p.c_row + v * kLanes, sum[r][v]);
+  PNAS_UNROLL for (int r = 0; r < R; ++r)
+    PNAS_UNROLL for (int v = 0; v < V; ++v) store(c + r * p.c_row + v * kLanes, sum[r][v]);
+}
+
+template <int V, int R>
+inline void product_rows_left(Product& p, const Taps& taps, int row, int column) {
+  if constexpr (R > 0) {
+    if (row + R <= p.rows) product_tile<R, V>(p, taps, row, column), row += R;
+    product_rows_left<V, R / 2>(p, taps, row, column);
+  }
 }
 
 template <int V>
-inline void product_columns(const Product& p, const Taps& taps, int column) {
+inline void product_columns(Product& p, const Taps& taps, int column) {
+  constexpr int rows = kTileRows<V>;
   int row = 0;
-  for (; row + kTileRows <= p.rows; row += kTileRows) product_tile<kTileRows, V>(p, taps, row, column);
-  if (kTileRows > 4 && row + 4 <= p.rows) product_tile<4, V>(p, taps, row, column), row += 4;
-  if (row + 2 <= p.rows) product_tile<2, V>(p, taps, row, column), row += 2;
-  if (row < p.rows) product_tile<1, V>(p, taps, row, column);
+  for (; row + rows <= p.rows; row += rows) product_tile<rows, V>(p, taps, row, column);
+  for (; row + 4 <= p.rows; row += 4) product_tile<4, V>(p, taps, row, column);
+  product_rows_left<V, 2>(p, taps, row, column);
 }
 
 // C (+)= sum over taps of A B. Three vectors wide as a rule; four columns left are two and two.
-inline void product(const Product& p, const Taps& taps) {
+inline void product(Product p, const Taps& taps) {
   int column = 0;
   for (int left = p.columns / kLanes; left > 0;) {
     const int take = left == 4 || left == 2 ? 2 : left == 1 ? 1 : 3;
@@ -69,6 +110,20 @@ inline void product(const Product& p, const Taps& taps) {
     column += take * kLanes;
     left -= take;
   }
+}
+
+struct Piece {
+  const float* start;
+  std::ptrdiff_t floats;
+};
+
+// A piece of memory, spread over the steps of a product.
+inline Ahead ahead(const Product& p, int taps, const Piece& piece) {
+  const int vectors = p.columns / kLanes, wide = vectors == 1 ? 1 : vectors == 2 || vectors == 4 ? 2 : 3;
+  const int rows = PNAS_VECTOR_REGISTERS >= 32 ? 24 / wide : 12 / wide;
+  const std::ptrdiff_t steps = static_cast<std::ptrdiff_t>((p.rows + rows - 1) / rows) * ((vectors + wide - 1) / wide) *
+                               p.depth * taps;
+  return {reinterpret_cast<const char*>(piece.start), (piece.floats * static_cast<std::ptrdiff_t>(sizeof(float)) + steps - 1) / steps};
 }
 
 inline void product(const Product& p) {

@@ -4,11 +4,55 @@
 // Rows of output that are worked on together: small maps would leave registers and loops idle.
 inline int rows_a_block(const Window& w) { return std::clamp(64 / w.out_width, 1, w.out_height); }
 
-inline void spread_rows(const Window& w, const Plane& plane, const float* image, const float* depthwise,
-                        const Taps& taps, int first, int last, float* out) {
+struct KernelRowOffsets {
+  std::ptrdiff_t a[kMaxTaps], b[kMaxTaps];
+};
+
+// Rows of a kernel over a plane, and over packed weights.
+inline KernelRows kernel_rows(const Window& w, const Plane& plane, KernelRowOffsets& memory) {
+  for (int y = 0; y < w.kernel_height; ++y)
+    memory.a[y] = y * w.dilation * plane.row, memory.b[y] = y * w.kernel_width * plane.step;
+  return {w.kernel_height, memory.a, memory.b};
+}
+
+// Output rows [first, last) of the depthwise convolution, packed.
+inline void spread_rows(const Window& w, const Plane& plane, const SpreadKernels& kernels, const KernelRows& rows,
+                        const float* image, const float* depthwise, int first, int last, float* out) {
   for (int y = first; y < last; ++y, out += w.out_width * plane.step)
-    spread_row(image + y * w.stride_height * plane.row, w.stride_width * plane.step, depthwise, taps, out, plane.step,
-               w.out_width, static_cast<int>(plane.step));
+    kernels.forward({image + y * w.stride_height * plane.row, plane.step, depthwise, plane.step, out, plane.step,
+                     w.out_width, static_cast<int>(plane.step)},
+                    rows);
+}
+
+// Row y of the gradient of the depthwise convolution's input: for each phase of the stride a depthwise
+// convolution of the output's gradient, which lies in a plane `back`, with the taps of that phase, mirrored.
+__attribute__((noinline)) inline void spread_back_row(const Window& w, const GradientPlane& back, const float* gradient, const float* depthwise,
+                            int y, float* dx) {
+  const int s = w.stride_width, d = w.dilation;
+  KernelRowOffsets memory;
+  for (int phase = 0; phase < s; ++phase) {
+    int taps = 0, last = 0, apart = 1;
+    for (int tx = 0; tx < w.kernel_width; ++tx)
+      if ((phase - tx * d) % s == 0) ++taps, apart = tx - last, last = tx;
+    KernelRows rows{0, memory.a, memory.b};
+    for (int ty = 0; taps && ty < w.kernel_height; ++ty) {
+      const int up = y + w.top - ty * d;
+      if (up < 0 || up % s || up / s >= w.out_height) continue;
+      memory.a[rows.count] = up / s * back.row + (phase - last * d) / s * back.step;
+      memory.b[rows.count++] = (ty * w.kernel_width + last) * back.step;
+    }
+    const int start = (w.left - phase + s - 1) / s, first = start * s + phase - w.left;
+    if (first >= w.width) continue;
+    if (taps == 1) apart = 1;
+    spread_back(std::max(taps, 1), apart * d / s,
+                {gradient + back.inside() + start * back.step, back.step, depthwise, -apart * back.step,
+                 dx + first * back.step, s * back.step, (w.width - first - 1) / s + 1, static_cast<int>(back.step)},
+                rows);
+  }
+}
+
+inline Piece incoming_rows(const float* z, std::ptrdiff_t pixel, const Window& w, std::int64_t image, int row) {
+  return rows_of(z, pixel, w.filters, image, w.out_height, w.out_width, row, row + 1);
 }
 
 // Images [first, last) of z = pointwise(depthwise([relu](source))); sums: 2 * filters. Weights are packed
@@ -25,17 +69,20 @@ void separable_forward(const Window& w, const Source& source, const float* depth
   float* spread = arena.take(block * w.out_width * plane.step);
   float* result = arena.take(block * w.out_width * filters);
   std::memset(image, 0, sizeof(float) * plane.size());
-  std::ptrdiff_t a[kMaxTaps], b[kMaxTaps];
-  window_taps(w, plane, plane.step, a, b);
-  const Taps taps{w.taps(), a, b};
+  KernelRowOffsets memory;
+  const KernelRows rows = kernel_rows(w, plane, memory);
+  const SpreadKernels depthwise_kernels = spread_kernels(w);
   for (std::int64_t index = first; index < last; ++index) {
     read_plane(source, w, plane, index, image);
     for (int y = 0; y < w.out_height; y += block) {
       const int end = std::min(y + block, w.out_height);
       const int pixels = (end - y) * w.out_width;
-      spread_rows(w, plane, image, depthwise, taps, y, end, spread);
-      product({spread, plane.step, 1, pointwise, filters, result, filters, pixels, w.channels,
-               static_cast<int>(filters), false});
+      spread_rows(w, plane, depthwise_kernels, rows, image, depthwise, y, end, spread);
+      Product p{spread, plane.step, 1, pointwise, filters, result, filters, pixels, w.channels, static_cast<int>(filters),
+                false};
+      p.ahead[0] = ahead(p, 1, rows_of(output.z, output.pixel, w.filters, index, w.out_height, w.out_width, y, end));
+      if (index + 1 < last) p.ahead[1] = ahead(p, 1, source_rows(w, source, index + 1, y, end));
+      product(p);
       write_block(result, filters, (index * w.out_height + y) * w.out_width, pixels, w.filters, output, sums);
     }
   }
@@ -51,49 +98,56 @@ void separable_backward(const Window& w, const Source& source, const float* dept
   const Plane plane(w);
   const std::ptrdiff_t channels = plane.step, filters = padded(w.filters);
   const GradientPlane back(w, channels);
-  const int pixels = w.out_height * w.out_width;
-  Arena arena(scratch.get(Arena::round(plane.size()) + Arena::round(pixels * channels) +
-                          Arena::round(pixels * filters) + Arena::round(back.size()) +
+  const int block = rows_a_block(w), block_pixels = block * w.out_width;
+  Arena arena(scratch.get(Arena::round(plane.size()) + Arena::round(block_pixels * channels) +
+                          Arena::round(block_pixels * filters) + Arena::round(back.size()) +
                           Arena::round(w.width * channels)));
   float* image = arena.take(plane.size());
-  float* spread = arena.take(pixels * channels);
-  float* dz = arena.take(pixels * filters);
+  float* spread = arena.take(block_pixels * channels);
+  float* dz = arena.take(block_pixels * filters);
   float* dspread = arena.take(back.size());
   float* dx = arena.take(w.width * channels);
   float* d_pointwise = parts + w.taps() * channels;
   float* d_affine = d_pointwise + w.channels * filters;
   std::memset(image, 0, sizeof(float) * plane.size());
-  std::memset(dz, 0, sizeof(float) * pixels * filters);
+  std::memset(dz, 0, sizeof(float) * block_pixels * filters);
   std::memset(dspread, 0, sizeof(float) * back.size());
-  std::ptrdiff_t a[kMaxTaps], b[kMaxTaps];
-  window_taps(w, plane, channels, a, b);
-  const Taps taps{w.taps(), a, b};
-  const int block = rows_a_block(w);
+  KernelRowOffsets memory;
+  const KernelRows rows = kernel_rows(w, plane, memory);
+  const SpreadKernels depthwise_kernels = spread_kernels(w);
   for (std::int64_t index = first; index < last; ++index) {
     read_plane(source, w, plane, index, image);
-    read_incoming(incoming, w, index, dz, w.out_width * filters, filters);
-    spread_rows(w, plane, image, depthwise, taps, 0, w.out_height, spread);
-    product({spread, 1, channels, dz, filters, d_pointwise, filters, w.channels, pixels, static_cast<int>(filters),
-             true});
-    for (int y = 0; y < w.out_height; ++y)
-      product({dz + y * w.out_width * filters, filters, 1, pointwise, channels, dspread + y * back.row + back.inside(),
-               channels, w.out_width, w.filters, static_cast<int>(channels), false});
     for (int y = 0; y < w.out_height; y += block) {
-      const int rows = std::min(block, w.out_height - y);
+      const int end = std::min(y + block, w.out_height), pixels = (end - y) * w.out_width;
+      read_incoming(incoming, w, index, y, end, dz, w.out_width * filters, filters);
+      spread_rows(w, plane, depthwise_kernels, rows, image, depthwise, y, end, spread);
+      Product p{spread, 1, channels, dz, filters, d_pointwise, filters, w.channels, pixels, static_cast<int>(filters), true};
+      if (to.z) p.ahead[0] = ahead(p, 1, source_rows(w, {to.z, to.pixel}, index, y, end));
+      if (index + 1 < last) p.ahead[1] = ahead(p, 1, source_rows(w, source, index + 1, y, end));
+      product(p);
+      for (int row = y; row < end; ++row) {
+        Product back_row{dz + (row - y) * w.out_width * filters, filters, 1, pointwise, channels,
+                         dspread + row * back.row + back.inside(), channels, w.out_width, w.filters,
+                         static_cast<int>(channels), false};
+        if (index + 1 < last) {
+          back_row.ahead[0] = ahead(back_row, 1, incoming_rows(incoming.g, incoming.g_pixel, w, index + 1, row));
+          if (incoming.slope)
+            back_row.ahead[1] = ahead(back_row, 1, incoming_rows(incoming.z, incoming.z_pixel, w, index + 1, row));
+        }
+        product(back_row);
+      }
       for (int c = 0; c < channels; c += kLanes)
-        spread_gradient({image + y * w.stride_height * plane.row + c, w.stride_height * plane.row,
-                         w.stride_width * channels, dspread + y * back.row + back.inside() + c, back.row, channels, rows,
-                         w.out_width},
-                        taps, parts + c, channels);
+        depthwise_kernels.gradient({image + y * w.stride_height * plane.row + c, w.stride_height * plane.row, channels,
+                                    dspread + y * back.row + back.inside() + c, back.row, channels, end - y,
+                                    w.out_width, parts + c, channels},
+                                   rows);
     }
     if (!to.z) continue;
     for (int y = 0; y < w.height; ++y) {
-      for_runs(w, back, channels, y, [&](const Run& run) {
-        spread_row(dspread + back.inside() + run.start * channels, channels, depthwise, run.taps,
-                   dx + run.first * channels, w.stride_width * channels, run.count, static_cast<int>(channels));
-      });
+      spread_back_row(w, back, dspread, depthwise, y, dx);
       const float* seen = w.rectify ? image + (y + w.top) * plane.row + w.left * channels : nullptr;
-      return_row(dx, seen, channels, source, (index * w.height + y) * w.width, w.width, w.channels, to, d_affine);
+      return_row({dx, channels, seen, channels, 1.0f, (index * w.height + y) * w.width, w.width}, source, w.channels, to,
+                 d_affine);
     }
   }
 }

@@ -1,6 +1,8 @@
 // The two sides of a block's addition, pooled and normalised as they are read.
-// A geometry without an instruction set; the kernels are in add.hpp.
+// A geometry without an instruction set; the kernels are in add.hpp and pool.hpp.
 #pragma once
+
+#include <algorithm>
 
 #include "geometry.hpp"
 
@@ -20,14 +22,11 @@ struct AddShape {
   int images, channels, out_height, out_width;
 };
 
-// The 3×3 SAME window of an output along one axis, cut at the edges: inputs [first, last).
-struct Span {
-  int first, last;
-};
-inline Span pool_span(int output, int outputs, int size, int stride) {
-  const int total = (outputs - 1) * stride + 3 - size;
-  const int start = output * stride - (total > 0 ? total / 2 : 0);
-  return {start < 0 ? 0 : start, start + 3 > size ? size : start + 3};
+constexpr int kPool = 3;
+
+// SAME padding of a 3×3 pool before the first of `size` pixels.
+inline int pool_padding(int size, int outputs, int stride) {
+  return std::max((outputs - 1) * stride + kPool - size, 0) / 2;
 }
 
 }  // namespace pnas::cpu

@@ -5,9 +5,17 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <utility>
+#include <limits>
+#include <type_traits>
 
 #include "geometry.hpp"
 #include "scratch.hpp"
 #include "sides.hpp"
 #include "table.hpp"
+
+// Loops over arrays that must stay in registers have to be unrolled before registers are given out.
+#if defined(__clang__)
+#define PNAS_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define PNAS_UNROLL _Pragma("GCC unroll 64")
+#endif

@@ -11,6 +11,7 @@ namespace pnas::cpu {
 
 struct Kernels {
   const char* name;
+  int lanes;  // channels are worked on, and padded with zeros where they are packed, in groups of so many
   void (*separable_forward)(const Window&, const Source&, const float* depthwise, const float* pointwise,
                             std::int64_t first, std::int64_t last, const Output&, double* sums);
   void (*separable_backward)(const Window&, const Source&, const float* depthwise, const float* pointwise,
@@ -31,10 +32,16 @@ struct Kernels {
 namespace plain { extern const Kernels kTable; }
 #if defined(__x86_64__)
 namespace avx2 { extern const Kernels kTable; }
+namespace avx512vl { extern const Kernels kTable; }
 namespace avx512 { extern const Kernels kTable; }
 #endif
 
-// The best for this machine; PNAS_FAST_CPU=plain|avx2|avx512 asks for another one it can run.
+// The best for this machine; PNAS_FAST_CPU=plain|avx2|avx512vl|avx512 asks for another one it can run.
 const Kernels& kernels();
+
+inline std::ptrdiff_t padded(std::ptrdiff_t channels) {
+  const int lanes = kernels().lanes;
+  return (channels + lanes - 1) / lanes * lanes;
+}
 
 }  // namespace pnas::cpu

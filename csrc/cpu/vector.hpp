@@ -1,31 +1,68 @@
-// Eight floats at a time, in whatever registers the instruction set being compiled for has.
+// PNAS_LANES floats at a time, in whatever registers the instruction set being compiled for has.
 // Included once per instruction set, inside its namespace (see kernels.hpp): no include guard.
 
-typedef float vf __attribute__((vector_size(32), aligned(4), may_alias));
-typedef int vi __attribute__((vector_size(32), aligned(4), may_alias));
-constexpr int kLanes = 8;
+constexpr int kLanes = PNAS_LANES;
+constexpr int kVectorBytes = kLanes * sizeof(float);
+typedef float vf __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
+typedef int vi __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
 
 inline vf load(const float* p) { return *reinterpret_cast<const vf*>(p); }
 inline void store(float* p, vf v) { *reinterpret_cast<vf*>(p) = v; }
-inline vf splat(float x) { return vf{x, x, x, x, x, x, x, x}; }
+inline vf splat(float x) { return x - vf{}; }
 
-// The first n < 8 floats, zeros after them; memory past them is not touched.
-inline vf load_some(const float* p, int n) {
+// How many floats of a vector count: all of them, or the first n. Loops are compiled for each.
+struct All {};
+struct First {
+  int n;
+};
+
+inline vf load(const float* p, All) { return load(p); }
+inline void store(float* p, vf v, All) { store(p, v); }
+
+// Zeros after the first n; memory past them is not touched.
+#if defined(PNAS_MASKS) && PNAS_LANES == 16
+inline vf load(const float* p, First some) { return (vf)_mm512_maskz_loadu_ps((1u << some.n) - 1, p); }
+inline void store(float* p, vf v, First some) { _mm512_mask_storeu_ps(p, (1u << some.n) - 1, (__m512)v); }
+#elif defined(PNAS_MASKS)
+inline vf load(const float* p, First some) { return (vf)_mm256_maskz_loadu_ps((1u << some.n) - 1, p); }
+inline void store(float* p, vf v, First some) { _mm256_mask_storeu_ps(p, (1u << some.n) - 1, (__m256)v); }
+#else
+inline vf load(const float* p, First some) {
   vf v{};
-  std::memcpy(&v, p, n * sizeof(float));
+  std::memcpy(&v, p, some.n * sizeof(float));
   return v;
 }
-inline void store_some(float* p, vf v, int n) { std::memcpy(p, &v, n * sizeof(float)); }
+inline void store(float* p, vf v, First some) { std::memcpy(p, &v, some.n * sizeof(float)); }
+#endif
 
-// Calls f(channel, n) for each group of channels, n of them: 8, and at last what is left.
+// Calls f(channel, count) for each vector of channels, the last of which may be partly full.
 template <typename F>
 inline void for_lanes(int channels, const F& f) {
   int c = 0;
-  for (; c + kLanes <= channels; c += kLanes) f(c, kLanes);
-  if (c < channels) f(c, channels - c);
+  for (; c + kLanes <= channels; c += kLanes) f(c, All{});
+  if (c < channels) f(c, First{channels - c});
 }
-inline vf load_n(const float* p, int n) { return n == kLanes ? load(p) : load_some(p, n); }
-inline void store_n(float* p, vf v, int n) { n == kLanes ? store(p, v) : store_some(p, v, n); }
 
-// ReLU that lets NaN through, as PyTorch's does.
-inline vf rectified(vf v) { return v < 0.0f ? vf{} : v; }
+// The same with four vectors at a time as long as there are as many: f(channel, count, std::integral_constant
+// of how many). For loops that walk over pixels inside: two whole cache lines of each are worth the way.
+template <typename F>
+inline void for_groups(int channels, const F& f) {
+  int c = 0;
+  for (; c + 4 * kLanes <= channels; c += 4 * kLanes) f(c, All{}, std::integral_constant<int, 4>{});
+  if (c + 3 * kLanes <= channels) f(c, All{}, std::integral_constant<int, 3>{}), c += 3 * kLanes;
+  if (c + 2 * kLanes <= channels) f(c, All{}, std::integral_constant<int, 2>{}), c += 2 * kLanes;
+  if (c + kLanes <= channels) f(c, All{}, std::integral_constant<int, 1>{}), c += kLanes;
+  if (c < channels) f(c, First{channels - c}, std::integral_constant<int, 1>{});
+}
+
+// In a loop over pixels that does little with each: what it will read, or write, some pixels on.
+inline void ask_ahead(const float* p, std::ptrdiff_t step) { __builtin_prefetch(p + 32 * step, 0, 2); }
+
+// Calls f(std::true_type or std::false_type): a choice made outside the loops that depend on it.
+template <typename F>
+inline void choose(bool condition, const F& f) {
+  if (condition) f(std::true_type{});
+  else f(std::false_type{});
+}
+
+constexpr std::ptrdiff_t padded(std::ptrdiff_t channels) { return (channels + kLanes - 1) / kLanes * kLanes; }

@@ -1,0 +1,277 @@
+"""The CPU backend against the eager oracle in fp64."""
+
+import itertools
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from oracle import activation, compare, new_norm
+from pnas_fast.kernels import Backend, BackendError, CellOutput, Side, get_backend
+
+CPU = get_backend("cpu")
+
+# (images, channels, filters, height, width): whole vectors, partly full ones, one channel, one image, maps
+# smaller than the kernel, odd and even sizes, more rows than a tile.
+SHAPES = [(2, 24, 24, 8, 8), (3, 7, 5, 5, 6), (1, 1, 2, 3, 2), (2, 54, 27, 7, 9), (5, 40, 16, 4, 13)]
+SPREADS = [(3, 1, 1), (3, 2, 1), (5, 1, 1), (5, 2, 1), (7, 1, 1), (7, 2, 1), (3, 1, 2), (3, 2, 2)]
+"""Kernel, stride and dilation of every depthwise convolution of the space."""
+
+DENSE = [(1, 1), (1, 7), (7, 1), (3, 3)]
+POOLS = [None, "avg", "max"]
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(torch.seed() % 2**31)
+
+
+def norm_of(filters: int) -> nn.BatchNorm2d:
+    # With a small epsilon a norm undoes the scale of its input, and true gradients of few channels vanish.
+    norm = new_norm(filters)
+    norm.eps = 0.5
+    return norm
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), SPREADS)
+def test_separable(shape: tuple[int, ...], kernel: int, stride: int, dilation: int) -> None:
+    images, channels, filters, *size = shape
+
+    def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        return backend.separable(x[0], weights[0], weights[1], norm, stride=stride, dilation=dilation)
+
+    weights = [torch.randn(channels, 1, kernel, kernel), torch.randn(filters, channels, 1, 1)]
+    compare(CPU, operation, [activation(images, channels, *size)], weights, norm_of(filters))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("rectify", [True, False])
+@pytest.mark.parametrize("kernel", DENSE)
+@pytest.mark.parametrize("stride", [(1, 1), (1, 2), (2, 1), (2, 2)])
+def test_dense(
+    shape: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int], rectify: bool
+) -> None:
+    images, channels, filters, *size = shape
+
+    def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        return backend.convolution(x[0], weights[0], norm, stride=stride, rectify=rectify)
+
+    weights = [torch.randn(filters, channels, *kernel)]
+    norm = norm_of(filters) if rectify else None
+    compare(CPU, operation, [activation(images, channels, *size)], weights, norm)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("filters", [2, 13, 48])
+def test_factorized_reduction(shape: tuple[int, ...], filters: int) -> None:
+    images, channels, _, *size = shape
+
+    def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        return backend.factorized_reduction(x[0], weights[0], weights[1], norm)
+
+    paths = filters // 2, filters - filters // 2
+    weights = [torch.randn(path, channels, 1, 1) for path in paths]
+    compare(CPU, operation, [activation(images, channels, *size)], weights, norm_of(filters))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("left", "right"), list(itertools.product(POOLS, POOLS)))
+def test_add(shape: tuple[int, ...], stride: int, left: Any, right: Any) -> None:
+    """Two blocks of a cell, the second reading the first; sides with and without a pending norm."""
+    images, channels, _, *size = shape
+    keep = torch.arange(images, dtype=torch.float32).view(-1, 1, 1, 1)
+
+    def side(x: Any, pool: Any, kept: bool) -> Side[Any]:
+        return Side(x, pool, stride if pool else 1, keep.to(x.dtype) if kept else None)
+
+    def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        pending = backend.convolution(x[0], weights[0], norm)
+        small = [backend.pool(state, "avg", stride) if stride > 1 else state for state in (pending, x[1])]
+        output = CellOutput(2)
+        first = backend.add(
+            side(pending if left else small[0], left, False),
+            side(x[1] if right else small[1], right, True),
+            output,
+            0,
+        )
+        second = backend.add(Side(first, right), side(pending if left else small[0], left, True), output, 1)
+        return backend.concatenate([first, second], output)
+
+    sources = [activation(images, channels, *size), activation(images, channels, *size)]
+    compare(CPU, operation, sources, [torch.randn(channels, channels, 1, 1)], norm_of(channels))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_global_average(shape: tuple[int, ...]) -> None:
+    images, channels, _, *size = shape
+
+    def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        averages = backend.global_average(backend.convolution(x[0], weights[0], norm))
+        return averages.view(images, channels, 1, 1).contiguous(memory_format=torch.channels_last)
+
+    compare(
+        CPU,
+        operation,
+        [activation(images, channels, *size)],
+        [torch.randn(channels, channels, 1, 1)],
+        norm_of(channels),
+    )
+
+
+def test_evaluation_mode_uses_running_statistics_and_leaves_them() -> None:
+    def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        return backend.separable(x[0], weights[0], weights[1], norm)
+
+    norm = new_norm(16).eval()
+    compare(
+        CPU, operation, [activation(2, 9, 6, 6)], [torch.randn(9, 1, 3, 3), torch.randn(16, 9, 1, 1)], norm
+    )
+    compare(
+        CPU, operation, [activation(1, 9, 1, 1)], [torch.randn(9, 1, 3, 3), torch.randn(16, 9, 1, 1)], norm
+    )
+
+
+@pytest.mark.parametrize("momentum", [0.3, None])
+def test_momentum_and_count_of_batches(momentum: float | None) -> None:
+    x, weight = activation(4, 6, 5, 5), torch.randn(8, 6, 1, 1)
+    norms = [nn.BatchNorm2d(8, momentum=momentum) for _ in range(2)]
+    for _ in range(3):
+        for backend, norm in zip((CPU, get_backend("eager")), norms, strict=True):
+            backend.convolution(x, weight, norm)
+    torch.testing.assert_close(norms[0].state_dict(), norms[1].state_dict())
+
+
+def test_statistics_keep_their_digits_far_from_zero() -> None:
+    x = activation(8, 4, 16, 16) + 1000.0
+    norm = nn.BatchNorm2d(4, momentum=1.0)
+    CPU.convolution(x, torch.eye(4).view(4, 4, 1, 1), norm, rectify=False)
+    expected = x.double().var(dim=(0, 2, 3))
+    assert float((norm.running_var.double() - expected).norm() / expected.norm()) < 1e-4
+
+
+@pytest.mark.parametrize("operation", ["separable", "dense", "factorized", "add"])
+def test_every_element_is_written(operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tensor the backend makes is full of NaN until a kernel has written to it."""
+    real = torch.empty_like, torch.empty, Tensor.new_empty
+
+    def poisoned(make: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Tensor:
+            tensor: Tensor = make(*args, **kwargs)
+            return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
+
+        return call
+
+    weights = {
+        "separable": [(24, 1, 5, 5), (13, 24, 1, 1)],
+        "dense": [(13, 24, 1, 7)],
+        "factorized": [(6, 24, 1, 1), (7, 24, 1, 1)],
+        "add": [(24, 24, 1, 1)],
+    }[operation]
+
+    def run(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        if operation == "separable":
+            return backend.separable(x[0], weights[0], weights[1], norm, stride=2)
+        if operation == "dense":
+            return backend.convolution(x[0], weights[0], norm, stride=(1, 2))
+        if operation == "factorized":
+            return backend.factorized_reduction(x[0], weights[0], weights[1], norm)
+        pending, output = backend.convolution(x[0], weights[0], norm), CellOutput(2)
+        blocks = [
+            backend.add(Side(pending, "max", 2), Side(pending, "avg", 2), output, block) for block in range(2)
+        ]
+        return backend.concatenate(blocks, output)
+
+    monkeypatch.setattr(torch, "empty_like", poisoned(real[0]))
+    monkeypatch.setattr(torch, "empty", poisoned(real[1]))
+    monkeypatch.setattr(Tensor, "new_empty", poisoned(real[2]))
+    filters = 24 if operation == "add" else 13
+    compare(CPU, run, [activation(2, 24, 7, 6)], [torch.randn(*shape) for shape in weights], norm_of(filters))
+
+
+def test_one_result_at_any_number_of_threads() -> None:
+    x = activation(19, 24, 9, 9).requires_grad_()
+    weights = [torch.randn(24, 1, 7, 7, requires_grad=True), torch.randn(24, 24, 1, 1, requires_grad=True)]
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            norm, output = nn.BatchNorm2d(24), CellOutput(1)
+            z = CPU.separable(x, *weights, norm)
+            out = CPU.materialise(CPU.concatenate([CPU.add(Side(z, "max"), Side(z), output, 0)], output))
+            torch.manual_seed(0)
+            gradients = torch.autograd.grad(out, [x, *weights, norm.weight], torch.randn(out.shape))
+            results.append([out, norm.running_var, *gradients])
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
+
+
+@pytest.mark.parametrize(
+    ("x", "found"),
+    [
+        (torch.zeros(1, 4, 5, 5, dtype=torch.float64), "torch.float64"),
+        (torch.zeros(1, 4, 5, 5, dtype=torch.bfloat16), "torch.bfloat16"),
+        (torch.zeros(2, 4, 5, 5), "strides"),
+        (torch.zeros(4, 5, 5), "3 dimensions"),
+        (torch.zeros(1, 4, 5, 5, device="meta"), "meta"),
+    ],
+)
+def test_activations_it_cannot_read_are_refused(x: Tensor, found: str) -> None:
+    with pytest.raises(BackendError, match=found):
+        CPU.convolution(x, torch.zeros(4, 4, 1, 1), None)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"), [((4, 4), 1, 1), ((3, 5), 1, 1), ((3, 3), 3, 1), ((5, 5), 1, 2)]
+)
+def test_depthwise_kernels_outside_the_space_are_refused(
+    kernel: tuple[int, int], stride: int, dilation: int
+) -> None:
+    with pytest.raises(BackendError, match="allowed are"):
+        CPU.separable(
+            activation(1, 4, 8, 8),
+            torch.zeros(4, 1, *kernel),
+            torch.zeros(4, 4, 1, 1),
+            nn.BatchNorm2d(4),
+            stride=stride,
+            dilation=dilation,
+        )
+
+
+def test_weights_of_another_type_or_of_too_many_taps_are_refused() -> None:
+    with pytest.raises(BackendError, match=r"torch\.float64"):
+        CPU.convolution(activation(1, 4, 8, 8), torch.zeros(4, 4, 1, 1, dtype=torch.float64), None)
+    with pytest.raises(BackendError, match="taps"):
+        CPU.convolution(activation(1, 4, 8, 8), torch.zeros(4, 4, 8, 8), None)
+
+
+def test_differentiating_twice_is_refused() -> None:
+    x = activation(1, 4, 5, 5).requires_grad_()
+    out = CPU.materialise(CPU.convolution(x, torch.randn(4, 4, 1, 1), nn.BatchNorm2d(4)))
+    (gradient,) = torch.autograd.grad(out.sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("name", ["plain", "avx2", "avx512vl", "avx512"])
+def test_every_instruction_set_of_this_machine(name: str) -> None:
+    """A few of the tests above in a process that is told which instruction set to use."""
+    environment = dict(os.environ, PNAS_FAST_CPU=name)
+    ask = "from pnas_fast import _cpu_kernels as k; print(k.instruction_set())"
+    command = [sys.executable, "-c", ask]
+    used = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+    if used != name:
+        pytest.skip(f"this machine has no {name}")
+    if name == os.environ.get("PNAS_FAST_CPU"):
+        return
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
+    command += ["-k", "test_separable or test_factorized_reduction or test_add"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-2000:]
