@@ -13,6 +13,7 @@ from pnas_fast.data import DataSet, batches, load
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.evaluator import worker_count
 from pnas_fast.space import CELL_INPUTS, Block, Cell
+from pnas_fast.threads import torch_threads
 from pnas_fast.training import Stepper, build_child
 
 SAMPLED_CELLS = 2
@@ -91,17 +92,13 @@ def random_cell(blocks: int, operations: tuple[str, ...], generator: random.Rand
 def _images_per_second(config: SearchConfig, data: DataSet, level: int) -> float:
     """One worker's training rate over a few random cells, each after a step that is not counted."""
     generator = random.Random(f"{config.seed} {level}")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
     seconds = images = 0.0
-    try:
+    with torch_threads(config.threads):
         for _ in range(SAMPLED_CELLS):
             cell = random_cell(level, config.operations, generator)
             spent, seen = _time_steps(cell, config, data)
             seconds += spent
             images += seen
-    finally:
-        torch.set_num_threads(threads)
     return images / seconds
 
 
