@@ -91,7 +91,7 @@ def test_every_option_changes_its_field() -> None:
         "optimizer": "rmsprop", "learning_rate": 0.5, "weight_decay": 0.25, "label_smoothing": 0.125,
         "drop_path": 0.5, "clip": 2.0, "time_limit": 9.5, "threads": 2, "backend": "eager", "device": "cpu",
         "blocks": 4, "beam": 11, "operations": ("sep3x3", "identity"), "predictor": "lstm",
-        "refit": "scratch", "seed": 3, "workers": 2,
+        "refit": "scratch", "kappa": 0.5, "seed": 3, "workers": 2,
     }  # fmt: skip
     assert set(given) == {item.name for item in fields(SearchConfig)}
     arguments = []
@@ -124,6 +124,9 @@ BAD = [
     ("--operations sep3x3,sep3x3", "twice"),
     ("--predictor forest", "predictor is 'forest', allowed are mlp lstm"),
     ("--refit never", "refit is 'never', allowed are finetune scratch"),
+    ("--kappa -0.5", "kappa is -0.5, allowed is 0 or more"),
+    ("--kappa nan", "kappa is nan, allowed is 0 or more"),
+    ("--kappa much", "--kappa: invalid float value: 'much'"),
     ("--seed -1", "seed is -1"),
     ("--data imagenet", "'imagenet' is unknown, allowed are digits"),
     ("--data cifar10:{tmp}/nowhere", "nowhere: is no folder"),
