@@ -84,5 +84,9 @@ def test_codes_outside_the_space_are_refused(surrogate: Surrogate) -> None:
     codes[13, 2, 2] = 4
     with pytest.raises(SurrogateError, match="codes row 13, block 2: in2 is 4, allowed are 0 to 3"):
         surrogate.score(scored(codes))
+    codes[13, 2] = 0
+    codes[7, 1, 0] = 3  # itself
+    with pytest.raises(SurrogateError, match="codes row 7, block 1: in1 is 3, allowed are 0 to 2"):
+        surrogate.score(scored(codes))
     with pytest.raises(SurrogateError, match="codes are int32"):
         surrogate.score(scored(codes.astype(np.int32)))
