@@ -31,7 +31,7 @@ sanitize: $(READY)
 	bench/asan.sh $(BIN)/python
 
 bench: $(READY)
-	$(BIN)/python -m pytest bench --benchmark-only
+	$(BIN)/python -m pytest bench
 
 lock: $(READY)
 	$(BIN)/python -m pip freeze --exclude-editable --all | grep -v '^pip==' | sed 's/+cpu//' > requirements.txt
