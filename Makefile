@@ -1,6 +1,7 @@
 # make search   set up .venv, then search with the defaults
 # make test     set up .venv, then run the tests
 # make lint     ruff, mypy, cython-lint
+# make sanitize tests of the compiled modules, built with address and bounds checks (GCC)
 # make bench    benchmarks: each fast path beside the plain version of the same work
 # make lock     write requirements.txt anew from what .venv holds
 
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := $(wildcard csrc/* csrc/cpu/*)
 
-.PHONY: install search test lint bench lock clean
+.PHONY: install search test lint sanitize bench lock clean
 
 install: $(READY)
 
@@ -26,8 +27,11 @@ lint: $(READY)
 	$(BIN)/mypy
 	PATH="$(BIN):$$PATH" cython-lint csrc/*.pyx
 
+sanitize: $(READY)
+	bench/asan.sh $(BIN)/python
+
 bench: $(READY)
-	$(BIN)/python -m pytest bench --benchmark-only
+	$(BIN)/python -m pytest bench
 
 lock: $(READY)
 	$(BIN)/python -m pip freeze --exclude-editable --all | grep -v '^pip==' | sed 's/+cpu//' > requirements.txt

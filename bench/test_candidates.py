@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pytest
 
 from pnas_fast.candidates import canonical_keys, count_distinct, expand, expand_batches, one_block_cells
+from pnas_fast.counting import _fixed
 from pnas_fast.space import Cell
 
 Codes = npt.NDArray[np.int8]
@@ -98,9 +99,30 @@ def test_canonical_keys(benchmark: Any, cells: int) -> None:
     note(benchmark, cells)
 
 
-@pytest.mark.benchmark(group="counting without listing")
-def test_count_distinct(benchmark: Any) -> None:
-    assert benchmark(count_distinct, 5) > 10**12
+@pytest.mark.benchmark(group="canonical keys of five-block cells")
+@pytest.mark.parametrize("cells", [10**3, 10**4])
+def test_canonical_forms_in_plain_python(benchmark: Any, cells: int) -> None:
+    objects = [Cell.from_codes(codes) for codes in random_cells(cells, 5)]
+    benchmark.pedantic(lambda: [cell.canonical() for cell in objects], rounds=1)
+    note(benchmark, cells)
+
+
+@pytest.mark.benchmark(group="counting distinct cells")
+@pytest.mark.parametrize("blocks", [3, 5])
+def test_count_distinct(benchmark: Any, blocks: int) -> None:
+    def count() -> int:
+        _fixed.cache_clear()
+        return count_distinct(blocks)
+
+    assert benchmark(count) == {3: 10_979_688, 5: 3_147_356_952_080}[blocks]
+
+
+@pytest.mark.benchmark(group="counting distinct cells")
+def test_count_by_listing_three_blocks(benchmark: Any) -> None:
+    def count() -> int:
+        return len(expand(expand(one_block_cells()).codes).codes)
+
+    assert benchmark.pedantic(count, rounds=1) == count_distinct(3)
 
 
 def stream(parents: int) -> tuple[int, float]:

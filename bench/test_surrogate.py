@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,11 @@ import pytest
 
 from pnas_fast.candidates import Candidates, canonical_keys, expand, one_block_cells
 from pnas_fast.surrogate import PREDICTORS, Surrogate, TopK, select_top
+from pnas_fast.surrogate.ensemble import FINETUNE
+from pnas_fast.surrogate.fitting import Trials, fit_members
+from pnas_fast.surrogate.lstm import LSTMEnsemble
+from pnas_fast.surrogate.mlp import MLPEnsemble
+from pnas_fast.threads import torch_threads
 
 Codes = npt.NDArray[np.int8]
 
@@ -90,6 +96,33 @@ def test_fit_again(benchmark: Any, predictor: str, levels: int, refit: str) -> N
     made.fit(codes[:1], accuracies[:1])
     benchmark.pedantic(made.fit, (codes, accuracies), rounds=1)
     benchmark.extra_info["trials"] = sum(map(len, codes))
+
+
+@pytest.mark.benchmark(group="fit five members")
+@pytest.mark.parametrize("levels", [1, 3])
+@pytest.mark.parametrize("kind", [MLPEnsemble, LSTMEnsemble])
+def test_fit_one_member_after_another(benchmark: Any, kind: type[MLPEnsemble], levels: int) -> None:
+    together = Trials.gather(*trials(levels), members=5, seed=0, device="cpu")
+    alone = [replace(together, weights=together.weights[member, None]) for member in range(5)]
+
+    def fit() -> None:
+        for member, its in enumerate(alone):
+            rng = np.random.default_rng(member)
+            fit_members(kind(1, rng), its, FINETUNE, rng)
+
+    with torch_threads(1):
+        benchmark.pedantic(fit, rounds=1)
+    benchmark.extra_info["trials"] = len(together.sizes)
+
+
+@pytest.mark.benchmark(group="select 256")
+@pytest.mark.parametrize("parents", [32, 256])
+def test_select_by_sorting(benchmark: Any, parents: int) -> None:
+    codes = candidates(parents).codes
+    keys = canonical_keys(codes)
+    values = np.random.default_rng(0).random(len(codes))
+    benchmark.pedantic(lambda: np.lexsort((keys, -values))[:256], rounds=5, warmup_rounds=1)
+    note(benchmark, len(codes))
 
 
 @pytest.mark.benchmark(group="select 256")

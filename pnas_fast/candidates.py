@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pnas_fast.counting import count_distinct
+from pnas_fast.counting import count_distinct, count_new_blocks
 from pnas_fast.space import CELL_INPUTS, MAX_BLOCKS, OPERATIONS, CellError, Codes, check_operations
 
 try:
@@ -86,12 +86,11 @@ def expand_batches(
         CellError: as `expand`, or a batch below 1; at the call, before anything is asked for.
     """
     parents = _checked_parents(codes)
-    allowed = _operation_codes(operations)
+    allowed = _bits(_operation_codes(operations))
     if isinstance(batch, bool) or not isinstance(batch, int | np.integer) or batch < 1:
         raise CellError(f"batch is {batch!r}, allowed are integers of 1 or more")
-    sides = (CELL_INPUTS + parents.shape[1]) * len(allowed)
-    step = max(1, int(batch) // (sides * (sides + 1) // 2))
-    return _batches(_candidates.Expander(parents), len(parents), step, _bits(allowed))
+    step = max(1, int(batch) // count_new_blocks(parents.shape[1], operations))
+    return _batches(_candidates.Expander(parents), len(parents), step, allowed)
 
 
 def _batches(

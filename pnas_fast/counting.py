@@ -44,6 +44,25 @@ def count_distinct(blocks: int, operations: Sequence[str] = OPERATIONS) -> int:
     return int(total)
 
 
+def share_of_space(candidates: int, blocks: int, operations: Sequence[str] = OPERATIONS) -> float:
+    """The part, in [0, 1], that so many of the distinct cells of ``blocks`` blocks are of all.
+
+    Raises:
+        CellError: as `count_distinct`.
+    """
+    return candidates / count_distinct(blocks, operations)
+
+
+def count_new_blocks(blocks: int, operations: Sequence[str] = OPERATIONS) -> int:
+    """The blocks that a cell of ``blocks`` blocks can be extended by, the sides of each sorted.
+
+    Raises:
+        CellError: an operation list outside the search space.
+    """
+    sides = (CELL_INPUTS + blocks) * len(check_operations(operations))
+    return sides * (sides + 1) // 2
+
+
 def _partitions(total: int, largest: int) -> Iterator[Cycles]:
     """The cycle types of the permutations of ``total`` things, as descending cycle lengths."""
     if total == 0:

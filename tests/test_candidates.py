@@ -1,6 +1,8 @@
 """Candidate expansion against a brute-force canonical form over all block orders."""
 
+import contextlib
 import itertools
+import math
 import subprocess
 import sys
 import tracemalloc
@@ -21,7 +23,7 @@ from pnas_fast.candidates import (
     expand_batches,
     one_block_cells,
 )
-from pnas_fast.space import OPERATIONS
+from pnas_fast.space import OPERATIONS, CellError
 
 Int8 = npt.NDArray[np.int8]
 
@@ -117,6 +119,24 @@ def test_a_parent_that_cannot_make_a_candidate_does_not_take_it() -> None:
     codes = np.array([[[0, 0, 0, 0]], [[0, 1, 0, 1]]], np.int8)
     check_expansion(codes, [0])
     assert [[0, 1, 0, 1], [0, 0, 0, 0]] in expand(codes, OPERATIONS[:1]).codes.tolist()
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 4])
+def test_parents_that_are_given_again_add_nothing(blocks: int) -> None:
+    codes = random_cells(blocks, 6, blocks)
+    expected = expand(codes)
+    orders = itertools.permutations(range(blocks))
+    others = [reordered(as_rows(cell), order) for order in orders for cell in codes]
+    again = np.array([rows for rows in others if rows is not None], np.int8)
+    for more in (codes, codes[:, :, [2, 3, 0, 1]], again, again[::-1]):
+        found = expand(np.concatenate([codes, more]))
+        np.testing.assert_array_equal(found.codes, expected.codes)
+        np.testing.assert_array_equal(found.parent, expected.parent)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 4])
+def test_one_parent(blocks: int) -> None:
+    check_expansion(random_cells(blocks + 10, 1, blocks), list(range(8)))
 
 
 def test_blocks_that_look_alike_are_not_one_block_used_twice() -> None:
@@ -217,6 +237,31 @@ def test_a_code_out_of_range_is_named(block: int, column: int, value: int, messa
     for use in (expand, expand_batches, canonical_keys):
         with pytest.raises(ValueError, match=f"^codes {message}$"):
             use(codes)
+
+
+@pytest.mark.parametrize("later", [0, 1, 100])
+@pytest.mark.parametrize("column", [0, 2])
+@pytest.mark.parametrize("block", [0, 1, 2, 3])
+def test_a_block_that_reads_itself_or_a_later_one_is_named(block: int, column: int, later: int) -> None:
+    codes = random_cells(7, 5, 4)
+    codes[3, block, column] = 2 + block + later
+    name = {0: "in1", 2: "in2"}[column]
+    message = f"^codes row 3, block {block}, column {name}: found {2 + block + later}, allowed are 0 to"
+    for use in (expand, expand_batches, canonical_keys):
+        with pytest.raises(CellError, match=message):
+            use(codes)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.tuples(*[st.integers(0, 6)] * 2, st.integers(3, 5)), st.data())
+def test_any_bytes_are_cells_or_refused(shape: tuple[int, ...], data: st.DataObject) -> None:
+    """No crash and no read outside an array; the latter shows under `make sanitize`."""
+    largest = data.draw(st.sampled_from([1, 3, 127]))
+    values = st.integers(data.draw(st.sampled_from([0, -128])), largest)
+    flat = data.draw(st.lists(values, min_size=math.prod(shape), max_size=math.prod(shape)))
+    for use in (expand, canonical_keys):
+        with contextlib.suppress(CellError):
+            use(np.array(flat, np.int8).reshape(shape))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The configuration: presets, limits, what makes two runs the same, and the command line over it."""
 
 import importlib
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def test_every_option_changes_its_field() -> None:
         "optimizer": "rmsprop", "learning_rate": 0.5, "weight_decay": 0.25, "label_smoothing": 0.125,
         "drop_path": 0.5, "clip": 2.0, "time_limit": 9.5, "threads": 2, "backend": "eager", "device": "cpu",
         "blocks": 4, "beam": 11, "operations": ("sep3x3", "identity"), "predictor": "lstm",
-        "refit": "scratch", "seed": 3, "workers": 2,
+        "refit": "scratch", "kappa": 0.5, "seed": 3, "workers": 2,
     }  # fmt: skip
     assert set(given) == {item.name for item in fields(SearchConfig)}
     arguments = []
@@ -124,6 +125,9 @@ BAD = [
     ("--operations sep3x3,sep3x3", "twice"),
     ("--predictor forest", "predictor is 'forest', allowed are mlp lstm"),
     ("--refit never", "refit is 'never', allowed are finetune scratch"),
+    ("--kappa -0.5", "kappa is -0.5, allowed is 0 or more"),
+    ("--kappa nan", "kappa is nan, allowed is 0 or more"),
+    ("--kappa much", "--kappa: invalid float value: 'much'"),
     ("--seed -1", "seed is -1"),
     ("--data imagenet", "'imagenet' is unknown, allowed are digits"),
     ("--data cifar10:{tmp}/nowhere", "nowhere: is no folder"),
@@ -184,7 +188,7 @@ def test_the_plan_counts_and_writes_nothing(
     status = main(line.split())
     output = capsys.readouterr().out
     assert status == 0
-    assert "31,620" in output
+    assert re.search(r" 2 +31,620 +31,620 +100 % +7 ", output)
     assert f"143 children at most, {143 * 3 * 100:,} images" in output
     assert list(tmp_path.iterdir()) == []
 
@@ -196,9 +200,21 @@ def test_the_plan_of_the_papers_search_needs_no_data(monkeypatch: pytest.MonkeyP
     plan = planning.make_plan(
         replace(paper(), data=f"cifar10:{tmp_path}", device="cpu", workers=1).resolved()
     )
+    assert [level.candidates for level in plan.levels] == [136, 31_620, 135_168, 209_920, 301_056]
+    assert [level.share for level in plan.levels[:3]] == [1, 1, 135_168 / 10_979_688]
+    assert plan.levels[4].share == pytest.approx(9.57e-8, rel=1e-3)
     assert plan.children == 1_160
     assert plan.images == 1_044_000_000
     assert plan.hours == pytest.approx(1_044_000_000 / 100 / 3600)
+
+
+def test_a_plan_scores_no_more_cells_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    planning = importlib.import_module("pnas_fast.search.plan")
+    monkeypatch.setattr(planning, "_time_steps", lambda *_: (1.0, 100))
+    config = SearchConfig(operations=("identity",), beam=1000, device="cpu").resolved()
+    for level in planning.make_plan(config).levels:
+        assert level.children == level.candidates == level.distinct
+        assert level.share == 1
 
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from brute_force import least_order
 from pnas_fast.candidates import canonical_keys, count_distinct, expand, expand_batches, one_block_cells
+from pnas_fast.counting import count_new_blocks, share_of_space
 from pnas_fast.space import OPERATIONS
 
 
@@ -37,6 +38,20 @@ def test_counting_agrees_with_streaming_two_operations_to_five_blocks() -> None:
     for _ in range(3):
         codes = np.random.default_rng(0).permutation(expand(codes, names).codes)
     assert count_distinct(5, names) == sum(len(part.parent) for part in expand_batches(codes, names))
+
+
+@pytest.mark.parametrize("operations", [1, 3, 8])
+def test_new_blocks_are_the_sorted_pairs_of_sides(operations: int) -> None:
+    names = OPERATIONS[:operations]
+    assert count_new_blocks(0, names) == len(one_block_cells(names))
+    # A chain: no two of the blocks that may be added to it give the same cell.
+    chain = np.array([[[0, 0, 1, 0], [1, 0, 2, 0], [2, 0, 3, 0]]], np.int8)
+    assert count_new_blocks(3, names) == len(expand(chain, names).codes)
+
+
+def test_the_share_of_a_space() -> None:
+    assert share_of_space(31_620, 2) == 1
+    assert share_of_space(1, 1, OPERATIONS[:1]) == pytest.approx(1 / 3)
 
 
 def test_counts_of_the_full_space() -> None:

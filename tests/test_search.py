@@ -1,5 +1,6 @@
 """The search as a whole: what it leaves, that it can be killed at any time, that workers do not matter."""
 
+import json
 import os
 import random
 import signal
@@ -137,6 +138,12 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_continue(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "Continue with: python -m pnas_fast.search --out run" in output
     assert errors == ""
+
+
+def test_an_exploring_search_is_recorded_as_one(tmp_path: Path) -> None:
+    result = search(replace(TINY, blocks=2, kappa=2.0), out=tmp_path / "run", progress=False)
+    assert json.loads((result.folder / "config.json").read_text())["kappa"] == 2.0
+    assert len(result.trials) == LEVEL_1 + 3
 
 
 def test_failed_children_are_recorded_and_the_search_goes_on_without_them(tmp_path: Path) -> None:

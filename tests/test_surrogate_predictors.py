@@ -64,6 +64,16 @@ def test_one_forward_serves_all_members_and_sizes(kind, single) -> None:  # type
 
 
 @pytest.mark.parametrize("kind", [MLPEnsemble, LSTMEnsemble])
+def test_padding_does_not_count(kind: type[MemberModule]) -> None:
+    rng = np.random.default_rng(1)
+    model = kind(5, rng)
+    codes = torch.from_numpy(random_cells(rng, 6, 2).astype(np.int64))
+    sizes = torch.tensor([2, 2, 2, 1, 1, 1])
+    padded = torch.nn.functional.pad(codes, (0, 0, 0, 3))
+    assert torch.equal(model(padded, sizes), model(codes, sizes))
+
+
+@pytest.mark.parametrize("kind", [MLPEnsemble, LSTMEnsemble])
 def test_initial_weights_are_the_papers(kind: type[MemberModule]) -> None:
     model = kind(5, np.random.default_rng(0))
     for table in (model.inputs.detach(), model.operations.detach()):

@@ -7,7 +7,9 @@ import torch
 from pnas_fast.candidates import Candidates, expand, one_block_cells
 from pnas_fast.surrogate import PREDICTORS, Surrogate, SurrogateError, ensemble, lstm_scoring, mlp_scoring
 from pnas_fast.surrogate.fitting import Schedule
-from surrogate_data import fitted, random_candidates, random_cells
+from surrogate_data import accuracy, fitted, random_candidates, random_cells
+
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 @pytest.fixture(scope="module", params=PREDICTORS)
@@ -37,6 +39,24 @@ def test_equals_plain_scoring(surrogate: Surrogate, blocks: int) -> None:
     assert fast.shape == (5, len(candidates.codes))
     assert plain.std(axis=1).min() > 0.005
     np.testing.assert_allclose(fast, plain, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")),
+    ],
+)
+@pytest.mark.parametrize("predictor", PREDICTORS)
+def test_any_device_fits_and_scores(predictor: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ensemble, "FRESH", Schedule(steps=20, batch=64, learning_rate=0.01))
+    codes = one_block_cells()
+    surrogate = Surrogate(predictor, seed=0, device=device)
+    surrogate.fit([codes], [accuracy(codes)])
+    candidates = random_candidates(np.random.default_rng(0), 3, 3)
+    plain = surrogate.predict_members(candidates.codes)
+    np.testing.assert_allclose(surrogate.score(candidates), plain, atol=1e-5, rtol=0)
 
 
 def test_cells_without_parents_are_scored_too(surrogate: Surrogate) -> None:
@@ -83,6 +103,10 @@ def test_codes_outside_the_space_are_refused(surrogate: Surrogate) -> None:
     codes = random_cells(np.random.default_rng(1), 20, 4)
     codes[13, 2, 2] = 4
     with pytest.raises(SurrogateError, match="codes row 13, block 2: in2 is 4, allowed are 0 to 3"):
+        surrogate.score(scored(codes))
+    codes[13, 2] = 0
+    codes[7, 1, 0] = 3  # itself
+    with pytest.raises(SurrogateError, match="codes row 7, block 1: in1 is 3, allowed are 0 to 2"):
         surrogate.score(scored(codes))
     with pytest.raises(SurrogateError, match="codes are int32"):
         surrogate.score(scored(codes.astype(np.int32)))

@@ -11,6 +11,7 @@ from pnas_fast.data import load
 from pnas_fast.network import ChildNetwork
 from pnas_fast.options import ConfigError
 from pnas_fast.space import Cell
+from pnas_fast.threads import torch_threads
 from pnas_fast.training import Stepper, TrainingSettings, train_child
 
 CELL = Cell.parse("0:sep3x3+1:max_pool3x3")
@@ -20,10 +21,8 @@ DATA = load("digits").subset(256)
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with torch_threads(1):
+        yield
 
 
 def test_a_child_learns_digits() -> None:

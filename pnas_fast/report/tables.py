@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean
 
-from pnas_fast.counting import count_distinct
+from pnas_fast.counting import share_of_space
 from pnas_fast.report.cost import COSTS
 from pnas_fast.report.record import PAPER_IMAGES, FinishedTrial, RunRecord, pareto_front
 from pnas_fast.report.text import count, duration, magnitude, plural
@@ -109,7 +109,7 @@ def _share(record: RunRecord, level: int, candidates: int | None) -> float | Non
     if candidates is None or not isinstance(operations, list):
         return None
     try:
-        return candidates / count_distinct(level, operations)
+        return share_of_space(candidates, level, operations)
     except CellError:
         return None
 

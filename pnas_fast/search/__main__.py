@@ -22,6 +22,7 @@ from rich.table import Table
 from pnas_fast.data import DataError
 from pnas_fast.executor import ExecutorError
 from pnas_fast.options import ConfigError
+from pnas_fast.report.text import magnitude, share
 from pnas_fast.search.cli import Request, parse
 from pnas_fast.search.display import choose_display, duration
 from pnas_fast.search.loop import SearchError
@@ -114,15 +115,19 @@ def _print_plan(console: Console, request: Request) -> None:
 
 
 def _plan_table(plan: Plan) -> Table:
-    table = Table(box=None)
-    for name in ("level", "distinct cells", "children", "images", "images/s a worker", "time"):
+    # Narrow, so that the paper's search fits in 80 columns.
+    table = Table(box=None, padding=(0, 0, 0, 1))
+    names = ("level", "cells", "scored\nat most", "share", "children", "images", "images/s\na worker", "time")
+    for name in names:
         table.add_column(name, justify="right")
     for level in plan.levels:
         table.add_row(
             str(level.level),
-            f"{level.distinct:,}",
+            magnitude(level.distinct),
+            f"{level.candidates:,}",
+            share(level.share),
             f"{level.children:,}",
-            f"{level.images:,}",
+            magnitude(level.images),
             f"{level.images_per_second:,.0f}",
             duration(level.hours * 3600),
         )

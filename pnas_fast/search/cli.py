@@ -28,7 +28,7 @@ examples:
 A run is continued by the same command, or by --out alone. Its configuration cannot be changed."""
 
 _GROUPS = {
-    "the search": ("blocks", "beam", "operations", "predictor", "refit", "seed"),
+    "the search": ("blocks", "beam", "operations", "predictor", "refit", "kappa", "seed"),
     "the data": ("data", "train_images"),
     "the children": ("repeats", "filters", "drop_path"),
     "their training": (

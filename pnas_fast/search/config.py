@@ -38,6 +38,12 @@ class SearchConfig(TrainingSettings):
     refit: str = option(
         "finetune", "at each level, finetune the surrogate or fit it from scratch", choices=REFITS
     )
+    kappa: float = option(
+        0.0,
+        "cells are chosen by mean + kappa times standard deviation of the surrogate's members; 0 is the "
+        "paper's choice, more explores",
+        minimum=0,
+    )
     seed: int = option(0, "of children, surrogate and choices", minimum=0, maximum=2**31 - 1)
     workers: int = option(
         0, "children side by side; 0 is one a core, or one on a GPU", minimum=0, maximum=1024, identity=False

@@ -69,6 +69,9 @@ class Display(Protocol):
     def level_finished(self, level: Level, best: float) -> None:
         """A level is trained and the surrogate fitted to it."""
 
+    def candidates_scored(self, level: int, levels: int, candidates: int, done: int, parents: int) -> None:
+        """So many candidates of the next level are scored: those of ``done`` of its ``parents``."""
+
     def close(self) -> None:
         """Leave the terminal as it was."""
 
@@ -105,6 +108,9 @@ class SilentDisplay:
             self.tally.running -= 1
 
     def level_finished(self, level: Level, best: float) -> None:
+        """See `Display`."""
+
+    def candidates_scored(self, level: int, levels: int, candidates: int, done: int, parents: int) -> None:
         """See `Display`."""
 
     def close(self) -> None:
@@ -145,10 +151,18 @@ class PlainDisplay(SilentDisplay):
         """See `Display`."""
         self.note(level_result_text(level, self.tally, best))
 
+    def candidates_scored(self, level: int, levels: int, candidates: int, done: int, parents: int) -> None:
+        """See `Display`."""
+        if self._silent_for_long():
+            self.note(f"level {level}/{levels}: {done:,}/{parents:,} parents · {scored_text(candidates)}")
+
     def _update(self) -> None:
-        if time.monotonic() - self._said > PLAIN_SECONDS:
+        if self._silent_for_long():
             tally = self.tally
             self.note(f"level {tally.level}/{tally.levels}: {tally.done}/{tally.children} · {tally.status()}")
+
+    def _silent_for_long(self) -> bool:
+        return time.monotonic() - self._said > PLAIN_SECONDS
 
 
 class LiveDisplay(PlainDisplay):
@@ -171,15 +185,20 @@ class LiveDisplay(PlainDisplay):
 
     def level_started(self, level: int, levels: int, candidates: int, children: int, later: int) -> None:
         """See `Display`."""
+        self._remove_bar()
         super().level_started(level, levels, candidates, children, later)
-        self._task = self._progress.add_task("", total=children, level=f"{level}/{levels}", status="")
+        self._task = self._add_bar(f"{level}/{levels}", children)
 
     def level_finished(self, level: Level, best: float) -> None:
         """See `Display`."""
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-            self._task = None
+        self._remove_bar()
         super().level_finished(level, best)
+
+    def candidates_scored(self, level: int, levels: int, candidates: int, done: int, parents: int) -> None:
+        """See `Display`."""
+        if self._task is None:
+            self._task = self._add_bar(f"{level}/{levels}", parents)
+        self._progress.update(self._task, completed=done, status=scored_text(candidates))
 
     def close(self) -> None:
         """See `Display`."""
@@ -189,6 +208,14 @@ class LiveDisplay(PlainDisplay):
         """See `Display`."""
         super().child_started()
         self._update()
+
+    def _add_bar(self, level: str, total: int) -> TaskID:
+        return self._progress.add_task("", total=total, level=level, status="")
+
+    def _remove_bar(self) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
 
     def _update(self) -> None:
         if self._task is not None:
@@ -204,6 +231,11 @@ def level_text(level: int, levels: int, candidates: int, children: int) -> str:
     """A level's first line."""
     chosen = "all" if children == candidates else f"the best {children:,}"
     return f"level {level}/{levels}: {candidates:,} candidates, training {chosen}"
+
+
+def scored_text(candidates: int) -> str:
+    """How far scoring is."""
+    return f"{candidates:,} candidates scored"
 
 
 def level_result_text(level: Level, tally: Tally, best: float) -> str:

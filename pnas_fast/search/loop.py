@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import spearmanr
 
-from pnas_fast.candidates import canonical_keys, expand, one_block_cells
+from pnas_fast.candidates import expand_batches, one_block_cells
 from pnas_fast.report import write_report
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.display import Display
 from pnas_fast.search.evaluator import Evaluator
 from pnas_fast.space import Cell, Codes
 from pnas_fast.store import Level, Prediction, Trial, TrialStore
-from pnas_fast.surrogate import Surrogate, select_top
+from pnas_fast.surrogate import Surrogate, TopK, upper_confidence
 
 Floats = npt.NDArray[np.float64]
 
@@ -79,7 +79,7 @@ def run_levels(
         assert evaluator.best.accuracy is not None
         display.level_finished(record, evaluator.best.accuracy)
         if level < config.blocks:
-            proposal = _propose(surrogate, parents, config)
+            proposal = _propose(surrogate, parents, config, display)
 
 
 def _learn(surrogate: Surrogate, history: _History, proposal: _Proposal, trials: list[Trial]) -> Codes:
@@ -98,14 +98,19 @@ def _learn(surrogate: Surrogate, history: _History, proposal: _Proposal, trials:
     return codes
 
 
-def _propose(surrogate: Surrogate, parents: Codes, config: SearchConfig) -> _Proposal:
-    """Expand the parents by every block, score the candidates and keep the best K."""
+def _propose(surrogate: Surrogate, parents: Codes, config: SearchConfig, display: Display) -> _Proposal:
+    """Expand the parents by every block, score the candidates batch by batch and keep the best K."""
     started = time.monotonic()
-    candidates = expand(parents, config.operations)
-    predicted = surrogate.score(candidates).mean(axis=0)
-    chosen = select_top(predicted, canonical_keys(candidates.codes), config.beam)
-    seconds = time.monotonic() - started
-    return _Proposal(candidates.codes[chosen], len(candidates.codes), predicted[chosen], seconds)
+    level = parents.shape[1] + 1
+    best = TopK(config.beam, level)
+    scored = 0
+    for batch in expand_batches(parents, config.operations):
+        best.add(batch.codes, upper_confidence(surrogate.score(batch), config.kappa))
+        scored += len(batch.codes)
+        display.candidates_scored(level, config.blocks, scored, int(batch.parent[-1]) + 1, len(parents))
+    # What is compared with measured accuracies is the ensemble's mean, whatever cells were chosen by.
+    predicted = surrogate.predict(best.codes)
+    return _Proposal(best.codes, scored, predicted, time.monotonic() - started)
 
 
 def _account(

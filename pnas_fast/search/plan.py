@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import torch
 
-from pnas_fast.candidates import count_distinct
+from pnas_fast.counting import count_distinct, count_new_blocks, share_of_space
 from pnas_fast.data import DataSet, batches, load
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.evaluator import worker_count
 from pnas_fast.space import CELL_INPUTS, Block, Cell
+from pnas_fast.threads import torch_threads
 from pnas_fast.training import Stepper, build_child
 
 SAMPLED_CELLS = 2
@@ -25,10 +26,16 @@ CIFAR10_TRAINING_IMAGES = 45_000
 
 @dataclass(frozen=True, slots=True)
 class LevelPlan:
-    """One level's cost. ``images_per_second`` is that of one worker; ``hours`` are with all workers."""
+    """One level's cost. ``images_per_second`` is that of one worker; ``hours`` are with all workers.
+
+    At most ``candidates`` are scored, which is ``share`` of all distinct cells of the level's size: fewer
+    where children fail, and by a percent or so because two parents may have a candidate in common.
+    """
 
     level: int
     distinct: int
+    candidates: int
+    share: float
     children: int
     images: int
     images_per_second: float
@@ -70,12 +77,16 @@ def make_plan(config: SearchConfig) -> Plan:
     workers = worker_count(config)
     data = data.to(config.device)
     levels = []
+    children = 1  # the cell without blocks, of which those of one block are the candidates
     for level in range(1, config.blocks + 1):
         distinct = count_distinct(level, config.operations)
-        children = distinct if level == 1 else min(config.beam, distinct)
+        candidates = min(children * count_new_blocks(level - 1, config.operations), distinct)
+        share = share_of_space(candidates, level, config.operations)
+        children = candidates if level == 1 else min(config.beam, candidates)
         seen = children * images * config.epochs
         rate = _images_per_second(config, data, level)
-        levels.append(LevelPlan(level, distinct, children, seen, rate, seen / (rate * workers) / 3600))
+        hours = seen / (rate * workers) / 3600
+        levels.append(LevelPlan(level, distinct, candidates, share, children, seen, rate, hours))
     return Plan(levels, workers)
 
 
@@ -91,17 +102,13 @@ def random_cell(blocks: int, operations: tuple[str, ...], generator: random.Rand
 def _images_per_second(config: SearchConfig, data: DataSet, level: int) -> float:
     """One worker's training rate over a few random cells, each after a step that is not counted."""
     generator = random.Random(f"{config.seed} {level}")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
     seconds = images = 0.0
-    try:
+    with torch_threads(config.threads):
         for _ in range(SAMPLED_CELLS):
             cell = random_cell(level, config.operations, generator)
             spent, seen = _time_steps(cell, config, data)
             seconds += spent
             images += seen
-    finally:
-        torch.set_num_threads(threads)
     return images / seconds
 
 

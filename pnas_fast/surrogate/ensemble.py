@@ -15,6 +15,7 @@ from pnas_fast.surrogate.lstm import LSTMEnsemble
 from pnas_fast.surrogate.lstm_scoring import score_lstm
 from pnas_fast.surrogate.mlp import MLPEnsemble
 from pnas_fast.surrogate.mlp_scoring import score_mlp
+from pnas_fast.threads import torch_threads
 
 PREDICTORS = ("mlp", "lstm")
 REFITS = ("finetune", "scratch")
@@ -91,7 +92,9 @@ class Surrogate:
             schedule = FRESH
             kind = MLPEnsemble if self.predictor == "mlp" else LSTMEnsemble
             self._model = kind(self.members, rng).to(self.device)
-        with torch.enable_grad():
+        # One thread: batches are small, and threads that wait for each other after every operation
+        # take minutes where other processes use the cores.
+        with torch_threads(1), torch.enable_grad():
             fit_members(self._model, trials, schedule, rng)
         self._fits += 1
 

@@ -38,6 +38,8 @@ class LSTMEnsemble(MemberModule):
             running = int((sizes > block).sum())
             finished.append(hidden[:, running:])
             hidden, memory = hidden[:, :running], memory[:, :running]
+            if not running:
+                break
             for column in range(4):
                 gates = tables[column % 2].index_select(1, codes[:running, block, column])
                 hidden, memory = self.step(gates, hidden, memory)

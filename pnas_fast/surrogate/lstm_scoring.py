@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from pnas_fast.space import Codes
+from pnas_fast.surrogate.chunked import score_chunks
 from pnas_fast.surrogate.lstm import LSTMEnsemble
 from pnas_fast.surrogate.members import HIDDEN
-from pnas_fast.surrogate.prefix_tree import Branches, Chunk, chunks, last_block_tree
+from pnas_fast.surrogate.prefix_tree import Branches, Chunk, last_block_tree
 
 # Candidates, and prefixes of their last token, worked on at once: few enough on a CPU that what
 # one operation writes is still in the cache for the next, enough on a GPU to fill it.
-ROWS = {"cpu": 16384, "cuda": 131072}
+ROWS = {"cpu": 8192, "cuda": 131072}
 PREFIXES = {"cpu": 64, "cuda": 4096}
 
 
@@ -51,12 +52,9 @@ class _Cell:
 
 def score_lstm(model: LSTMEnsemble, codes: Codes) -> Tensor:
     """Predicted accuracies float32 (E, M) of candidates in int8 codes (M, b, 4), as `model` gives them."""
-    device = model.bias.device
     cell = _Cell(model)
-    scores = torch.empty((model.members, len(codes)), device=device)
-    for chunk in chunks(codes, ROWS[device.type], device):
-        scores[:, chunk.rows] = _score_chunk(model, cell, chunk)
-    return scores
+    rows = ROWS[model.bias.device.type]
+    return score_chunks(model, codes, rows, lambda chunk: _score_chunk(model, cell, chunk))
 
 
 def _score_chunk(model: LSTMEnsemble, cell: _Cell, chunk: Chunk) -> Tensor:

@@ -10,22 +10,20 @@ import torch
 from torch import Tensor
 
 from pnas_fast.space import OPERATIONS, Codes
+from pnas_fast.surrogate.chunked import score_chunks
 from pnas_fast.surrogate.members import EMBEDDING, INPUTS
 from pnas_fast.surrogate.mlp import MLPEnsemble
-from pnas_fast.surrogate.prefix_tree import Chunk, chunks
+from pnas_fast.surrogate.prefix_tree import Chunk
 
 # Candidates worked on at once: on a CPU few enough for the cache, on a GPU enough to fill it.
-ROWS = {"cpu": 2048, "cuda": 131072}
+ROWS = {"cpu": 1024, "cuda": 131072}
 
 
 def score_mlp(model: MLPEnsemble, codes: Codes) -> Tensor:
     """Predicted accuracies float32 (E, M) of candidates in int8 codes (M, b, 4), as `model` gives them."""
-    device = model.first.device
     blocks = _block_table(model) / codes.shape[1]
-    scores = torch.empty((model.members, len(codes)), device=device)
-    for chunk in chunks(codes, ROWS[device.type], device):
-        scores[:, chunk.rows] = _score_chunk(model, blocks, chunk)
-    return scores
+    rows = ROWS[model.first.device.type]
+    return score_chunks(model, codes, rows, lambda chunk: _score_chunk(model, blocks, chunk))
 
 
 def _score_chunk(model: MLPEnsemble, blocks: Tensor, chunk: Chunk) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,24 +27,29 @@ class Chunk:
     block: Tensor
 
 
-def chunks(codes: Codes, rows: int, device: torch.device) -> Iterator[Chunk]:
-    """Cut codes (M, b, 4) into chunks of at most ``rows`` candidates.
+class PrefixTree:
+    """The candidates of codes (M, b, 4), taken chunk by chunk.
 
     Candidates share a parent when they follow each other and all blocks but the last agree. That is
     read from the codes themselves, so candidates in any order are scored correctly; ordered by parent
     they are scored fast.
     """
-    first = _run_starts(codes[:, :-1])
-    parent = np.cumsum(first) - 1
-    for start in range(0, len(codes), rows):
-        part = slice(start, min(start + rows, len(codes)))
-        here = parent[part] - parent[start]
+
+    def __init__(self, codes: Codes, device: torch.device) -> None:
+        self._codes = codes
+        self._device = device
+        self._parent = np.cumsum(_run_starts(codes[:, :-1])) - 1
+
+    def chunk(self, start: int, rows: int) -> Chunk:
+        """The chunk of the at most ``rows`` candidates from ``start`` on."""
+        part = slice(start, min(start + rows, len(self._codes)))
+        here = self._parent[part] - self._parent[start]
         starts = start + np.flatnonzero(np.diff(here, prepend=-1))
-        yield Chunk(
+        return Chunk(
             part,
-            _to_device(codes[starts, :-1], device),
-            _to_device(here, device),
-            _to_device(codes[part, -1], device),
+            _to_device(self._codes[starts, :-1], self._device),
+            _to_device(here, self._device),
+            _to_device(self._codes[part, -1], self._device),
         )
 
 
