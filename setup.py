@@ -32,7 +32,7 @@ cpu_kernels = Extension(
     sources=["csrc/cpu_kernels.pyx", *sorted(map(str, Path("csrc/cpu").glob("*.cpp")))],
     depends=sorted(map(str, Path("csrc/cpu").glob("*.hpp"))),
     include_dirs=["csrc"],
-    extra_compile_args=[*CXX_FLAGS, "-ffp-contract=fast"],
+    extra_compile_args=[*CXX_FLAGS, "-ffp-contract=fast", "-fvisibility=hidden"],
     extra_link_args=LINK_FLAGS,
     language="c++",
 )

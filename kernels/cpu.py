@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from functools import lru_cache
+from pathlib import Path
 
 import threadpoolctl
 import torch
@@ -37,13 +38,15 @@ WeightView = tuple[int, int, int, int]
 
 
 def _share_threads_of_torch() -> None:
-    # Two OpenMP runtimes, or a thread pool beside one, would fight over the cores.
-    for library in threadpoolctl.threadpool_info():
-        if library["user_api"] == "openmp" and "torch" in library["filepath"]:
-            entry = getattr(ctypes.CDLL(library["filepath"]), "GOMP_parallel", None)
-            if entry is not None:
-                compiled.share_threads(ctypes.cast(entry, ctypes.c_void_p).value)
-                return
+    # Two OpenMP runtimes, or a thread pool beside one, would fight over the cores. PyTorch's own comes
+    # first; where it came without one it runs on the system's.
+    home = Path(torch.__file__).parent
+    runtimes = [Path(info["filepath"]) for info in threadpoolctl.threadpool_info() if info["user_api"] == "openmp"]
+    for path in sorted(runtimes, key=lambda path: not path.is_relative_to(home)):
+        entry = getattr(ctypes.CDLL(str(path)), "GOMP_parallel", None)
+        if entry is not None:
+            compiled.share_threads(ctypes.cast(entry, ctypes.c_void_p).value or 0)
+            return
 
 
 _share_threads_of_torch()
@@ -130,6 +133,7 @@ class CpuPrimitives:
             _address(d_gamma),
             _address(d_beta),
             *_gradient_addresses(into),
+            into is not None and into.accumulate,
             tuple(map(_view, d_weights)),
             torch.get_num_threads(),
         )
@@ -148,6 +152,7 @@ class CpuPrimitives:
             g.data_ptr(),
             _pixel(g),
             *_gradient_addresses(into),
+            into.accumulate,
             torch.get_num_threads(),
         )
 
@@ -261,10 +266,8 @@ def _addresses(source: Source) -> tuple[int, int, int]:
     return source.z.data_ptr(), _pixel(source.z), _address(source.affine)
 
 
-def _gradient_addresses(into: Accumulator | None) -> tuple[int, int, int, bool]:
-    if into is None:
-        return 0, 0, 0, False
-    return into.z.data_ptr(), _pixel(into.z), _address(into.affine), into.accumulate
+def _gradient_addresses(into: Accumulator | None) -> tuple[int, int, int]:
+    return (0, 0, 0) if into is None else (into.z.data_ptr(), _pixel(into.z), _address(into.affine))
 
 
 def _view(weight: Tensor) -> WeightView:

@@ -106,7 +106,7 @@ def test_every_option_changes_its_field() -> None:
 
 def test_fused_takes_the_best_backend_and_out_alone_continues(tmp_path: Path) -> None:
     request = parse(["--fused", "--device", "cpu", "--beam", "5", "--out", str(tmp_path / "run")])
-    assert request.config.backend == "eager"
+    assert request.config.backend == "cpu"
     with opened(request.folder, request.config):
         pass
     assert parse(["--out", str(request.folder)]).config == request.config

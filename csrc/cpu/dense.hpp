@@ -8,9 +8,9 @@ void dense_forward(const Window& w, const Source& source, const float* weight, s
   thread_local Scratch scratch;
   const Plane plane(w);
   const std::ptrdiff_t filters = padded(w.filters);
-  Arena arena(scratch.get(Arena::round(plane.size()) + Arena::round(w.out_width * filters)));
+  Arena arena(scratch.get(Arena::round(plane.size()) + ChannelSums::size(w.filters)));
   float* image = arena.take(plane.size());
-  float* result = arena.take(w.out_width * filters);
+  Summed write{w.filters, ChannelSums(arena, w.filters)};
   std::memset(image, 0, sizeof(float) * plane.size());
   std::ptrdiff_t a[kMaxTaps], b[kMaxTaps];
   window_taps(w, plane, w.channels * filters, a, b);
@@ -18,13 +18,15 @@ void dense_forward(const Window& w, const Source& source, const float* weight, s
   for (std::int64_t index = first; index < last; ++index) {
     read_plane(source, w, plane, index, image);
     for (int y = 0; y < w.out_height; ++y) {
-      Product p{image + y * w.stride_height * plane.row, w.stride_width * plane.step, 1, weight, filters, result, filters,
+      float* z = output.z + (index * w.out_height + y) * w.out_width * output.pixel;
+      Product p{image + y * w.stride_height * plane.row, w.stride_width * plane.step, 1, weight, filters, z, output.pixel,
                 w.out_width, w.channels, static_cast<int>(filters), false};
+      if (index == first && y == 0) write.sums.begin(p, taps);
       p.ahead[0] = ahead(p, w.taps(), rows_of(output.z, output.pixel, w.filters, index, w.out_height, w.out_width, y, y + 1));
       if (index + 1 < last) p.ahead[1] = ahead(p, w.taps(), source_rows(w, source, index + 1, y, y + 1));
-      product(p, taps);
-      write_block(result, filters, (index * w.out_height + y) * w.out_width, w.out_width, w.filters, output, sums);
+      product(p, taps, write);
     }
+    write.sums.take(w.out_height * w.out_width, w.filters, sums);
   }
 }
 

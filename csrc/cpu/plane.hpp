@@ -29,7 +29,7 @@ struct Reader {
 
 // The inside of a plane from an image of the source: scale * z + shift, then ReLU if asked, which lets NaN
 // through as PyTorch's does.
-__attribute__((noinline)) inline void read_plane(const Source& source, const Window& w, const Plane& plane, std::int64_t image, float* out) {
+inline void read_plane(const Source& source, const Window& w, const Plane& plane, std::int64_t image, float* out) {
   const vf least = splat(w.rectify ? 0.0f : -std::numeric_limits<float>::infinity());
   const float* z = source.z + image * w.height * w.width * source.pixel;
   choose(source.scale, [&](auto normalised) {
@@ -90,7 +90,7 @@ struct Return {
 };
 
 // Through ReLU and affine; `sums` collects the gradients of scale, then of shift, padded channels each.
-__attribute__((noinline)) inline void return_row(const Return& r, const Source& source, int channels, const SourceGradient& to, float* sums) {
+inline void return_row(const Return& r, const Source& source, int channels, const SourceGradient& to, float* sums) {
   choose(r.seen, [&](auto rectified) {
     choose(to.accumulate, [&](auto accumulate) {
       choose(source.scale, [&](auto normalised) {
@@ -125,33 +125,6 @@ __attribute__((noinline)) inline void return_row(const Return& r, const Source& 
         });
       });
     });
-  });
-}
-
-// A block of results, `step` floats a pixel, written out, with their sums and sums of squares added to
-// sums[f] and sums[filters + f]. Squares are taken around the block's own mean, in the first-level
-// cache, so that a mean far from zero costs no digits.
-__attribute__((noinline)) inline void write_block(const float* block, std::ptrdiff_t step, std::int64_t first_pixel, int pixels, int filters,
-                        const Output& output, double* sums) {
-  float* out = output.z + first_pixel * output.pixel;
-  for_lanes(filters, [&](int f, auto n) {
-    vf sum{};
-    for (int i = 0; i < pixels; ++i) {
-      const vf v = load(block + i * step + f);
-      store(out + i * output.pixel + f, v, n);
-      sum += v;
-    }
-    const vf mean = sum / splat(static_cast<float>(pixels));
-    vf rest{}, squares{};
-    for (int i = 0; i < pixels; ++i) {
-      const vf v = load(block + i * step + f) - mean;
-      rest += v, squares += v * v;
-    }
-    for (int lane = 0; lane < std::min(kLanes, filters - f); ++lane) {
-      const double m = mean[lane];
-      sums[f + lane] += m * pixels + rest[lane];
-      sums[filters + f + lane] += squares[lane] + m * (m * pixels + 2.0 * rest[lane]);
-    }
   });
 }
 

@@ -22,7 +22,7 @@ struct PoolPlane {
 inline void fill_border(const AddSide& side, const PoolPlane& plane, float* out) {
   std::fill(out, out + plane.size(), side.pool == Pool::maximum ? -std::numeric_limits<float>::infinity() : 0.0f);
 }
-__attribute__((noinline)) inline void read_side(const AddSide& side, const PoolPlane& plane, std::int64_t image, int channels, float* out) {
+inline void read_side(const AddSide& side, const PoolPlane& plane, std::int64_t image, int channels, float* out) {
   for_lanes(channels, [&](int c, auto n) {
     const Reader read(side.source, c, n);
     const float* z = side.source.z + image * side.height * side.width * side.source.pixel + c;
@@ -60,7 +60,7 @@ inline int covered(int output, int stride, int padding, int size) {
 }
 
 // Output row y of a pooled side, plane.step floats a pixel.
-__attribute__((noinline)) inline void pool_forward(const AddSide& side, const AddShape& shape, const PoolPlane& plane, const float* image, int y,
+inline void pool_forward(const AddSide& side, const AddShape& shape, const PoolPlane& plane, const float* image, int y,
                          float* down, float* out) {
   const float* rows = image + y * side.stride * plane.row;
   if (side.pool == Pool::maximum)
@@ -139,7 +139,7 @@ inline void unpool_maximum(const AddSide& side, const AddShape& shape, const Poo
 
 // Puts each output's share for one pixel of its window at the window's last pixel in `spread`, a plane of
 // zeros otherwise: then an input's gradient is the sum over the window that begins with it.
-__attribute__((noinline)) inline void spread_average(const AddSide& side, const AddShape& shape, const PoolPlane& plane, const float* g,
+inline void spread_average(const AddSide& side, const AddShape& shape, const PoolPlane& plane, const float* g,
                            std::ptrdiff_t g_pixel, float* spread) {
   for (int y = 0; y < shape.out_height; ++y) {
     const int rows = covered(y, side.stride, plane.top, side.height);

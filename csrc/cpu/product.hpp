@@ -33,6 +33,59 @@ struct Product {
 template <int V>
 constexpr int kTileRows = (PNAS_VECTOR_REGISTERS >= 32 ? 24 : 12) / V;
 
+// Per channel, sums and squares of what a product writes, around a pivot that is one of its values: a mean far
+// from zero then costs no digits. In floats for some pixels, taken into `totals` (sums, then squares) in doubles.
+struct ChannelSums {
+  float *pivot, *sum, *square;  // padded channels each
+
+  static std::size_t size(int channels) { return 3 * Arena::round(padded(channels)); }
+  ChannelSums(Arena& arena, int channels)
+      : pivot(arena.take(padded(channels))), sum(arena.take(padded(channels))), square(arena.take(padded(channels))) {
+    std::memset(sum, 0, sizeof(float) * padded(channels));
+    std::memset(square, 0, sizeof(float) * padded(channels));
+  }
+  // The first row of a product becomes the pivot.
+  void begin(Product p, const Taps& taps);
+  void begin(const Product& p);
+  void take(int pixels, int channels, double* totals) {
+    for (int c = 0; c < channels; ++c) {
+      const double p = pivot[c], s = sum[c];
+      totals[c] += s + p * pixels;
+      totals[channels + c] += square[c] + p * (2.0 * s + p * pixels);
+      sum[c] = square[c] = 0.0f;
+    }
+  }
+};
+
+// What becomes of a tile of C: stored as it is; or as `filters` columns, and summed.
+struct Plain {
+  template <int R, int V>
+  void operator()(const vf (&tile)[R][V], float* c, std::ptrdiff_t c_row, int) const {
+    PNAS_UNROLL for (int r = 0; r < R; ++r)
+      PNAS_UNROLL for (int v = 0; v < V; ++v) store(c + r * c_row + v * kLanes, tile[r][v]);
+  }
+};
+struct Summed {
+  int filters;
+  ChannelSums sums;
+
+  template <int R, int V>
+  void operator()(const vf (&tile)[R][V], float* c, std::ptrdiff_t c_row, int column) const {
+    PNAS_UNROLL for (int v = 0; v < V; ++v) {
+      const int at = column + v * kLanes;
+      const vf pivot = load(sums.pivot + at);
+      vf sum = load(sums.sum + at), square = load(sums.square + at);
+      PNAS_UNROLL for (int r = 0; r < R; ++r) {
+        const vf d = tile[r][v] - pivot;
+        sum += d, square += d * d;
+        if (at + kLanes <= filters) store(c + r * c_row + v * kLanes, tile[r][v]);
+        else store(c + r * c_row + v * kLanes, tile[r][v], First{filters - at});
+      }
+      store(sums.sum + at, sum), store(sums.square + at, square);
+    }
+  }
+};
+
 // Where R rows of A are: every fourth by a pointer of its own, the others by one or two strides from it,
 // as an address can hold them. More pointers than registers would be walked through memory.
 template <int R>
@@ -55,8 +108,8 @@ class Rows {
   const char* start_[(R + 3) / 4];
 };
 
-template <int R, int V>
-inline void product_tile(Product& p, const Taps& taps, int row, int column) {
+template <int R, int V, typename Write>
+inline void product_tile(Product& p, const Taps& taps, const Write& write, int row, int column) {
   vf sum[R][V];
   float* c = p.c + row * p.c_row + column;
   PNAS_UNROLL for (int r = 0; r < R; ++r)
@@ -78,35 +131,35 @@ inline void product_tile(Product& p, const Taps& taps, int row, int column) {
     }
     p.ahead[0] = one, p.ahead[1] = two;
   }
-  PNAS_UNROLL for (int r = 0; r < R; ++r)
-    PNAS_UNROLL for (int v = 0; v < V; ++v) store(c + r * p.c_row + v * kLanes, sum[r][v]);
+  write(sum, c, p.c_row, column);
 }
 
-template <int V, int R>
-inline void product_rows_left(Product& p, const Taps& taps, int row, int column) {
+template <int V, int R, typename Write>
+inline void product_rows_left(Product& p, const Taps& taps, const Write& write, int row, int column) {
   if constexpr (R > 0) {
-    if (row + R <= p.rows) product_tile<R, V>(p, taps, row, column), row += R;
-    product_rows_left<V, R / 2>(p, taps, row, column);
+    if (row + R <= p.rows) product_tile<R, V>(p, taps, write, row, column), row += R;
+    product_rows_left<V, R / 2>(p, taps, write, row, column);
   }
 }
 
-template <int V>
-inline void product_columns(Product& p, const Taps& taps, int column) {
+template <int V, typename Write>
+inline void product_columns(Product& p, const Taps& taps, const Write& write, int column) {
   constexpr int rows = kTileRows<V>;
   int row = 0;
-  for (; row + rows <= p.rows; row += rows) product_tile<rows, V>(p, taps, row, column);
-  for (; row + 4 <= p.rows; row += 4) product_tile<4, V>(p, taps, row, column);
-  product_rows_left<V, 2>(p, taps, row, column);
+  for (; row + rows <= p.rows; row += rows) product_tile<rows, V>(p, taps, write, row, column);
+  for (; row + 4 <= p.rows; row += 4) product_tile<4, V>(p, taps, write, row, column);
+  product_rows_left<V, 2>(p, taps, write, row, column);
 }
 
 // C (+)= sum over taps of A B. Three vectors wide as a rule; four columns left are two and two.
-inline void product(Product p, const Taps& taps) {
+template <typename Write = Plain>
+inline void product(Product p, const Taps& taps, const Write& write = {}) {
   int column = 0;
   for (int left = p.columns / kLanes; left > 0;) {
     const int take = left == 4 || left == 2 ? 2 : left == 1 ? 1 : 3;
-    if (take == 3) product_columns<3>(p, taps, column);
-    if (take == 2) product_columns<2>(p, taps, column);
-    if (take == 1) product_columns<1>(p, taps, column);
+    if (take == 3) product_columns<3>(p, taps, write, column);
+    if (take == 2) product_columns<2>(p, taps, write, column);
+    if (take == 1) product_columns<1>(p, taps, write, column);
     column += take * kLanes;
     left -= take;
   }
@@ -126,7 +179,17 @@ inline Ahead ahead(const Product& p, int taps, const Piece& piece) {
   return {reinterpret_cast<const char*>(piece.start), (piece.floats * static_cast<std::ptrdiff_t>(sizeof(float)) + steps - 1) / steps};
 }
 
-inline void product(const Product& p) {
+template <typename Write = Plain>
+inline void product(const Product& p, const Write& write = {}) {
   static constexpr std::ptrdiff_t zero = 0;
-  product(p, Taps{1, &zero, &zero});
+  product(p, Taps{1, &zero, &zero}, write);
+}
+
+inline void ChannelSums::begin(Product p, const Taps& taps) {
+  p.rows = 1, p.c = pivot, p.c_row = 0;
+  product(p, taps);
+}
+inline void ChannelSums::begin(const Product& p) {
+  static constexpr std::ptrdiff_t zero = 0;
+  begin(p, Taps{1, &zero, &zero});
 }

@@ -26,7 +26,7 @@ inline void spread_rows(const Window& w, const Plane& plane, const SpreadKernels
 
 // Row y of the gradient of the depthwise convolution's input: for each phase of the stride a depthwise
 // convolution of the output's gradient, which lies in a plane `back`, with the taps of that phase, mirrored.
-__attribute__((noinline)) inline void spread_back_row(const Window& w, const GradientPlane& back, const float* gradient, const float* depthwise,
+inline void spread_back_row(const Window& w, const GradientPlane& back, const float* gradient, const float* depthwise,
                             int y, float* dx) {
   const int s = w.stride_width, d = w.dilation;
   KernelRowOffsets memory;
@@ -64,10 +64,10 @@ void separable_forward(const Window& w, const Source& source, const float* depth
   const std::ptrdiff_t filters = padded(w.filters);
   const int block = rows_a_block(w);
   Arena arena(scratch.get(Arena::round(plane.size()) + Arena::round(block * w.out_width * plane.step) +
-                          Arena::round(block * w.out_width * filters)));
+                          ChannelSums::size(w.filters)));
   float* image = arena.take(plane.size());
   float* spread = arena.take(block * w.out_width * plane.step);
-  float* result = arena.take(block * w.out_width * filters);
+  Summed write{w.filters, ChannelSums(arena, w.filters)};
   std::memset(image, 0, sizeof(float) * plane.size());
   KernelRowOffsets memory;
   const KernelRows rows = kernel_rows(w, plane, memory);
@@ -76,15 +76,16 @@ void separable_forward(const Window& w, const Source& source, const float* depth
     read_plane(source, w, plane, index, image);
     for (int y = 0; y < w.out_height; y += block) {
       const int end = std::min(y + block, w.out_height);
-      const int pixels = (end - y) * w.out_width;
       spread_rows(w, plane, depthwise_kernels, rows, image, depthwise, y, end, spread);
-      Product p{spread, plane.step, 1, pointwise, filters, result, filters, pixels, w.channels, static_cast<int>(filters),
-                false};
+      float* z = output.z + (index * w.out_height + y) * w.out_width * output.pixel;
+      Product p{spread, plane.step, 1, pointwise, filters, z, output.pixel, (end - y) * w.out_width, w.channels,
+                static_cast<int>(filters), false};
+      if (index == first && y == 0) write.sums.begin(p);
       p.ahead[0] = ahead(p, 1, rows_of(output.z, output.pixel, w.filters, index, w.out_height, w.out_width, y, end));
       if (index + 1 < last) p.ahead[1] = ahead(p, 1, source_rows(w, source, index + 1, y, end));
-      product(p);
-      write_block(result, filters, (index * w.out_height + y) * w.out_width, pixels, w.filters, output, sums);
+      product(p, write);
     }
+    write.sums.take(w.out_height * w.out_width, w.filters, sums);
   }
 }
 

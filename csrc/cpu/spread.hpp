@@ -23,22 +23,35 @@ struct Spread {
 };
 
 template <int K, int S, int D, int T>
+inline void add_kernel_row(const Spread& s, const float* x, const float* w, vf (&sum)[T]) {
+  vf weight[K];
+  PNAS_UNROLL for (int k = 0; k < K; ++k) weight[k] = load(w + k * s.w_step);
+  PNAS_UNROLL for (int j = 0; j <= (T - 1) * S + (K - 1) * D; ++j, x += s.x_step) {
+    const vf v = load(x);
+    PNAS_UNROLL for (int k = 0; k < K; ++k) {
+      const int t = j - k * D;
+      if (t >= 0 && t % S == 0 && t / S < T) sum[t / S] += weight[k] * v;
+    }
+  }
+}
+
+// T pixels. Two rows of the kernel have sums of their own where T is small: one after the other they would
+// wait for each other's additions.
+template <int K, int S, int D, int T>
 inline void spread_tile(const Spread& s, const KernelRows& rows, int pixel, int c) {
   vf sum[T] = {};
   const float* x = s.x + pixel * S * s.x_step + c;
-  for (int row = 0; row < rows.count; ++row) {
-    const float* w = s.w + rows.b[row] + c;
-    vf weight[K];
-    PNAS_UNROLL for (int k = 0; k < K; ++k) weight[k] = load(w + k * s.w_step);
-    const float* at = x + rows.a[row];
-    PNAS_UNROLL for (int j = 0; j <= (T - 1) * S + (K - 1) * D; ++j, at += s.x_step) {
-      const vf v = load(at);
-      PNAS_UNROLL for (int k = 0; k < K; ++k) {
-        const int t = j - k * D;
-        if (t >= 0 && t % S == 0 && t / S < T) sum[t / S] += weight[k] * v;
-      }
+  const float* w = s.w + c;
+  int row = 0;
+  if constexpr (T <= 8) {
+    vf other[T] = {};
+    for (; row + 2 <= rows.count; row += 2) {
+      add_kernel_row<K, S, D, T>(s, x + rows.a[row], w + rows.b[row], sum);
+      add_kernel_row<K, S, D, T>(s, x + rows.a[row + 1], w + rows.b[row + 1], other);
     }
+    PNAS_UNROLL for (int t = 0; t < T; ++t) sum[t] += other[t];
   }
+  for (; row < rows.count; ++row) add_kernel_row<K, S, D, T>(s, x + rows.a[row], w + rows.b[row], sum);
   float* out = s.out + pixel * s.out_step + c;
   PNAS_UNROLL for (int t = 0; t < T; ++t) store(out + t * s.out_step, sum[t]);
 }
@@ -47,6 +60,8 @@ template <int K, int S, int D>
 void spread_row(const Spread& s, const KernelRows& rows) {
   for (int c = 0; c < s.channels; c += kLanes) {
     int i = 0;
+    if constexpr (PNAS_VECTOR_REGISTERS >= 32)
+      for (; i + 16 <= s.pixels; i += 16) spread_tile<K, S, D, 16>(s, rows, i, c);
     for (; i + 8 <= s.pixels; i += 8) spread_tile<K, S, D, 8>(s, rows, i, c);
     if (i + 4 <= s.pixels) spread_tile<K, S, D, 4>(s, rows, i, c), i += 4;
     for (; i < s.pixels; ++i) spread_tile<K, S, D, 1>(s, rows, i, c);
