@@ -255,7 +255,7 @@ def test_weights_of_another_type_or_of_too_many_taps_are_refused() -> None:
 def test_differentiating_twice_is_refused() -> None:
     x = activation(1, 4, 5, 5).requires_grad_()
     out = CPU.materialise(CPU.convolution(x, torch.randn(4, 4, 1, 1), nn.BatchNorm2d(4)))
-    (gradient,) = torch.autograd.grad(out.sum(), x, create_graph=True)
+    (gradient,) = torch.autograd.grad((out * out).sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice"):
         gradient.sum().backward()
 

@@ -18,7 +18,7 @@ inline void add_run(const Addend& left, const Addend* right, int pixels, int cha
       constexpr int V = vectors;
       vf scale[2][V], shift[2][V];
       const Addend* sides[] = {&left, right};
-      PNAS_UNROLL for (int s = 0; s <= both; ++s)
+      for (int s = 0; s <= both; ++s)
         PNAS_UNROLL for (int v = 0; v < V; ++v) {
           const Reader read(sides[s]->source ? *sides[s]->source : plain, c + v * kLanes, n);
           scale[s][v] = read.scale * splat(sides[s]->keep), shift[s][v] = read.shift * splat(sides[s]->keep);
@@ -72,12 +72,15 @@ void add_forward(const AddShape& shape, const AddSide* given, int count, std::in
   Arena arena(scratch.get(sides[0].size(shape) + sides[1].size(shape)));
   for (PooledSide& side : sides) side.take(arena, shape);
   for (std::int64_t index = first; index < last; ++index) {
-    for (int s = 0; s < count; ++s)
-      if (sides[s].pools()) read_side(sides[s].side, sides[s].plane, index, shape.channels, sides[s].image);
+    int seen[2] = {};
     for (int y = 0; y < shape.out_height; ++y) {
-      for (int s = 0; s < count; ++s)
-        if (sides[s].pools())
-          pool_forward(sides[s].side, shape, sides[s].plane, sides[s].image, y, sides[s].down, sides[s].row);
+      for (int s = 0; s < count; ++s) {
+        if (!sides[s].pools()) continue;
+        const AddSide& side = sides[s].side;
+        for (; seen[s] < rows_seen(side, sides[s].plane, y); ++seen[s])
+          read_side_row(side, sides[s].plane, index, seen[s], shape.channels, sides[s].image);
+        pool_forward(side, shape, sides[s].plane, sides[s].image, y, sides[s].down, sides[s].row);
+      }
       const std::int64_t pixel = (index * shape.out_height + y) * shape.out_width;
       const Addend left = sides[0].addend(index, pixel), right = sides[1].addend(index, pixel);
       add_run(left, count > 1 ? &right : nullptr, shape.out_width, shape.channels, output.z + pixel * output.pixel,
@@ -86,45 +89,69 @@ void add_forward(const AddShape& shape, const AddSide* given, int count, std::in
   }
 }
 
+// One image's way back through a maximum. Rows of the source are read, unpooled and returned in turn, so that
+// they are in the first-level cache each time.
+inline void maximum_pool_backward(const AddShape& shape, const AddSide& side, const PoolPlane& plane, const float* g,
+                             std::ptrdiff_t g_pixel, std::int64_t index, float* image, float* dx,
+                             const SourceGradient& to, float* sums) {
+  const float keep = side.keep ? side.keep[index] : 1.0f;
+  int seen = 0, returned = 0;
+  const auto give_back = [&](int end) {
+    for (; returned < end; ++returned)
+      return_row({dx + plane.inside() + returned * plane.row, plane.step, nullptr, 0, keep,
+                  (index * side.height + returned) * side.width, side.width},
+                 side.source, shape.channels, to, sums);
+  };
+  std::memset(dx, 0, sizeof(float) * plane.size());
+  for (int y = 0; y < shape.out_height; ++y, g += shape.out_width * g_pixel) {
+    for (; seen < rows_seen(side, plane, y); ++seen) read_side_row(side, plane, index, seen, shape.channels, image);
+    if (side.stride == 1) unpool_row<1>(shape, plane, image, y, g, g_pixel, dx);
+    else unpool_row<2>(shape, plane, image, y, g, g_pixel, dx);
+    give_back(std::min((y + 1) * side.stride - plane.top, side.height));
+  }
+  give_back(side.height);
+}
+
+// One image's way back through an average. `spread` has two rows and columns more than the plane, which the
+// windows of the last pixels reach; `row` is memory for two rows.
+inline void average_pool_backward(const AddShape& shape, const AddSide& side, const PoolPlane& plane, const float* g,
+                         std::ptrdiff_t g_pixel, std::int64_t index, float* spread, float* row,
+                         const SourceGradient& to, float* sums) {
+  const float keep = side.keep ? side.keep[index] : 1.0f;
+  int done = 0;
+  for (int y = 0; y < side.height; ++y) {
+    for (; done < shape.out_height && done * side.stride <= y + plane.top; ++done, g += shape.out_width * g_pixel)
+      spread_average_row(side, shape, plane, done, g, g_pixel, spread);
+    float* result = row + plane.row + (kPool - 1) * plane.step;
+    pool_row(spread + plane.inside() + y * plane.row, plane, side.width, 1, row, result, Sum{});
+    return_row({result, plane.step, nullptr, 0, keep, (index * side.height + y) * side.width, side.width}, side.source,
+               shape.channels, to, sums);
+  }
+}
+
 // Images [first, last) of the gradient of one side; sums, added to: scale then shift, padded channels each.
 void add_backward(const AddShape& shape, const AddSide& side, const float* g, std::ptrdiff_t g_pixel,
                   std::int64_t first, std::int64_t last, const SourceGradient& to, float* sums) {
   thread_local Scratch scratch;
-  const PoolPlane plane(side, shape);
-  const std::int64_t pixels = static_cast<std::int64_t>(side.height) * side.width;
-  const bool maximum = side.pool == Pool::maximum;
-  Arena arena(scratch.get(2 * Arena::round(plane.size() + 2 * plane.row + 2 * plane.step)));
-  const auto keep = [&](std::int64_t index) { return side.keep ? side.keep[index] : 1.0f; };
   if (side.pool == Pool::none) {
     for (std::int64_t row = first * side.height; row < last * side.height; ++row)
-      return_row({g + row * side.width * g_pixel, g_pixel, nullptr, 0, keep(row / side.height), row * side.width,
-                  side.width},
+      return_row({g + row * side.width * g_pixel, g_pixel, nullptr, 0, side.keep ? side.keep[row / side.height] : 1.0f,
+                  row * side.width, side.width},
                  side.source, shape.channels, to, sums);
     return;
   }
-  // The windows of the last pixels reach two rows and columns past the plane.
-  float* image = arena.take(plane.size() + 2 * plane.row + 2 * plane.step);
-  float* dx = arena.take(plane.size() + 2 * plane.row + 2 * plane.step);
-  if (maximum) fill_border(side, plane, image);
-  else std::memset(image, 0, sizeof(float) * (plane.size() + 2 * plane.row + 2 * plane.step));
+  const PoolPlane plane(side, shape);
+  const std::size_t size = plane.size() + 2 * plane.row + 2 * plane.step;
+  Arena arena(scratch.get(2 * Arena::round(size)));
+  float* image = arena.take(size);
+  float* other = arena.take(size);
+  if (side.pool == Pool::maximum) fill_border(side, plane, image);
+  else std::memset(image, 0, sizeof(float) * size);
   for (std::int64_t index = first; index < last; ++index) {
     const float* incoming = g + index * shape.out_height * shape.out_width * g_pixel;
-    if (maximum) {
-      read_side(side, plane, index, shape.channels, image);
-      std::memset(dx, 0, sizeof(float) * plane.size());
-      unpool_maximum(side, shape, plane, image, incoming, g_pixel, dx);
-    } else {
-      spread_average(side, shape, plane, incoming, g_pixel, image);
-    }
-    for (int y = 0; y < side.height; ++y) {
-      float* row = dx + plane.inside() + y * plane.row;
-      if (!maximum) {
-        row = dx + 2 * plane.row;
-        pool_row(image + plane.inside() + y * plane.row, plane, side.width, 1, dx, row,
-                 [](vf a, vf b) { return a + b; });
-      }
-      return_row({row, plane.step, nullptr, 0, keep(index), index * pixels + y * side.width, side.width}, side.source,
-                 shape.channels, to, sums);
-    }
+    if (side.pool == Pool::maximum)
+      maximum_pool_backward(shape, side, plane, incoming, g_pixel, index, image, other, to, sums);
+    else
+      average_pool_backward(shape, side, plane, incoming, g_pixel, index, image, other, to, sums);
   }
 }

@@ -22,22 +22,38 @@ struct PoolPlane {
 inline void fill_border(const AddSide& side, const PoolPlane& plane, float* out) {
   std::fill(out, out + plane.size(), side.pool == Pool::maximum ? -std::numeric_limits<float>::infinity() : 0.0f);
 }
-inline void read_side(const AddSide& side, const PoolPlane& plane, std::int64_t image, int channels, float* out) {
-  for_lanes(channels, [&](int c, auto n) {
-    const Reader read(side.source, c, n);
-    const float* z = side.source.z + image * side.height * side.width * side.source.pixel + c;
-    for (int y = 0; y < side.height; ++y) {
-      float* at = out + plane.inside() + y * plane.row + c;
-      for (int x = 0; x < side.width; ++x, z += side.source.pixel, at += plane.step) {
-        ask_ahead(z, side.source.pixel);
-        store(at, read(load(z, n)));
-      }
+// Row y of a side's image, into its place in the plane.
+inline void read_side_row(const AddSide& side, const PoolPlane& plane, std::int64_t image, int y, int channels,
+                          float* out) {
+  const float* row = side.source.z + (image * side.height + y) * side.width * side.source.pixel;
+  for_groups(channels, [&](int c, auto n, auto vectors) {
+    constexpr int V = vectors;
+    vf scale[V], shift[V];
+    PNAS_UNROLL for (int v = 0; v < V; ++v) {
+      const Reader read(side.source, c + v * kLanes, n);
+      scale[v] = read.scale, shift[v] = read.shift;
+    }
+    const float* z = row + c;
+    float* at = out + plane.inside() + y * plane.row + c;
+    for (int x = 0; x < side.width; ++x, z += side.source.pixel, at += plane.step) {
+      ask_ahead(z, side.source.pixel);
+      PNAS_UNROLL for (int v = 0; v < V; ++v) store(at + v * kLanes, load(z + v * kLanes, n) * scale[v] + shift[v]);
     }
   });
 }
 
-// The greater, or NaN where there is one.
-inline vf greater(vf a, vf b) { return b > a || b != b ? b : a; }
+// The input rows that output rows up to y have in their windows: [0, rows_seen).
+inline int rows_seen(const AddSide& side, const PoolPlane& plane, int y) {
+  return std::min(y * side.stride + kPool - plane.top, side.height);
+}
+
+// How the values of a window are joined: the greatest, or NaN where there is one; the sum.
+struct Greater {
+  vf operator()(vf a, vf b) const { return b > a || b != b ? b : a; }
+};
+struct Sum {
+  vf operator()(vf a, vf b) const { return a + b; }
+};
 
 // One row of windows' sums or maxima from three rows of a plane; `down` is scratch as wide as the windows reach.
 template <typename Join>
@@ -64,8 +80,8 @@ inline void pool_forward(const AddSide& side, const AddShape& shape, const PoolP
                          float* down, float* out) {
   const float* rows = image + y * side.stride * plane.row;
   if (side.pool == Pool::maximum)
-    return pool_row(rows, plane, shape.out_width, side.stride, down, out, greater);
-  pool_row(rows, plane, shape.out_width, side.stride, down, out, [](vf a, vf b) { return a + b; });
+    return pool_row(rows, plane, shape.out_width, side.stride, down, out, Greater{});
+  pool_row(rows, plane, shape.out_width, side.stride, down, out, Sum{});
   const int count = covered(y, side.stride, plane.top, side.height);
   for (int x = 0; x < shape.out_width; ++x, out += plane.step) {
     const vf share = splat(1.0f / (count * covered(x, side.stride, plane.left, side.width)));
@@ -92,7 +108,10 @@ struct SlidingWindow {
   // Adds an incoming gradient to the first greatest value, by rows, then columns.
   void add(vf incoming) {
     vf greatest = value[0][0];
-    PNAS_UNROLL for (int i = 1; i < kPool * kPool; ++i) greatest = greater(greatest, value[i % kPool][i / kPool]);
+    PNAS_UNROLL for (int i = 1; i < kPool * kPool; ++i) {
+      const vf v = value[i % kPool][i / kPool];
+      greatest = greatest > v ? greatest : v;
+    }
     PNAS_UNROLL for (int i = 0; i < kPool * kPool; ++i) {
       const vi here = value[i % kPool][i / kPool] == greatest;
       gradient[i % kPool][i / kPool] += here ? incoming : vf{};
@@ -101,52 +120,43 @@ struct SlidingWindow {
   }
 };
 
-// Adds each output's gradient g to the first greatest of its window in dx, a plane.
+// Adds the gradients g of output row y to the first greatest of their windows in dx, a plane.
 template <int Stride>
-inline void unpool_maximum_strided(const AddShape& shape, const PoolPlane& plane, const float* image, const float* g,
-                                   std::ptrdiff_t g_pixel, float* dx) {
-  for (int y = 0; y < shape.out_height; ++y, g += shape.out_width * g_pixel)
-    for_lanes(shape.channels, [&](int c, auto n) {
-      const float* values = image + y * Stride * plane.row + c;
-      float* gradients = dx + y * Stride * plane.row + c;
-      const auto read = [&](SlidingWindow& window, int column, int x) {
-        window.read(column, values + x * plane.step, gradients + x * plane.step, plane.row);
-      };
-      SlidingWindow window;
-      PNAS_UNROLL for (int column = 0; column < kPool; ++column) read(window, column, column);
-      for (int x = 0; x < shape.out_width; ++x) {
-        window.add(load(g + x * g_pixel + c, n));
-        const int at = x * Stride;
-        PNAS_UNROLL for (int column = 0; column < Stride; ++column)
+inline void unpool_row(const AddShape& shape, const PoolPlane& plane, const float* image, int y, const float* g,
+                       std::ptrdiff_t g_pixel, float* dx) {
+  for_lanes(shape.channels, [&](int c, auto n) {
+    const float* values = image + y * Stride * plane.row + c;
+    float* gradients = dx + y * Stride * plane.row + c;
+    const auto read = [&](SlidingWindow& window, int column, int x) {
+      window.read(column, values + x * plane.step, gradients + x * plane.step, plane.row);
+    };
+    SlidingWindow window;
+    PNAS_UNROLL for (int column = 0; column < kPool; ++column) read(window, column, column);
+    for (int x = 0; x < shape.out_width; ++x) {
+      window.add(load(g + x * g_pixel + c, n));
+      const int at = x * Stride;
+      PNAS_UNROLL for (int column = 0; column < Stride; ++column)
+        window.write(column, gradients + (at + column) * plane.step, plane.row);
+      if (x + 1 == shape.out_width) {
+        PNAS_UNROLL for (int column = Stride; column < kPool; ++column)
           window.write(column, gradients + (at + column) * plane.step, plane.row);
-        if (x + 1 == shape.out_width) {
-          PNAS_UNROLL for (int column = Stride; column < kPool; ++column)
-            window.write(column, gradients + (at + column) * plane.step, plane.row);
-        } else {
-          PNAS_UNROLL for (int column = Stride; column < kPool; ++column) window.move(column, column - Stride);
-          PNAS_UNROLL for (int column = kPool - Stride; column < kPool; ++column)
-            read(window, column, at + Stride + column);
-        }
+      } else {
+        PNAS_UNROLL for (int column = Stride; column < kPool; ++column) window.move(column, column - Stride);
+        PNAS_UNROLL for (int column = kPool - Stride; column < kPool; ++column)
+          read(window, column, at + Stride + column);
       }
-    });
-}
-
-inline void unpool_maximum(const AddSide& side, const AddShape& shape, const PoolPlane& plane, const float* image,
-                           const float* g, std::ptrdiff_t g_pixel, float* dx) {
-  if (side.stride == 1) unpool_maximum_strided<1>(shape, plane, image, g, g_pixel, dx);
-  else unpool_maximum_strided<2>(shape, plane, image, g, g_pixel, dx);
-}
-
-// Puts each output's share for one pixel of its window at the window's last pixel in `spread`, a plane of
-// zeros otherwise: then an input's gradient is the sum over the window that begins with it.
-inline void spread_average(const AddSide& side, const AddShape& shape, const PoolPlane& plane, const float* g,
-                           std::ptrdiff_t g_pixel, float* spread) {
-  for (int y = 0; y < shape.out_height; ++y) {
-    const int rows = covered(y, side.stride, plane.top, side.height);
-    for (int x = 0; x < shape.out_width; ++x, g += g_pixel) {
-      const vf share = splat(1.0f / (rows * covered(x, side.stride, plane.left, side.width)));
-      float* at = spread + (y * side.stride + kPool - 1) * plane.row + (x * side.stride + kPool - 1) * plane.step;
-      for_lanes(shape.channels, [&](int c, auto n) { store(at + c, load(g + c, n) * share); });
     }
+  });
+}
+
+// Puts each output of row y's share for one pixel of its window at the window's last pixel in `spread`, a
+// plane of zeros otherwise: then an input's gradient is the sum over the window that begins with it.
+inline void spread_average_row(const AddSide& side, const AddShape& shape, const PoolPlane& plane, int y,
+                               const float* g, std::ptrdiff_t g_pixel, float* spread) {
+  const int rows = covered(y, side.stride, plane.top, side.height);
+  float* at = spread + (y * side.stride + kPool - 1) * plane.row + (kPool - 1) * plane.step;
+  for (int x = 0; x < shape.out_width; ++x, g += g_pixel, at += side.stride * plane.step) {
+    const vf share = splat(1.0f / (rows * covered(x, side.stride, plane.left, side.width)));
+    for_lanes(shape.channels, [&](int c, auto n) { store(at + c, load(g + c, n) * share); });
   }
 }
