@@ -17,7 +17,7 @@ CPU = get_backend("cpu")
 
 # (images, channels, filters, height, width): whole vectors, partly full ones, one channel, one image, maps
 # smaller than the kernel, odd and even sizes, more rows than a tile.
-SHAPES = [(2, 24, 24, 8, 8), (3, 7, 5, 5, 6), (1, 1, 2, 3, 2), (2, 54, 27, 7, 9), (5, 40, 16, 4, 13)]
+SHAPES = [(2, 24, 24, 8, 8), (3, 7, 5, 5, 6), (1, 1, 2, 3, 2), (2, 54, 27, 7, 9), (5, 40, 32, 4, 13)]
 SPREADS = [(3, 1, 1), (3, 2, 1), (5, 1, 1), (5, 2, 1), (7, 1, 1), (7, 2, 1), (3, 1, 2), (3, 2, 2)]
 """Kernel, stride and dilation of every depthwise convolution of the space."""
 
@@ -109,19 +109,14 @@ def test_add(shape: tuple[int, ...], stride: int, left: Any, right: Any) -> None
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_global_average(shape: tuple[int, ...]) -> None:
-    images, channels, _, *size = shape
+    images, channels, filters, *size = shape
 
     def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
         averages = backend.global_average(backend.convolution(x[0], weights[0], norm))
-        return averages.view(images, channels, 1, 1).contiguous(memory_format=torch.channels_last)
+        return averages.view(images, filters, 1, 1).contiguous(memory_format=torch.channels_last)
 
-    compare(
-        CPU,
-        operation,
-        [activation(images, channels, *size)],
-        [torch.randn(channels, channels, 1, 1)],
-        norm_of(channels),
-    )
+    weights = [torch.randn(filters, channels, 1, 1)]
+    compare(CPU, operation, [activation(images, channels, *size)], weights, norm_of(filters))
 
 
 def test_evaluation_mode_uses_running_statistics_and_leaves_them() -> None:

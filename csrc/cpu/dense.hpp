@@ -11,22 +11,36 @@ void dense_forward(const Window& w, const Source& source, const float* weight, s
   Arena arena(scratch.get(Arena::round(plane.size()) + ChannelSums::size(w.filters)));
   float* image = arena.take(plane.size());
   Summed write{w.filters, ChannelSums(arena, w.filters)};
-  std::memset(image, 0, sizeof(float) * plane.size());
+  clear_border(plane, w, image);
   std::ptrdiff_t a[kMaxTaps], b[kMaxTaps];
   window_taps(w, plane, w.channels * filters, a, b);
   const Taps taps{w.taps(), a, b};
   for (std::int64_t index = first; index < last; ++index) {
     read_plane(source, w, plane, index, image);
-    for (int y = 0; y < w.out_height; ++y) {
-      float* z = output.z + (index * w.out_height + y) * w.out_width * output.pixel;
-      Product p{image + y * w.stride_height * plane.row, w.stride_width * plane.step, 1, weight, filters, z, output.pixel,
-                w.out_width, w.channels, static_cast<int>(filters), false};
-      if (index == first && y == 0) write.sums.begin(p, taps);
-      p.ahead[0] = ahead(p, w.taps(), rows_of(output.z, output.pixel, w.filters, index, w.out_height, w.out_width, y, y + 1));
-      if (index + 1 < last) p.ahead[1] = ahead(p, w.taps(), source_rows(w, source, index + 1, y, y + 1));
-      product(p, taps, write);
-    }
+    float* z = output.z + index * w.out_height * w.out_width * output.pixel;
+    Product p{image, w.stride_width * plane.step, 1, weight, filters, z, output.pixel, w.out_width, w.channels,
+              static_cast<int>(filters), false, w.out_height, w.stride_height * plane.row, w.out_width * output.pixel};
+    if (index == first) write.sums.begin(p, taps);
+    p.ahead[0] = ahead(p, w.taps(), rows_of(output.z, output.pixel, w.filters, index, w.out_height, w.out_width, 0, w.out_height));
+    if (index + 1 < last) p.ahead[1] = ahead(p, w.taps(), source_rows(w, source, index + 1, 0, w.out_height));
+    product(p, taps, write);
     write.sums.take(w.out_height * w.out_width, w.filters, sums);
+  }
+}
+
+// The gradient of a stride-1 convolution's input, `channels` floats a pixel, from dz in a plane.
+inline void input_gradient_by_taps(const Window& w, const GradientPlane& back, const float* dz, const float* weight,
+                                   float* dx) {
+  const std::ptrdiff_t channels = padded(w.channels);
+  std::memset(dx, 0, sizeof(float) * w.height * w.width * channels);
+  for (int tap = 0; tap < w.taps(); ++tap) {
+    const int down = tap / w.kernel_width - w.top, right = tap % w.kernel_width - w.left;
+    // Output row y - down saw input row y through this tap.
+    const int first = std::max(0, down), last = std::min(w.height, w.out_height + down);
+    if (first >= last) continue;
+    product({dz + back.inside() + (first - down) * back.row - right * back.step, back.step, 1,
+             weight + tap * w.filters * channels, channels, dx + first * w.width * channels, channels, w.width, w.filters,
+             static_cast<int>(channels), true, last - first, back.row, w.width * channels});
   }
 }
 
@@ -38,16 +52,19 @@ void dense_backward(const Window& w, const Source& source, const float* weight, 
   const Plane plane(w);
   const std::ptrdiff_t channels = plane.step, filters = padded(w.filters);
   const GradientPlane back(w, filters);
-  Arena arena(scratch.get(Arena::round(plane.size()) + Arena::round(back.size()) + Arena::round(w.width * channels) +
+  // Where all taps' weights would not stay in the first-level cache: tap by tap over a whole image.
+  const bool by_taps = w.taps() > 1 && w.stride_height == 1 && w.stride_width == 1 && w.taps() * w.filters > 192;
+  const std::size_t dx_size = w.width * channels * (by_taps ? w.height : 1);
+  Arena arena(scratch.get(Arena::round(plane.size()) + Arena::round(back.size()) + Arena::round(dx_size) +
                           2 * Arena::round(2 * w.out_height)));
   float* image = arena.take(plane.size());
   float* dz = arena.take(back.size());
-  float* dx = arena.take(w.width * channels);
+  float* dx = arena.take(dx_size);
   auto* rows_a = reinterpret_cast<std::ptrdiff_t*>(arena.take(2 * w.out_height));
   auto* rows_b = reinterpret_cast<std::ptrdiff_t*>(arena.take(2 * w.out_height));
   float* d_affine = parts + w.taps() * w.channels * filters;
-  std::memset(image, 0, sizeof(float) * plane.size());
-  std::memset(dz, 0, sizeof(float) * back.size());
+  clear_border(plane, w, image);
+  clear_border(back, w, dz);
   std::ptrdiff_t a[kMaxTaps], b[kMaxTaps];
   window_taps(w, plane, 0, a, b);
   for (int y = 0; y < w.out_height; ++y) rows_a[y] = y * w.stride_height * plane.row, rows_b[y] = y * back.row;
@@ -64,18 +81,27 @@ void dense_backward(const Window& w, const Source& source, const float* weight, 
       product(p, rows);
     }
     if (!to.z) continue;
+    const auto give_back = [&](const float* rows, int y) {
+      const float* seen = w.rectify ? image + (y + w.top) * plane.row + w.left * channels : nullptr;
+      return_row({rows, channels, seen, channels, 1.0f, (index * w.height + y) * w.width, w.width}, source, w.channels, to,
+                 d_affine);
+    };
+    if (by_taps) {
+      input_gradient_by_taps(w, back, dz, weight, dx);
+      for (int y = 0; y < w.height; ++y) give_back(dx + y * w.width * channels, y);
+      continue;
+    }
     for (int y = 0; y < w.height; ++y) {
       for_runs(w, back, w.filters * channels, y, [&](const Run& run) {
         Product p{dz + back.inside() + run.start * filters, filters, 1, weight, channels, dx + run.first * channels,
                   w.stride_width * channels, run.count, w.filters, static_cast<int>(channels), false};
-        if (run.taps.count) p.ahead[0] = ahead(p, run.taps.count, rows_of(to.z, to.pixel, w.channels, index, w.height, w.width, y, y + 1));
-        if (run.taps.count && index + 1 < last && y < w.out_height)
-          p.ahead[1] = ahead(p, run.taps.count, rows_of(incoming.g, incoming.g_pixel, w.filters, index + 1, w.out_height, w.out_width, y, y + 1));
+        const int taps = std::max(run.taps.count, 1);
+        p.ahead[0] = ahead(p, taps, rows_of(to.z, to.pixel, w.channels, index, w.height, w.width, y, y + 1));
+        if (index + 1 < last && y < w.out_height)
+          p.ahead[1] = ahead(p, taps, rows_of(incoming.g, incoming.g_pixel, w.filters, index + 1, w.out_height, w.out_width, y, y + 1));
         product(p, run.taps);
       });
-      const float* seen = w.rectify ? image + (y + w.top) * plane.row + w.left * channels : nullptr;
-      return_row({dx, channels, seen, channels, 1.0f, (index * w.height + y) * w.width, w.width}, source, w.channels, to,
-                 d_affine);
+      give_back(dx, y);
     }
   }
 }

@@ -16,6 +16,22 @@ struct Plane {
   std::size_t size() const { return static_cast<std::size_t>(row) * height; }
 };
 
+// Zeros around an inside of height × width pixels at (top, left) of rows that are `row` floats apart: what is
+// written to the inside of a plane for each image need not be cleared before.
+inline void clear_border(float* plane, int rows, std::ptrdiff_t row, std::ptrdiff_t step, int top, int left, int height,
+                         int width) {
+  std::fill(plane, plane + top * row, 0.0f);
+  for (int y = top; y < top + height; ++y) {
+    float* start = plane + y * row;
+    std::fill(start, start + left * step, 0.0f);
+    std::fill(start + (left + width) * step, start + row, 0.0f);
+  }
+  std::fill(plane + (top + height) * row, plane + rows * row, 0.0f);
+}
+inline void clear_border(const Plane& plane, const Window& w, float* image) {
+  clear_border(image, plane.height, plane.row, plane.step, w.top, w.left, w.height, w.width);
+}
+
 // What a reader of a source sees of one vector of its channels.
 struct Reader {
   vf scale, shift;
@@ -148,6 +164,10 @@ struct GradientPlane {
   std::size_t size() const { return static_cast<std::size_t>(row) * height; }
   std::ptrdiff_t inside() const { return border * step; }
 };
+
+inline void clear_border(const GradientPlane& plane, const Window& w, float* gradient) {
+  clear_border(gradient, plane.height, plane.row, plane.step, 0, plane.border, w.out_height, w.out_width);
+}
 
 // Input pixels of one row that share their taps: x = first, first + stride, ...
 struct Run {

@@ -16,7 +16,7 @@ struct Ahead {
 };
 
 // Row r and depth k of A are at a + r * a_row + k * a_depth; depth k of B is a row of `columns` floats at
-// b + k * b_depth; row r of C at c + r * c_row.
+// b + k * b_depth; row r of C at c + r * c_row. There are `blocks` of such rows, a_block and c_block apart.
 struct Product {
   const float* a;
   std::ptrdiff_t a_row, a_depth;
@@ -26,6 +26,8 @@ struct Product {
   std::ptrdiff_t c_row;
   int rows, depth, columns;  // columns: a multiple of kLanes
   bool accumulate;           // C += A B instead of C = A B
+  int blocks = 1;
+  std::ptrdiff_t a_block = 0, c_block = 0;
   Ahead ahead[2] = {{reinterpret_cast<const char*>(b), 0}, {reinterpret_cast<const char*>(b), 0}};
 };
 
@@ -59,6 +61,9 @@ struct ChannelSums {
 
 // What becomes of a tile of C: stored as it is; or as `filters` columns, and summed.
 struct Plain {
+  // Whether C may be written and read again on the way to its sum.
+  static constexpr bool can_accumulate(int) { return true; }
+
   template <int R, int V>
   void operator()(const vf (&tile)[R][V], float* c, std::ptrdiff_t c_row, int) const {
     PNAS_UNROLL for (int r = 0; r < R; ++r)
@@ -68,6 +73,8 @@ struct Plain {
 struct Summed {
   int filters;
   ChannelSums sums;
+
+  bool can_accumulate(int columns) const { return columns == filters; }
 
   template <int R, int V>
   void operator()(const vf (&tile)[R][V], float* c, std::ptrdiff_t c_row, int column) const {
@@ -143,12 +150,36 @@ inline void product_rows_left(Product& p, const Taps& taps, const Write& write, 
 }
 
 template <int V, typename Write>
-inline void product_columns(Product& p, const Taps& taps, const Write& write, int column) {
+inline void product_columns(Product& whole, const Taps& taps, const Write& write, int column) {
   constexpr int rows = kTileRows<V>;
-  int row = 0;
-  for (; row + rows <= p.rows; row += rows) product_tile<rows, V>(p, taps, write, row, column);
-  for (; row + 4 <= p.rows; row += 4) product_tile<4, V>(p, taps, write, row, column);
-  product_rows_left<V, 2>(p, taps, write, row, column);
+  Product p = whole;
+  for (int block = 0; block < p.blocks; ++block, p.a += p.a_block, p.c += p.c_block) {
+    int row = 0;
+    for (; row + rows <= p.rows; row += rows) product_tile<rows, V>(p, taps, write, row, column);
+    for (; row + 4 <= p.rows; row += 4) product_tile<4, V>(p, taps, write, row, column);
+    product_rows_left<V, 2>(p, taps, write, row, column);
+  }
+  whole.ahead[0] = p.ahead[0], whole.ahead[1] = p.ahead[1];
+}
+
+// The same with as much of B at a time as stays in half the first-level cache, if many rows share it.
+template <int V, typename Write>
+inline void product_panels(Product& p, const Taps& taps, const Write& write, int column) {
+  constexpr int budget = 16384 / (V * kVectorBytes);
+  const int tap_step = std::max(1, budget / p.depth), depth_step = std::min(p.depth, budget);
+  const bool fits = taps.count <= tap_step && p.depth <= depth_step;
+  if (fits || p.rows * p.blocks <= 2 * kTileRows<V> || !write.can_accumulate(p.columns))
+    return product_columns<V>(p, taps, write, column);
+  Product part = p;
+  for (int tap = 0; tap < taps.count; tap += tap_step) {
+    const Taps some{std::min(tap_step, taps.count - tap), taps.a + tap, taps.b + tap};
+    for (int k = 0; k < p.depth; k += depth_step, part.accumulate = true) {
+      part.a = p.a + k * p.a_depth, part.b = p.b + k * p.b_depth, part.depth = std::min(depth_step, p.depth - k);
+      if (tap + tap_step >= taps.count && k + depth_step >= p.depth) product_columns<V>(part, some, write, column);
+      else product_columns<V>(part, some, Plain{}, column);
+    }
+  }
+  p.ahead[0] = part.ahead[0], p.ahead[1] = part.ahead[1];
 }
 
 // C (+)= sum over taps of A B. Three vectors wide as a rule; four columns left are two and two.
@@ -157,9 +188,9 @@ inline void product(Product p, const Taps& taps, const Write& write = {}) {
   int column = 0;
   for (int left = p.columns / kLanes; left > 0;) {
     const int take = left == 4 || left == 2 ? 2 : left == 1 ? 1 : 3;
-    if (take == 3) product_columns<3>(p, taps, write, column);
-    if (take == 2) product_columns<2>(p, taps, write, column);
-    if (take == 1) product_columns<1>(p, taps, write, column);
+    if (take == 3) product_panels<3>(p, taps, write, column);
+    if (take == 2) product_panels<2>(p, taps, write, column);
+    if (take == 1) product_panels<1>(p, taps, write, column);
     column += take * kLanes;
     left -= take;
   }
@@ -175,7 +206,7 @@ inline Ahead ahead(const Product& p, int taps, const Piece& piece) {
   const int vectors = p.columns / kLanes, wide = vectors == 1 ? 1 : vectors == 2 || vectors == 4 ? 2 : 3;
   const int rows = PNAS_VECTOR_REGISTERS >= 32 ? 24 / wide : 12 / wide;
   const std::ptrdiff_t steps = static_cast<std::ptrdiff_t>((p.rows + rows - 1) / rows) * ((vectors + wide - 1) / wide) *
-                               p.depth * taps;
+                               p.depth * taps * p.blocks;
   return {reinterpret_cast<const char*>(piece.start), (piece.floats * static_cast<std::ptrdiff_t>(sizeof(float)) + steps - 1) / steps};
 }
 
@@ -186,7 +217,7 @@ inline void product(const Product& p, const Write& write = {}) {
 }
 
 inline void ChannelSums::begin(Product p, const Taps& taps) {
-  p.rows = 1, p.c = pivot, p.c_row = 0;
+  p.rows = p.blocks = 1, p.c = pivot, p.c_row = 0;
   product(p, taps);
 }
 inline void ChannelSums::begin(const Product& p) {

@@ -68,7 +68,7 @@ void separable_forward(const Window& w, const Source& source, const float* depth
   float* image = arena.take(plane.size());
   float* spread = arena.take(block * w.out_width * plane.step);
   Summed write{w.filters, ChannelSums(arena, w.filters)};
-  std::memset(image, 0, sizeof(float) * plane.size());
+  clear_border(plane, w, image);
   KernelRowOffsets memory;
   const KernelRows rows = kernel_rows(w, plane, memory);
   const SpreadKernels depthwise_kernels = spread_kernels(w);
@@ -110,9 +110,8 @@ void separable_backward(const Window& w, const Source& source, const float* dept
   float* dx = arena.take(w.width * channels);
   float* d_pointwise = parts + w.taps() * channels;
   float* d_affine = d_pointwise + w.channels * filters;
-  std::memset(image, 0, sizeof(float) * plane.size());
-  std::memset(dz, 0, sizeof(float) * block_pixels * filters);
-  std::memset(dspread, 0, sizeof(float) * back.size());
+  clear_border(plane, w, image);
+  clear_border(back, w, dspread);
   KernelRowOffsets memory;
   const KernelRows rows = kernel_rows(w, plane, memory);
   const SpreadKernels depthwise_kernels = spread_kernels(w);
