@@ -25,6 +25,8 @@ candidates = Extension(
 # kernels/ and export/ are reached through links inside pnas_fast/ in a checkout; in a wheel they are
 # copied to the same place, and no top-level package called "kernels" is ever installed.
 SHARED = {"pnas_fast.kernels": "kernels", "pnas_fast.export": "export"}
+SHARED |= {"pnas_fast.kernels.fused": "kernels/fused"}
+SHARED |= {"pnas_fast.kernels.triton": "kernels/triton"}
 packages = [
     name for name in find_packages(include=["pnas_fast", "pnas_fast.*"]) if not name.startswith(tuple(SHARED))
 ]

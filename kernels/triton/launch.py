@@ -1,0 +1,146 @@
+"""Launching kernels: one call for running, counting and compiling ahead of time.
+
+Every launcher describes a launch completely, so `recording` can collect what a training step launches
+without running it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+INTERPRETED = triton.knobs.runtime.interpret
+"""Whether Triton's interpreter runs kernels, on the CPU (TRITON_INTERPRET=1)."""
+
+TICKETS = 65536
+"""Counters a launch may use."""
+
+
+class Tile(NamedTuple):
+    """How a kernel is compiled and spread.
+
+    Attributes:
+        warps: of each program.
+        registers: most for a thread; None lets the compiler choose.
+        programs: for each multiprocessor.
+    """
+
+    warps: int
+    registers: int | None
+    programs: int
+
+
+class Launch(NamedTuple):
+    """One kernel launch: what `recording` collects.
+
+    Attributes:
+        kernel: the jitted function.
+        grid: programs along each axis.
+        arguments: by parameter name; those that are compile-time constants among them.
+        options: of the compiler.
+        bytes: that it must move: each tensor it reads or writes, once for each pass over it.
+    """
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: dict[str, Any]
+    options: dict[str, int]
+    bytes: int
+
+
+class _Recorder(NamedTuple):
+    launches: list[Launch]
+    multiprocessors: int
+
+
+_recorders: list[_Recorder] = []
+
+
+@contextmanager
+def recording(multiprocessors: int = 132) -> Iterator[list[Launch]]:
+    """Collect launches instead of running them; results stay unwritten.
+
+    Args:
+        multiprocessors: of the card that the launches are planned for.
+    """
+    _recorders.append(_Recorder([], multiprocessors))
+    try:
+        yield _recorders[-1].launches
+    finally:
+        _recorders.pop()
+
+
+def is_recording() -> bool:
+    """Whether launches are collected."""
+    return bool(_recorders)
+
+
+def launch(
+    kernel: Any, grid: tuple[int, ...], tile: Tile, *, moved: Sequence[Tensor | None], **arguments: Any
+) -> None:
+    """Run a kernel, or record it.
+
+    Args:
+        kernel: a jitted function.
+        grid: programs along each axis.
+        tile: how it is compiled.
+        moved: activations, weights and scratch it reads or writes, one entry for each pass.
+        arguments: the kernel's.
+    """
+    options = {"num_warps": tile.warps, "num_stages": 1}
+    if tile.registers is not None:
+        options["maxnreg"] = tile.registers
+    if _recorders:
+        moving = sum(tensor.numel() * tensor.element_size() for tensor in moved if tensor is not None)
+        _recorders[-1].launches.append(Launch(kernel, grid, arguments, options, moving))
+        return
+    kernel[grid](**arguments, **options)
+
+
+def multiprocessors(device: torch.device) -> int:
+    """Of the card; a few for the interpreter, so that programs share work there too."""
+    if _recorders:
+        return _recorders[-1].multiprocessors
+    return 1 if device.type == "cpu" else _multiprocessors(device)
+
+
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    count: int = torch.cuda.get_device_properties(device).multi_processor_count
+    return count
+
+
+def tickets(device: torch.device) -> Tensor:
+    """Counters, (TICKETS,) int32, that are zero between launches on the current stream."""
+    stream = 0 if device.type == "cpu" else torch.cuda.current_stream(device).cuda_stream
+    return _tickets(device, stream)
+
+
+@cache
+def _tickets(device: torch.device, stream: int) -> Tensor:
+    return torch.zeros(TICKETS, dtype=torch.int32, device=device)
+
+
+def alignment(*counts: int) -> int:
+    """Elements by which channel counts and strides are all divisible, 8 at most: how wide loads may be."""
+    return math.gcd(8, *counts)
+
+
+def pixel(x: Tensor) -> int:
+    """Elements from one pixel of an (N, C, H, W) tensor in NHWC memory to the next."""
+    return x.stride(3) if x.shape[3] > 1 else x.stride(2) if x.shape[2] > 1 else x.stride(0)
+
+
+def is_nhwc(x: Tensor) -> bool:
+    """Whether (N, C, H, W) lies as NHWC, perhaps as a channel slice of a wider NHWC tensor."""
+    n, c, h, w = x.shape
+    step = pixel(x)
+    wanted = zip((n, h, w), (x.stride(0), x.stride(2), x.stride(3)), (h * w, w, 1), strict=True)
+    return (c == 1 or x.stride(1) == 1) and all(size == 1 or stride == step * k for size, stride, k in wanted)
