@@ -69,7 +69,19 @@ def read_side(
 
 
 @triton.jit(
-    do_not_specialize=["N", "OH", "OW", "left_H", "left_W", "right_H", "right_W"]
+    do_not_specialize=[
+        "N",
+        "OH",
+        "OW",
+        "left_H",
+        "left_W",
+        "right_H",
+        "right_W",
+        "left_pad_y",
+        "left_pad_x",
+        "right_pad_y",
+        "right_pad_x",
+    ]
     + ["left_units", "right_units", "out_units"]
 )
 def add_kernel(

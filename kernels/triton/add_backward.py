@@ -85,7 +85,9 @@ def gather(
     return total
 
 
-@triton.jit(do_not_specialize=["N", "H", "W", "OH", "OW", "z_units", "g_units", "into_units"])
+@triton.jit(
+    do_not_specialize=["N", "H", "W", "OH", "OW", "z_units", "g_units", "into_units", "pad_y", "pad_x"]
+)
 def add_backward_kernel(
     z, affine, keep, g, into, d_affine, partial, tickets, N, H, W, OH, OW, pad_y, pad_x,
     z_units, g_units, into_units, C: tl.constexpr, POOL: tl.constexpr, S: tl.constexpr,
@@ -143,8 +145,8 @@ def add_backward(side: Pooled, g: Tensor, into: Accumulator) -> None:
             z if side.pool == "max" or side.source.affine is not None else None,
             *(g, into.z, into.z if into.accumulate else None),
         ),
+        scratch={"partial": new_partials(z.device, chunks, programs, 2 * CHUNK.value)},
         g=g, into=into.z, d_affine=into.affine, tickets=tickets(z.device),
-        partial=new_partials(z.device, chunks, programs, 2 * CHUNK.value),
         N=n, OH=g.shape[2], OW=g.shape[3],
         z_units=pixel(z) // align, g_units=pixel(g) // align, into_units=pixel(into.z) // align,
         C=c, ACCUMULATE=into.accumulate, ALIGN=align, **described,

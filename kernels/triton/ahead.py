@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
-from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from pnas_fast.kernels.triton.launch import Launch
+from pnas_fast.kernels.triton.launch import Launch, Pointer
 
 _TYPES = {
     torch.float32: "*fp32",
@@ -58,6 +57,18 @@ class Variant(NamedTuple):
         signature, constants = tuple(self.signature.items()), tuple(self.constants.items())
         return self.kernel.__name__, signature, constants, self.attributes, tuple(self.options.items())
 
+    def name(self) -> str:
+        """One line: the kernel, the type of what it reads, its constants, what is absent or not aligned."""
+        kinds = [kind.lstrip("*") for kind in self.signature.values() if kind in ("*bf16", "*fp16")]
+        words = [self.kernel.__name__.removesuffix("_kernel"), kinds[0] if kinds else "fp32"]
+        for key, value in self.constants.items():
+            words.append(f"no {key}" if value is None else f"{key}={int(value)}")
+        for index, (key, kind) in enumerate(self.signature.items()):
+            aligned = index in self.attributes
+            if kind.startswith("*") != aligned and kind != "fp32" and (aligned or kind.startswith("*")):
+                words.append(f"{key} {'divisible' if aligned else 'unaligned'}")
+        return " ".join(words)
+
     def compile(self, architecture: int) -> Resources:
         """Compile for a compute capability, 90 for sm_90."""
         attributes = {(index,): [["tt.divisibility", 16]] for index in self.attributes}
@@ -87,13 +98,13 @@ def variant_of(launch: Launch) -> Variant:
 
 
 def _divisible(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return value.data_ptr() % 16 == 0
+    if isinstance(value, Pointer):
+        return value.aligned
     return type(value) is int and value % 16 == 0
 
 
 def _type(value: Any) -> str:
-    if isinstance(value, Tensor):
+    if isinstance(value, Pointer):
         return _TYPES[value.dtype]
     return "fp32" if isinstance(value, float) else "i32"
 

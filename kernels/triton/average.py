@@ -98,8 +98,9 @@ def global_average_backward(source: Source, g: Tensor, into: Accumulator) -> Non
     launch(
         average_backward_kernel, (programs, chunks), TILE,
         moved=(z, g, into.z, into.z if into.accumulate else None),
+        scratch={"partial": new_partials(z.device, chunks, programs, 2 * CHUNK.value)},
         z=z, affine=source.affine, g=g, into=into.z, d_affine=into.affine,
-        partial=new_partials(z.device, chunks, programs, 2 * CHUNK.value), tickets=tickets(z.device),
+        tickets=tickets(z.device),
         N=n, SIZE=h * w, z_units=pixel(z) // align, into_units=pixel(into.z) // align,
         C=c, AFFINE=source.affine is not None, ACCUMULATE=into.accumulate, ALIGN=align,
     )  # fmt: skip

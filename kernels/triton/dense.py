@@ -53,7 +53,7 @@ def load_sources(
     return activate(tl.load(z + offsets, mask=mask, other=0.0), mask, scale, shift, AFFINE, RECTIFY)
 
 
-@triton.jit(do_not_specialize=["N", "H", "W", "OH", "OW", "z_units", "out_units"])
+@triton.jit(do_not_specialize=["N", "H", "W", "OH", "OW", "z_units", "out_units", "pad_y", "pad_x"])
 def dense_kernel(
     z, affine, weight, second, out, sums, tickets,
     gamma, beta, running_mean, running_variance, batches, normal, statistics, count, momentum, eps,
@@ -66,8 +66,10 @@ def dense_kernel(
     """See the top of the file."""
     program, programs, block = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     half, f, f_ok = block_of_filters(block, F0, F - F0, BLOCK_F)
-    if half == 1:
-        weight, by_f, by_c = second, second_by_f, second_by_c
+    if second is not None:
+        weight = tl.where(half == 1, second, weight)
+        by_f = tl.where(half == 1, second_by_f, by_f)
+        by_c = tl.where(half == 1, second_by_c, by_c)
     counted = 0.0
     pivot = tl.zeros((BLOCK_F,), tl.float32)
     ones = tl.zeros((BLOCK_F,), tl.float32)
@@ -144,8 +146,9 @@ def dense(
     normal = None if norm is None else norms.new_normal(norm)
     launch(
         dense_kernel, (programs, blocks), tile, moved=(z, *weights, out),
-        z=z, affine=source.affine, out=out, sums=new_partials(z.device, programs, 3, f),
-        tickets=tickets(z.device), N=n, H=h, W=w, OH=oh, OW=ow, pad_y=pad_y, pad_x=pad_x,
+        scratch={"sums": new_partials(z.device, programs, 3, f)},
+        z=z, affine=source.affine, out=out, tickets=tickets(z.device),
+        N=n, H=h, W=w, OH=oh, OW=ow, pad_y=pad_y, pad_x=pad_x,
         z_units=pixel(z) // align, out_units=pixel(out) // align,
         C=c, F=f, KH=convolution.kernel[0], KW=convolution.kernel[1],
         SY=convolution.stride[0], SX=convolution.stride[1], AFFINE=source.affine is not None,

@@ -32,10 +32,9 @@ from pnas_fast.kernels.triton.device import (
     CHUNK,
     PIXELS,
     finish_affine,
-    last_to_arrive,
+    finish_weights,
     load_affine,
     multiply,
-    sum_partials,
 )
 from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
 from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
@@ -58,8 +57,10 @@ def weight_part(
     c = group // (KH * KW) % chunks * CHUNK + tl.arange(0, CHUNK)
     half, f, f_ok = block_of_filters(group // (KH * KW) // chunks, F0, F - F0, BLOCK_F)
     channel = f + half * F0
-    if half == 1:
-        d_weight, by_f, by_c = d_second, second_by_f, second_by_c
+    if d_second is not None:
+        d_weight = tl.where(half == 1, d_second, d_weight)
+        by_f = tl.where(half == 1, second_by_f, by_f)
+        by_c = tl.where(half == 1, second_by_c, by_c)
     i, j = tap // KW, tap % KW
     scale, shift = load_affine(affine, c, c < C, C, AFFINE)
     offset = tl.zeros((BLOCK_F,), tl.float32)
@@ -81,19 +82,10 @@ def weight_part(
         at_g, at_z = p[:, None] * g_pixel + channel[None, :], p[:, None] * result_pixel + channel[None, :]
         dz = norms.load_gradient(g, result, at_g, at_z, mask, offset, slope, NORM)
         total = multiply(tl.trans(dz), r, total, z.dtype.element_ty)
-    partial += group * programs * BLOCK_F * CHUNK
-    inner = tl.arange(0, BLOCK_F)[:, None] * CHUNK + tl.arange(0, CHUNK)[None, :]
-    tl.store(partial + program * BLOCK_F * CHUNK + inner, total)
-    if last_to_arrive(tickets, group, programs):
-        limit = F0 + half * (F - F0 - F0)
-        first_f, first_c = tl.min(f, axis=0), tl.min(c, axis=0)
-        for begin in range(0, BLOCK_F * CHUNK, 256):
-            column = begin + tl.arange(0, 256)
-            out_f, out_c = first_f + column // CHUNK, first_c + column % CHUNK
-            wanted = (out_f < limit) & (out_c < C)
-            summed = sum_partials(partial, programs, BLOCK_F * CHUNK, column, wanted)
-            at = out_f * by_f + out_c * by_c + i * by_y + j * by_x
-            tl.store(d_weight + at, summed, mask=wanted)
+    finish_weights(
+        total, program, programs, group, partial, d_weight + i * by_y + j * by_x, tickets, 0,
+        tl.min(f, axis=0), F0 + half * (F - F0 - F0), tl.min(c, axis=0), C, by_f, by_c, BLOCK_F,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -178,7 +170,24 @@ def source_part(
         )
 
 
-@triton.jit(do_not_specialize=["N", "H", "W", "OH", "OW", "z_units", "g_units", "result_units", "into_units"])
+@triton.jit(
+    do_not_specialize=[
+        "N",
+        "H",
+        "W",
+        "OH",
+        "OW",
+        "z_units",
+        "g_units",
+        "result_units",
+        "into_units",
+        "pad_y",
+        "pad_x",
+        "weight_programs",
+        "weight_groups",
+        "source_programs",
+    ]
+)
 def dense_backward_kernel(
     z, affine, weight, second, result, g, statistics, d_normal, gamma, d_norm,
     into, d_affine, d_weight, d_second, weight_partial, source_partial, tickets, inverse_count,
@@ -239,10 +248,12 @@ def dense_backward(
             *(() if into is None else (z, normed, result.g, *weights, into.z)),
             into.z if into is not None and into.accumulate else None,
         ),
+        scratch={
+            "weight_partial": new_partials(z.device, groups, programs, block_f * CHUNK.value),
+            "source_partial": new_partials(z.device, chunks, source_programs, 2 * CHUNK.value),
+        },
         z=z, affine=source.affine, into=gradient, d_affine=None if into is None else into.affine,
         d_weight=d_weights[0], d_second=d_weights[1] if len(weights) == 2 else None,
-        weight_partial=new_partials(z.device, groups, programs, block_f * CHUNK.value),
-        source_partial=new_partials(z.device, chunks, source_programs, 2 * CHUNK.value),
         tickets=tickets(z.device), N=n, H=h, W=w, OH=oh, OW=ow, pad_y=pad_y, pad_x=pad_x,
         z_units=pixel(z) // align, g_units=pixel(result.g) // align, result_units=pixel(result.z) // align,
         into_units=0 if gradient is None else pixel(gradient) // align,

@@ -27,8 +27,8 @@ LANES = tl.constexpr(32)
 PIXELS = tl.constexpr(64)
 """Pixels taken at a time where neighbours do not matter: of all images, one after the other."""
 
-STEP = tl.constexpr(16)
-"""Partial results read at a time."""
+STEP, ACROSS = tl.constexpr(16), tl.constexpr(256)
+"""Rows and columns of partial results read at a time."""
 
 
 @triton.jit
@@ -124,3 +124,21 @@ def finish_affine(
         if ACCUMULATE:
             summed += tl.load(at, mask=c < C, other=0.0)
         tl.store(at, summed, mask=c < C)
+
+
+@triton.jit
+def finish_weights(
+    total, program, programs, group, partial, d_weight, tickets, ticket,
+    first_f, F, first_c, C, by_f, by_c, BLOCK_F: tl.constexpr,
+):  # fmt: skip
+    """Sum [BLOCK_F, CHUNK] over the programs of a group, into filters and channels from the first on."""
+    partial += group * programs * BLOCK_F * CHUNK
+    inner = tl.arange(0, BLOCK_F)[:, None] * CHUNK + tl.arange(0, CHUNK)[None, :]
+    tl.store(partial + program * BLOCK_F * CHUNK + inner, total)
+    if last_to_arrive(tickets, ticket + group, programs):
+        for begin in range(0, BLOCK_F * CHUNK, ACROSS):
+            column = begin + tl.arange(0, ACROSS)
+            f, c = first_f + column // CHUNK, first_c + column % CHUNK
+            wanted = (f < F) & (c < C)
+            summed = sum_partials(partial, programs, BLOCK_F * CHUNK, column, wanted)
+            tl.store(d_weight + f * by_f + c * by_c, summed, mask=wanted)

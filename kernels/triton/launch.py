@@ -7,9 +7,10 @@ without running it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -37,13 +38,21 @@ class Tile(NamedTuple):
     programs: int
 
 
+class Pointer(NamedTuple):
+    """What a compiled kernel depends on of a tensor it is given."""
+
+    dtype: torch.dtype
+    aligned: bool
+
+
 class Launch(NamedTuple):
     """One kernel launch: what `recording` collects.
 
     Attributes:
         kernel: the jitted function.
         grid: programs along each axis.
-        arguments: by parameter name; those that are compile-time constants among them.
+        arguments: by parameter name; tensors as `Pointer`s, since a gradient that somebody keeps is one
+            that PyTorch copies.
         options: of the compiler.
         bytes: that it must move: each tensor it reads or writes, once for each pass over it.
     """
@@ -83,7 +92,13 @@ def is_recording() -> bool:
 
 
 def launch(
-    kernel: Any, grid: tuple[int, ...], tile: Tile, *, moved: Sequence[Tensor | None], **arguments: Any
+    kernel: Any,
+    grid: tuple[int, ...],
+    tile: Tile,
+    *,
+    moved: Sequence[Tensor | None],
+    scratch: Mapping[str, Tensor] = MappingProxyType({}),
+    **arguments: Any,
 ) -> None:
     """Run a kernel, or record it.
 
@@ -91,17 +106,31 @@ def launch(
         kernel: a jitted function.
         grid: programs along each axis.
         tile: how it is compiled.
-        moved: activations, weights and scratch it reads or writes, one entry for each pass.
-        arguments: the kernel's.
+        moved: activations and weights it reads or writes, one entry for each pass.
+        scratch: arguments that it writes and reads again.
+        arguments: the others.
     """
+    arguments |= scratch
     options = {"num_warps": tile.warps, "num_stages": 1}
     if tile.registers is not None:
         options["maxnreg"] = tile.registers
     if _recorders:
-        moving = sum(tensor.numel() * tensor.element_size() for tensor in moved if tensor is not None)
-        _recorders[-1].launches.append(Launch(kernel, grid, arguments, options, moving))
+        tensors = [tensor for tensor in (*moved, *scratch.values(), *scratch.values()) if tensor is not None]
+        moving = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        described = {name: _described(value) for name, value in arguments.items()}
+        _recorders[-1].launches.append(Launch(kernel, grid, described, options, moving))
         return
-    kernel[grid](**arguments, **options)
+    with _on_device_of(moved):
+        kernel[grid](**arguments, **options)
+
+
+def _on_device_of(tensors: Sequence[Tensor | None]) -> AbstractContextManager[Any]:
+    devices = [tensor.device for tensor in tensors if tensor is not None and tensor.is_cuda]
+    return torch.cuda.device(devices[0]) if devices else nullcontext()
+
+
+def _described(value: Any) -> Any:
+    return Pointer(value.dtype, value.data_ptr() % 16 == 0) if isinstance(value, Tensor) else value
 
 
 def multiprocessors(device: torch.device) -> int:
@@ -118,13 +147,21 @@ def _multiprocessors(device: torch.device) -> int:
 
 
 def tickets(device: torch.device) -> Tensor:
-    """Counters, (TICKETS,) int32, that are zero between launches on the current stream."""
-    stream = 0 if device.type == "cpu" else torch.cuda.current_stream(device).cuda_stream
-    return _tickets(device, stream)
+    """Counters, (TICKETS,) int32, that are zero between launches.
+
+    Streams have their own. All CUDA graphs of a device share some, made before the first is captured, so
+    that no graph has to zero them: graphs with these kernels run one at a time.
+    """
+    if device.type == "cpu":
+        return _tickets(device, 0)
+    if torch.cuda.is_current_stream_capturing():
+        return _tickets(device, None)
+    _tickets(device, None)
+    return _tickets(device, torch.cuda.current_stream(device).cuda_stream)
 
 
 @cache
-def _tickets(device: torch.device, stream: int) -> Tensor:
+def _tickets(device: torch.device, stream: int | None) -> Tensor:
     return torch.zeros(TICKETS, dtype=torch.int32, device=device)
 
 

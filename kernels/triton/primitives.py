@@ -15,6 +15,7 @@ from pnas_fast.kernels.triton.average import global_average, global_average_back
 from pnas_fast.kernels.triton.dense import dense
 from pnas_fast.kernels.triton.dense_backward import dense_backward
 from pnas_fast.kernels.triton.launch import INTERPRETED, is_nhwc, is_recording
+from pnas_fast.kernels.triton.pointwise_backward import pointwise_backward, serves
 from pnas_fast.kernels.triton.separable import separable
 from pnas_fast.kernels.triton.separable_backward import separable_backward
 
@@ -79,8 +80,11 @@ class TritonPrimitives:
         """See `pnas_fast.kernels.fused.Primitives.convolution_backward`."""
         if not is_nhwc(result.g):
             result = result._replace(g=result.g.contiguous(memory_format=torch.channels_last))
-        backward = separable_backward if convolution.kind == "separable" else dense_backward
-        return backward(convolution, source, weights, result, into)
+        if convolution.kind == "separable":
+            return separable_backward(convolution, source, weights, result, into)
+        if into is not None and serves(convolution, source.z, result.z.shape[1]):
+            return pointwise_backward(convolution, source, weights[0], result, into)
+        return dense_backward(convolution, source, weights, result, into)
 
     def add(self, left: Pooled, right: Pooled | None, out: Tensor) -> None:
         """See `pnas_fast.kernels.fused.Primitives.add`."""

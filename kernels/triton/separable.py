@@ -78,7 +78,7 @@ def depthwise_rows(
     return upper, lower
 
 
-@triton.jit(do_not_specialize=["N", "H", "W", "OH", "OW", "z_units", "out_units"])
+@triton.jit(do_not_specialize=["N", "H", "W", "OH", "OW", "z_units", "out_units", "pad_y", "pad_x"])
 def separable_kernel(
     z, affine, depthwise, pointwise, out, packed, sums, tickets,
     gamma, beta, running_mean, running_variance, batches, normal, statistics, count, momentum, eps,
@@ -159,17 +159,19 @@ def separable(
     k, stride, dilation = convolution.kernel[0], convolution.stride[0], convolution.dilation
     block_f = block_of(z, f)
     groups = -(-f // block_f)
-    tile = tile_of(z, block_f)
+    tile = tile_of(z, block_f, c)
     programs = spread(z.device, tile, -(-oh // 2) * -(-n * ow // LANES.value), groups)
     width = -(-c // CHUNK.value) * CHUNK.value
     align = alignment(c, f, pixel(z), pixel(out))
     normal = norms.new_normal(norm)
-    packed = new_packed(z, convolution, programs, groups, width)
-    sums = new_partials(z.device, programs, 3, f)
+    scratch = {
+        "packed": new_packed(z, convolution, programs, groups, width),
+        "sums": new_partials(z.device, programs, 3, f),
+    }
     launch(
-        separable_kernel, (programs, groups), tile, moved=(z, *weights, out),
+        separable_kernel, (programs, groups), tile, moved=(z, *weights, out), scratch=scratch,
         z=z, affine=source.affine, depthwise=depthwise, pointwise=pointwise, out=out,
-        packed=packed, sums=sums, tickets=tickets(z.device),
+        tickets=tickets(z.device),
         N=n, H=h, W=w, OH=oh, OW=ow,
         pad_y=same_padding(h, k, stride, dilation)[0], pad_x=same_padding(w, k, stride, dilation)[0],
         z_units=pixel(z) // align, out_units=pixel(out) // align,

@@ -37,6 +37,7 @@ from pnas_fast.kernels.triton.device import (
     activate,
     arrive,
     finish_affine,
+    finish_weights,
     last_to_arrive,
     load_affine,
     multiply,
@@ -133,18 +134,12 @@ def pointwise_part(
                     spread_dz = multiply(dz, more_w, spread_dz, z.dtype.element_ty)
                 mask = (lane_ok & (y < OH))[:, None] & (c < C)[None, :]
                 tl.store(dd + (row + y * OW + ox)[:, None] * C + c[None, :], spread_dz, mask=mask)
-    partial += group * programs * BLOCK_F * CHUNK
-    inner = tl.arange(0, BLOCK_F)[:, None] * CHUNK + tl.arange(0, CHUNK)[None, :]
-    tl.store(partial + program * BLOCK_F * CHUNK + inner, total)
+    # dd is complete; what follows is waited for by nobody in this launch.
     arrive(tickets, READY)
-    if last_to_arrive(tickets, FIRST_GROUP + group, programs):
-        for begin in range(0, BLOCK_F * CHUNK, 256):
-            column = begin + tl.arange(0, 256)
-            out_f = group % blocks * BLOCK_F + column // CHUNK
-            out_c = group // blocks * CHUNK + column % CHUNK
-            wanted = (out_f < F) & (out_c < C)
-            summed = sum_partials(partial, programs, BLOCK_F * CHUNK, column, wanted)
-            tl.store(d_pointwise + out_f * by_f + out_c * by_k, summed, mask=wanted)
+    finish_weights(
+        total, program, programs, group, partial, d_pointwise, tickets, FIRST_GROUP,
+        group % blocks * BLOCK_F, F, group // blocks * CHUNK, C, by_f, by_k, BLOCK_F,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -232,7 +227,7 @@ def depthwise_part(
         at = program * K * CHUNK + j * CHUNK + tl.arange(0, CHUNK)
         tl.store(partial + at, tl.sum(totals[j], axis=0))
     if last_to_arrive(tickets, ticket + group, programs):
-        column = tl.arange(0, 256)
+        column = tl.arange(0, 8 * CHUNK)
         out_c = group // K * CHUNK + column % CHUNK
         wanted = (column < K * CHUNK) & (out_c < C)
         summed = sum_partials(partial, programs, K * CHUNK, column, wanted)
@@ -255,7 +250,24 @@ def add_taps(
     return added
 
 
-@triton.jit(do_not_specialize=["N", "H", "W", "OH", "OW", "z_units", "g_units", "result_units", "into_units"])
+@triton.jit(
+    do_not_specialize=[
+        "N",
+        "H",
+        "W",
+        "OH",
+        "OW",
+        "z_units",
+        "g_units",
+        "result_units",
+        "into_units",
+        "pad_y",
+        "pad_x",
+        "pointwise_programs",
+        "source_programs",
+        "depthwise_programs",
+    ]
+)
 def separable_backward_kernel(
     z, affine, depthwise, pointwise, result, g, statistics, d_normal, gamma, d_norm,
     dd, into, d_affine, d_depthwise, d_pointwise,
@@ -323,6 +335,12 @@ def separable_backward(
     gradient = None if into is None else into.z
     align = alignment(c, f, *(pixel(x) for x in (z, result.z, result.g, gradient) if x is not None))
     dd = z.new_empty(n, oh, ow, c)
+    scratch = {
+        "pointwise_partial": new_partials(z.device, work[0], block_f * CHUNK.value),
+        "source_partial": new_partials(z.device, work[1], 2 * CHUNK.value),
+        "depthwise_partial": new_partials(z.device, work[2], k * CHUNK.value),
+        "packed": new_packed(z, convolution, work[0] + work[1], 1, CHUNK.value),
+    }
     d_weights = tuple(torch.empty_like(weight) for weight in weights)
     norm = norms.backward_arguments(result)
     launch(
@@ -332,13 +350,11 @@ def separable_backward(
             *(z, result.z, result.g, dd, *weights),
             *(dd, z, gradient, gradient if into is not None and into.accumulate else None, *d_weights),
         ),
+        scratch=scratch,
         z=z, affine=source.affine, depthwise=depthwise, pointwise=pointwise,
         dd=dd, into=gradient, d_affine=None if into is None else into.affine,
         d_depthwise=d_weights[0], d_pointwise=d_weights[1],
-        pointwise_partial=new_partials(z.device, work[0], block_f * CHUNK.value),
-        source_partial=new_partials(z.device, work[1], 2 * CHUNK.value),
-        depthwise_partial=new_partials(z.device, work[2], k * CHUNK.value),
-        packed=new_packed(z, convolution, work[0] + work[1], 1, CHUNK.value), tickets=tickets(z.device),
+        tickets=tickets(z.device),
         N=n, H=h, W=w, OH=oh, OW=ow,
         pad_y=same_padding(h, k, stride, dilation)[0], pad_x=same_padding(w, k, stride, dilation)[0],
         z_units=pixel(z) // align, g_units=pixel(result.g) // align, result_units=pixel(result.z) // align,

@@ -16,9 +16,12 @@ def block_of(x: Tensor, channels: int) -> int:
     return min(max(32, wanted), largest)
 
 
-def tile_of(x: Tensor, block: int) -> Tile:
-    """The tile of a kernel that reads such activations and keeps so many channels in registers."""
-    if x.element_size() == 2 and block <= 64:
+def tile_of(x: Tensor, block: int, channels: int = 0) -> Tile:
+    """The tile of a kernel that reads such activations and keeps so many filters in registers.
+
+    ``channels``: over which it loops.
+    """
+    if x.element_size() == 2 and block <= 64 and channels <= 64:
         return Tile(warps=8, registers=128, programs=2)
     return Tile(warps=8, registers=None, programs=1)
 
