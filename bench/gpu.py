@@ -42,7 +42,7 @@ if not list((ROOT / "pnas_fast").glob("_candidates*.so")):
     sys.modules["pnas_fast"].__path__ = [str(ROOT / "pnas_fast")]
 
 from pnas_fast.kernels import Backend, CellOutput, Side, get_backend  # noqa: E402
-from pnas_fast.kernels.cost import CELLS  # noqa: E402
+from pnas_fast.kernels.cost import CELLS, H100  # noqa: E402
 from pnas_fast.kernels.triton.launch import recording  # noqa: E402
 from pnas_fast.network import ChildNetwork  # noqa: E402
 from pnas_fast.space import Cell  # noqa: E402
@@ -67,7 +67,6 @@ class Case(NamedTuple):
         weights: shapes.
         filters: of its norm, 0 for none.
         run: from a backend, sources, weights and a norm to a state.
-        products: multiply-adds of one image, forward.
     """
 
     name: str
@@ -77,13 +76,11 @@ class Case(NamedTuple):
     weights: tuple[tuple[int, ...], ...]
     filters: int
     run: Callable[[Backend[Any], list[Tensor], list[Tensor], Any], Any]
-    products: int
 
 
 def separable(channels: int, size: int, kernel: int, stride: int, dilation: int = 1) -> Case:
     """A separable half from and to the same channels."""
     weights = ((channels, 1, kernel, kernel), (channels, channels, 1, 1))
-    products = (size // stride) ** 2 * channels * (kernel**2 + channels)
     name = (
         f"separable {kernel}×{kernel}" + (" dilated" if dilation > 1 else "") + (" /2" if stride > 1 else "")
     )
@@ -91,19 +88,18 @@ def separable(channels: int, size: int, kernel: int, stride: int, dilation: int 
     def run(backend: Backend[Any], x: list[Tensor], w: list[Tensor], norm: Any) -> Any:
         return backend.separable(x[0], w[0], w[1], norm, stride=stride, dilation=dilation)
 
-    return Case(name, channels, size, 1, weights, channels, run, products)
+    return Case(name, channels, size, 1, weights, channels, run)
 
 
 def dense(channels: int, filters: int, size: int, kernel: tuple[int, int], stride: tuple[int, int]) -> Case:
     """A dense convolution with a norm."""
-    products = size // stride[0] * (size // stride[1]) * channels * filters * kernel[0] * kernel[1]
 
     def run(backend: Backend[Any], x: list[Tensor], w: list[Tensor], norm: Any) -> Any:
         return backend.convolution(x[0], w[0], norm, stride=stride)
 
     weights = ((filters, channels, *kernel),)
     name = f"dense {kernel[0]}×{kernel[1]}" + (" /2" if max(stride) > 1 else "")
-    return Case(name, channels, size, 1, weights, filters, run, products)
+    return Case(name, channels, size, 1, weights, filters, run)
 
 
 def factorized(channels: int, filters: int, size: int) -> Case:
@@ -114,7 +110,7 @@ def factorized(channels: int, filters: int, size: int) -> Case:
         return backend.factorized_reduction(x[0], w[0], w[1], norm)
 
     weights = tuple((part, channels, 1, 1) for part in half)
-    return Case("factorized", channels, size, 1, weights, filters, run, size**2 // 4 * channels * filters)
+    return Case("factorized", channels, size, 1, weights, filters, run)
 
 
 def add(channels: int, size: int, left: Any, right: Any) -> Case:
@@ -124,7 +120,7 @@ def add(channels: int, size: int, left: Any, right: Any) -> Case:
         output = CellOutput(1)
         return backend.concatenate([backend.add(Side(x[0], left), Side(x[1], right), output, 0)], output)
 
-    return Case(f"add {left or 'as is'} + {right or 'as is'}", channels, size, 2, (), 0, run, 0)
+    return Case(f"add {left or 'as is'} + {right or 'as is'}", channels, size, 2, (), 0, run)
 
 
 def cases() -> list[Case]:
@@ -276,8 +272,8 @@ def time_case(case: Case, roof: tuple[float, float], batch: int) -> dict[str, An
         row[f"{name} both"] = milliseconds(graphed(both))
     with recording() as launches:
         fused.results(upstream)
-    products = 3 * case.products * batch
-    row["roofline both"] = sum(launch.bytes for launch in launches) / roof[0] + products / roof[1]
+    card = H100._replace(bytes=roof[0] * 1e3, products=roof[1] * 1e3)
+    row["roofline both"] = 1e3 * sum(map(card.least_seconds, launches))
     return row
 
 

@@ -147,6 +147,7 @@ def dense(
     launch(
         dense_kernel, (programs, blocks), tile, moved=(z, *weights, out),
         scratch={"sums": new_partials(z.device, programs, 3, f)},
+        products=sum(weight.numel() for weight in weights) * n * oh * ow,
         z=z, affine=source.affine, out=out, tickets=tickets(z.device),
         N=n, H=h, W=w, OH=oh, OW=ow, pad_y=pad_y, pad_x=pad_x,
         z_units=pixel(z) // align, out_units=pixel(out) // align,

@@ -252,6 +252,7 @@ def dense_backward(
             "weight_partial": new_partials(z.device, groups, programs, block_f * CHUNK.value),
             "source_partial": new_partials(z.device, chunks, source_programs, 2 * CHUNK.value),
         },
+        products=(1 if into is None else 2) * sum(weight.numel() for weight in weights) * n * oh * ow,
         z=z, affine=source.affine, into=gradient, d_affine=None if into is None else into.affine,
         d_weight=d_weights[0], d_second=d_weights[1] if len(weights) == 2 else None,
         tickets=tickets(z.device), N=n, H=h, W=w, OH=oh, OW=ow, pad_y=pad_y, pad_x=pad_x,

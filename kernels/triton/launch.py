@@ -55,6 +55,8 @@ class Launch(NamedTuple):
             that PyTorch copies.
         options: of the compiler.
         bytes: that it must move: each tensor it reads or writes, once for each pass over it.
+        products: multiply-adds of matrix products.
+        taps: multiply-adds of depthwise convolutions, which matrix units do not do.
     """
 
     kernel: Any
@@ -62,6 +64,8 @@ class Launch(NamedTuple):
     arguments: dict[str, Any]
     options: dict[str, int]
     bytes: int
+    products: int
+    taps: int
 
 
 class _Recorder(NamedTuple):
@@ -98,6 +102,8 @@ def launch(
     *,
     moved: Sequence[Tensor | None],
     scratch: Mapping[str, Tensor] = MappingProxyType({}),
+    products: int = 0,
+    taps: int = 0,
     **arguments: Any,
 ) -> None:
     """Run a kernel, or record it.
@@ -108,6 +114,8 @@ def launch(
         tile: how it is compiled.
         moved: activations and weights it reads or writes, one entry for each pass.
         scratch: arguments that it writes and reads again.
+        products: see `Launch`.
+        taps: see `Launch`.
         arguments: the others.
     """
     arguments |= scratch
@@ -118,7 +126,7 @@ def launch(
         tensors = [tensor for tensor in (*moved, *scratch.values(), *scratch.values()) if tensor is not None]
         moving = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         described = {name: _described(value) for name, value in arguments.items()}
-        _recorders[-1].launches.append(Launch(kernel, grid, described, options, moving))
+        _recorders[-1].launches.append(Launch(kernel, grid, described, options, moving, products, taps))
         return
     with _on_device_of(moved):
         kernel[grid](**arguments, **options)

@@ -121,6 +121,7 @@ def pointwise_backward(
             "weight_partial": new_partials(z.device, chunks, programs, block_f * CHUNK.value),
             "source_partial": new_partials(z.device, chunks, programs, 2 * CHUNK.value),
         },
+        products=2 * weight.numel() * n * h * w,
         z=z, affine=source.affine, weight=weight, into=into.z, d_affine=into.affine, d_weight=d_weight,
         tickets=tickets(z.device),
         SIZE=n * h * w, z_units=pixel(z) // align, g_units=pixel(result.g) // align,

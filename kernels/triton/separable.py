@@ -170,6 +170,7 @@ def separable(
     }
     launch(
         separable_kernel, (programs, groups), tile, moved=(z, *weights, out), scratch=scratch,
+        products=out.numel() * c, taps=n * oh * ow * c * k * k,
         z=z, affine=source.affine, depthwise=depthwise, pointwise=pointwise, out=out,
         tickets=tickets(z.device),
         N=n, H=h, W=w, OH=oh, OW=ow,
