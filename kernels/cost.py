@@ -104,12 +104,14 @@ def eager_cost(cell: Cell, filters: int, batch: int, dtype: torch.dtype) -> Cost
     return Cost(counted.launches, counted.bytes)
 
 
-def fused_launches(cell: Cell, filters: int, batch: int, dtype: torch.dtype) -> tuple[list[Launch], Cost]:
+def fused_launches(
+    cell: Cell, filters: int, batch: int, dtype: torch.dtype, capability: int = 90
+) -> tuple[list[Launch], Cost]:
     """The Triton launches of a step, and the cost of what PyTorch adds to them: the classifier."""
     network = ChildNetwork(cell, 2, filters, 10, (3, 32, 32), backend="triton")
     network.classifier.to(dtype)
     images = torch.empty(batch, 3, 32, 32, dtype=dtype).contiguous(memory_format=torch.channels_last)
-    with recording() as launches, CountOperations() as counted:
+    with recording(capability=capability) as launches, CountOperations() as counted:
         _step(network, images)
     return launches, Cost(counted.launches, counted.bytes)
 

@@ -43,11 +43,13 @@ def search_cells() -> Iterator[Cell]:
         yield Cell.parse(",".join(["0:identity+1:identity"] * count))
 
 
-def search_variants(dtype: torch.dtype, cells: Iterable[Cell] | None = None) -> list[Variant]:
+def search_variants(
+    dtype: torch.dtype, architecture: str, cells: Iterable[Cell] | None = None
+) -> list[Variant]:
     """The kernels of children of these cells, or of `search_cells`, each once."""
     found: dict[object, Variant] = {}
     for cell in search_cells() if cells is None else cells:
-        for launch in fused_launches(cell, 24, IMAGES, dtype)[0]:
+        for launch in fused_launches(cell, 24, IMAGES, dtype, ARCHITECTURES[architecture])[0]:
             variant = variant_of(launch)
             found.setdefault(variant.key(), variant)
     return sorted(found.values(), key=Variant.name)
@@ -113,7 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, help="write the table to a file")
     parser.add_argument("--check", type=Path, help="compare with the table in a file")
     options = parser.parse_args(arguments)
-    variants = [v for v in search_variants(DTYPES[options.dtype]) if options.kernel in v.name()]
+    variants = search_variants(DTYPES[options.dtype], options.arch)
+    variants = [variant for variant in variants if options.kernel in variant.name()]
     found = inspect(variants, options.arch)
     if options.write:
         write_table(options.write, found)

@@ -19,7 +19,7 @@ from pnas_fast.kernels import inspect
 from pnas_fast.space import Cell
 cell = Cell.parse("0:sep7x7+1:max_pool3x3,1:conv1x7_7x1+2:sep3x3")
 wanted = {}
-for variant in inspect.search_variants(torch.bfloat16, [cell]):
+for variant in inspect.search_variants(torch.bfloat16, sys.argv[1], [cell]):
     wanted.setdefault(variant.kernel.__name__, variant)
 found = inspect.inspect(list(wanted.values()), sys.argv[1])
 table = inspect.read_table(inspect.Path(sys.argv[2]))

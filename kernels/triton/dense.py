@@ -139,9 +139,9 @@ def dense(
     (n, c, h, w), (f, oh, ow) = z.shape, out.shape[1:]
     block_f = block_of(z, max(weight.shape[0] for weight in weights))
     blocks = sum(-(-weight.shape[0] // block_f) for weight in weights)
-    tile = tile_of(z, block_f)
-    programs = spread(z.device, tile, -(-n * oh * ow // PIXELS.value), blocks)
     align = alignment(c, f, weights[0].shape[0], pixel(z), pixel(out))
+    tile = tile_of("dense", z, block_f, align)
+    programs = spread(z.device, tile, -(-n * oh * ow // PIXELS.value), blocks)
     pad_y, pad_x = padding(convolution, z)
     normal = None if norm is None else norms.new_normal(norm)
     launch(

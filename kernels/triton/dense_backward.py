@@ -230,13 +230,13 @@ def dense_backward(
     (n, c, h, w), (f, oh, ow) = z.shape, result.z.shape[1:]
     kh, kw = convolution.kernel
     block_f, chunks = block_of(z, max(weight.shape[0] for weight in weights)), -(-c // CHUNK.value)
-    tile, pixels = tile_of(z, block_f), PIXELS.value
-    groups = sum(-(-weight.shape[0] // block_f) for weight in weights) * chunks * kh * kw
-    programs = spread(z.device, tile, -(-n * oh * ow // pixels), groups)
-    source_programs = 0 if into is None else spread(z.device, tile, -(-n * h * w // pixels), chunks)
     gradient = None if into is None else into.z
     strides = [pixel(x) for x in (z, result.z, result.g, gradient) if x is not None]
     align = alignment(c, f, weights[0].shape[0], *strides)
+    tile, pixels = tile_of("dense_backward", z, block_f, align), PIXELS.value
+    groups = sum(-(-weight.shape[0] // block_f) for weight in weights) * chunks * kh * kw
+    programs = spread(z.device, tile, -(-n * oh * ow // pixels), groups)
+    source_programs = 0 if into is None else spread(z.device, tile, -(-n * h * w // pixels), chunks)
     pad_y, pad_x = padding(convolution, z)
     d_weights = tuple(torch.empty_like(weight) for weight in weights)
     norm = norms.backward_arguments(result)

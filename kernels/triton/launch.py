@@ -71,19 +71,21 @@ class Launch(NamedTuple):
 class _Recorder(NamedTuple):
     launches: list[Launch]
     multiprocessors: int
+    capability: int
 
 
 _recorders: list[_Recorder] = []
 
 
 @contextmanager
-def recording(multiprocessors: int = 132) -> Iterator[list[Launch]]:
+def recording(multiprocessors: int = 132, capability: int = 90) -> Iterator[list[Launch]]:
     """Collect launches instead of running them; results stay unwritten.
 
     Args:
         multiprocessors: of the card that the launches are planned for.
+        capability: its compute capability, 90 for 9.0.
     """
-    _recorders.append(_Recorder([], multiprocessors))
+    _recorders.append(_Recorder([], multiprocessors, capability))
     try:
         yield _recorders[-1].launches
     finally:
@@ -146,6 +148,19 @@ def multiprocessors(device: torch.device) -> int:
     if _recorders:
         return _recorders[-1].multiprocessors
     return 1 if device.type == "cpu" else _multiprocessors(device)
+
+
+def capability(device: torch.device) -> int:
+    """The card's compute capability, 90 for 9.0; the interpreter's is Hopper's."""
+    if _recorders:
+        return _recorders[-1].capability
+    return 90 if device.type == "cpu" else _capability(device)
+
+
+@cache
+def _capability(device: torch.device) -> int:
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
 
 
 @cache

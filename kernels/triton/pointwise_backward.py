@@ -106,9 +106,9 @@ def pointwise_backward(
     z = source.z
     (n, c, h, w), f = z.shape, result.z.shape[1]
     block_f, chunks = block_of(z, f), -(-c // CHUNK.value)
-    tile = tile_of(z, block_f)
-    programs = spread(z.device, tile, -(-n * h * w // PIXELS.value), chunks)
     align = alignment(c, f, *(pixel(x) for x in (z, result.z, result.g, into.z)))
+    tile = tile_of("pointwise_backward", z, block_f, align)
+    programs = spread(z.device, tile, -(-n * h * w // PIXELS.value), chunks)
     d_weight = torch.empty_like(weight)
     norm = norms.backward_arguments(result)
     launch(

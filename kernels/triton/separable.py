@@ -159,10 +159,10 @@ def separable(
     k, stride, dilation = convolution.kernel[0], convolution.stride[0], convolution.dilation
     block_f = block_of(z, f)
     groups = -(-f // block_f)
-    tile = tile_of(z, block_f, c)
+    align = alignment(c, f, pixel(z), pixel(out))
+    tile = tile_of("separable", z, block_f, align, c)
     programs = spread(z.device, tile, -(-oh // 2) * -(-n * ow // LANES.value), groups)
     width = -(-c // CHUNK.value) * CHUNK.value
-    align = alignment(c, f, pixel(z), pixel(out))
     normal = norms.new_normal(norm)
     scratch = {
         "packed": new_packed(z, convolution, programs, groups, width),

@@ -324,7 +324,9 @@ def separable_backward(
     (n, c, h, w), (f, oh, ow) = z.shape, result.z.shape[1:]
     k, stride, dilation = convolution.kernel[0], convolution.stride[0], convolution.dilation
     block_f, chunks = block_of(z, f), -(-c // CHUNK.value)
-    tile, lanes = tile_of(z, block_f), LANES.value
+    gradient = None if into is None else into.z
+    align = alignment(c, f, *(pixel(x) for x in (z, result.z, result.g, gradient) if x is not None))
+    tile, lanes = tile_of("separable_backward", z, block_f, align), LANES.value
     outer, blocks = -(-n * ow // lanes), -(-f // block_f)
     programs = (
         spread(z.device, tile, -(-oh // 2) * outer, chunks * blocks),
@@ -332,8 +334,6 @@ def separable_backward(
         spread(z.device, tile, oh * outer, chunks * k),
     )
     work = (programs[0] * chunks * blocks, programs[1] * chunks, programs[2] * chunks * k)
-    gradient = None if into is None else into.z
-    align = alignment(c, f, *(pixel(x) for x in (z, result.z, result.g, gradient) if x is not None))
     dd = z.new_empty(n, oh, ow, c)
     scratch = {
         "pointwise_partial": new_partials(z.device, work[0], block_f * CHUNK.value),

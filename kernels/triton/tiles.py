@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from pnas_fast.kernels.triton.launch import Tile, multiprocessors
+from pnas_fast.kernels.triton.launch import Tile, capability, multiprocessors
 
 
 def block_of(x: Tensor, channels: int) -> int:
@@ -16,14 +16,30 @@ def block_of(x: Tensor, channels: int) -> int:
     return min(max(32, wanted), largest)
 
 
-def tile_of(x: Tensor, block: int, channels: int = 0) -> Tile:
-    """The tile of a kernel that reads such activations and keeps so many filters in registers.
+FITTING: dict[int, frozenset[str]] = {
+    80: frozenset({"separable", "separable_backward", "dense", "dense_backward"}),
+    90: frozenset({"separable", "separable_backward", "dense", "dense_backward", "pointwise_backward"}),
+}
+"""By compute capability, the kernels that do narrow work in 128 registers, so that a multiprocessor holds
+two programs. Later cards are as the last."""
 
-    ``channels``: over which it loops.
+
+def tile_of(kernel: str, x: Tensor, block: int, align: int, channels: int = 0) -> Tile:
+    """How a kernel is compiled for the card that holds x.
+
+    Args:
+        kernel: its name.
+        x: what it reads.
+        block: filters that a program keeps in registers.
+        align: elements by which everything it reads is divisible; narrow loads take more registers.
+        channels: over which it loops.
     """
-    if x.element_size() == 2 and block <= 64 and channels <= 64:
+    generation = max(known for known in FITTING if known <= max(capability(x.device), min(FITTING)))
+    narrow = x.element_size() == 2 and block <= 64 and channels <= 64 and align == 8
+    if narrow and kernel in FITTING[generation]:
         return Tile(warps=8, registers=128, programs=2)
-    return Tile(warps=8, registers=None, programs=1)
+    # For Ampere the compiler, left to itself, may stop at 128 registers and spill.
+    return Tile(warps=8, registers=255 if generation == 80 else None, programs=1)
 
 
 def spread(device: torch.device, tile: Tile, pieces: int, groups: int) -> int:
