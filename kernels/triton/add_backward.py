@@ -27,10 +27,8 @@ from pnas_fast.kernels.activation import Accumulator
 from pnas_fast.kernels.fused import Pooled
 from pnas_fast.kernels.triton.add import AVERAGE, MAXIMUM, side_arguments
 from pnas_fast.kernels.triton.device import CHUNK, PIXELS, finish_affine, load_affine
-from pnas_fast.kernels.triton.launch import Tile, alignment, launch, pixel, tickets
-from pnas_fast.kernels.triton.tiles import new_partials, spread
-
-TILE = Tile(warps=8, registers=128, programs=2)
+from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
+from pnas_fast.kernels.triton.tiles import new_partials, spread, tile_of
 
 
 @triton.jit
@@ -136,11 +134,12 @@ def add_backward(side: Pooled, g: Tensor, into: Accumulator) -> None:
     z = side.source.z
     n, c, h, w = z.shape
     chunks = -(-c // CHUNK.value)
-    programs = spread(z.device, TILE, -(-n * h * w // PIXELS.value), chunks)
     align = alignment(c, pixel(z), pixel(g), pixel(into.z))
+    tile = tile_of("add_backward", z, CHUNK.value, align)
+    programs = spread(z.device, tile, -(-n * h * w // PIXELS.value), chunks)
     described = side_arguments(side)
     launch(
-        add_backward_kernel, (programs, chunks), TILE,
+        add_backward_kernel, (programs, chunks), tile,
         moved=(
             z if side.pool == "max" or side.source.affine is not None else None,
             *(g, into.z, into.z if into.accumulate else None),

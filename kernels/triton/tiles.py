@@ -16,9 +16,12 @@ def block_of(x: Tensor, channels: int) -> int:
     return min(max(32, wanted), largest)
 
 
+_CONVOLUTIONS = frozenset({"separable", "separable_backward", "dense", "dense_backward"})
+
 FITTING: dict[int, frozenset[str]] = {
-    80: frozenset({"separable", "separable_backward", "dense", "dense_backward"}),
-    90: frozenset({"separable", "separable_backward", "dense", "dense_backward", "pointwise_backward"}),
+    80: _CONVOLUTIONS | {"add_backward"},
+    90: _CONVOLUTIONS | {"add_backward", "pointwise_backward"},
+    100: _CONVOLUTIONS - {"separable_backward"} | {"pointwise_backward"},
 }
 """By compute capability, the kernels that do narrow work in 128 registers, so that a multiprocessor holds
 two programs. Later cards are as the last."""
@@ -38,8 +41,8 @@ def tile_of(kernel: str, x: Tensor, block: int, align: int, channels: int = 0) -
     narrow = x.element_size() == 2 and block <= 64 and channels <= 64 and align == 8
     if narrow and kernel in FITTING[generation]:
         return Tile(warps=8, registers=128, programs=2)
-    # For Ampere the compiler, left to itself, may stop at 128 registers and spill.
-    return Tile(warps=8, registers=255 if generation == 80 else None, programs=1)
+    # Except for Hopper the compiler, left to itself, may stop at 128 registers and spill.
+    return Tile(warps=8, registers=None if generation == 90 else 255, programs=1)
 
 
 def spread(device: torch.device, tile: Tile, pieces: int, groups: int) -> int:
