@@ -39,8 +39,10 @@ cpu_kernels = Extension(
 
 # kernels/ and export/ are reached through links inside pnas_fast/ in a checkout; in a wheel they are
 # copied to the same place, and no top-level package called "kernels" is ever installed.
-SHARED = {"pnas_fast.kernels": "kernels", "pnas_fast.export": "export"}
-SHARED |= {"pnas_fast.kernels.fused": "kernels/fused"}
+SHARED = {
+    f"pnas_fast.{path.replace('/', '.')}": path
+    for path in ("kernels", "kernels/fused", "kernels/triton", "export")
+}
 packages = [
     name for name in find_packages(include=["pnas_fast", "pnas_fast.*"]) if not name.startswith(tuple(SHARED))
 ]

@@ -1,6 +1,6 @@
 """The operations of the search space, behind one interface with several backends.
 
-`eager` is plain PyTorch. ``auto`` names the best backend that exists for a device.
+`eager` is plain PyTorch, `triton` fused kernels for CUDA. ``auto`` names the best backend for a device.
 """
 
 from typing import Any
@@ -9,6 +9,7 @@ from pnas_fast.kernels.backend import Backend, BackendError, CellOutput, PoolKin
 from pnas_fast.kernels.cpu import CpuPrimitives
 from pnas_fast.kernels.eager import EagerBackend
 from pnas_fast.kernels.fused import FusedBackend
+from pnas_fast.kernels.triton import LazyPrimitives, require_triton
 
 __all__ = [
     "BACKENDS",
@@ -22,10 +23,14 @@ __all__ = [
     "resolve_backend",
 ]
 
-BACKENDS: dict[str, Backend[Any]] = {"eager": EagerBackend(), "cpu": FusedBackend(CpuPrimitives())}
+BACKENDS: dict[str, Backend[Any]] = {
+    "eager": EagerBackend(),
+    "cpu": FusedBackend(CpuPrimitives()),
+    "triton": FusedBackend(LazyPrimitives()),
+}
 """Every backend by name."""
 
-_BEST_FIRST: dict[str, tuple[str, ...]] = {"cpu": ("cpu", "eager"), "cuda": ("eager",)}
+_BEST_FIRST: dict[str, tuple[str, ...]] = {"cpu": ("cpu", "eager"), "cuda": ("eager", "triton")}
 
 
 def resolve_backend(name: str, device: str) -> str:
@@ -43,6 +48,8 @@ def resolve_backend(name: str, device: str) -> str:
         return serving[0]
     if name not in serving:
         raise BackendError(f"backend {name!r} on {device}: allowed are auto {' '.join(serving)}")
+    if name == "triton":
+        require_triton()
     return name
 
 

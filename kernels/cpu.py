@@ -41,7 +41,9 @@ def _share_threads_of_torch() -> None:
     # Two OpenMP runtimes, or a thread pool beside one, would fight over the cores. PyTorch's own comes
     # first; where it came without one it runs on the system's.
     home = Path(torch.__file__).parent
-    runtimes = [Path(info["filepath"]) for info in threadpoolctl.threadpool_info() if info["user_api"] == "openmp"]
+    runtimes = [
+        Path(info["filepath"]) for info in threadpoolctl.threadpool_info() if info["user_api"] == "openmp"
+    ]
     for path in sorted(runtimes, key=lambda path: not path.is_relative_to(home)):
         entry = getattr(ctypes.CDLL(str(path)), "GOMP_parallel", None)
         if entry is not None:

@@ -1,0 +1,140 @@
+"""The sum of a block's two sides, each perhaps pooled, forward.
+
+Mathematics:
+    out = left + right; a side is keep[n] P(scale z + shift) with P the identity or a 3×3 SAME pool,
+    the average over the pixels inside the image.
+
+Shapes and strides:
+    out (N, OH, OW, C), and z of a side (N, OH, OW, C) or, with a pool, (N, H, W, C); all NHWC, pixels of
+    each a number of units of ALIGN elements apart; affine (2, C) fp32; keep (N, 1, 1, 1), any dtype.
+
+Grid:
+    (tiles of PIXELS output pixels, chunks of CHUNK channels).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from pnas_fast.kernels.eager import same_padding
+from pnas_fast.kernels.fused import Pooled
+from pnas_fast.kernels.triton.device import CHUNK, PIXELS, load_affine
+from pnas_fast.kernels.triton.launch import Tile, alignment, launch, pixel
+
+POOLS = {None: 0, "avg": 1, "max": 2}
+AVERAGE = tl.constexpr(POOLS["avg"])
+MAXIMUM = tl.constexpr(POOLS["max"])
+TILE = Tile(warps=4, registers=None, programs=1)
+
+
+@triton.jit
+def read_side(
+    z, affine, keep, image, oy, ox, ok, c, H, W, pad_y, pad_x, z_pixel,
+    C: tl.constexpr, POOL: tl.constexpr, S: tl.constexpr, AFFINE: tl.constexpr, KEEP: tl.constexpr,
+):  # fmt: skip
+    """A side's value at output pixels, [pixels, channels] fp32."""
+    scale, shift = load_affine(affine, c, c < C, C, AFFINE)
+    mask = ok[:, None] & (c < C)[None, :]
+    if POOL == 0:
+        at = (image * H * W + oy * W + ox)[:, None] * z_pixel + c[None, :]
+        value = tl.load(z + at, mask=mask, other=0.0).to(tl.float32) * scale + shift
+    else:
+        value = tl.zeros(mask.shape, tl.float32)
+        if POOL == MAXIMUM:
+            value += float("-inf")
+        count = tl.zeros(oy.shape, tl.float32)
+        for tap in tl.static_range(9):
+            y, x = oy * S - pad_y + tap // 3, ox * S - pad_x + tap % 3
+            inside = (y >= 0) & (y < H) & (x >= 0) & (x < W)
+            at = (image * H * W + y * W + x)[:, None] * z_pixel + c[None, :]
+            wanted = mask & inside[:, None]
+            source = tl.load(z + at, mask=wanted, other=0.0).to(tl.float32)
+            if POOL == MAXIMUM:
+                source = tl.where(wanted, source * scale + shift, float("-inf"))
+                value = tl.maximum(value, source, propagate_nan=tl.PropagateNan.ALL)
+            else:
+                value += source
+                count += inside.to(tl.float32)
+        if POOL == AVERAGE:
+            value = value / count[:, None] * scale + shift
+        else:
+            value = tl.where(mask, value, 0.0)
+    if KEEP:
+        value *= tl.load(keep + image, mask=ok, other=0.0).to(tl.float32)[:, None]
+    return value
+
+
+@triton.jit(
+    do_not_specialize=[
+        "N",
+        "OH",
+        "OW",
+        "left_H",
+        "left_W",
+        "right_H",
+        "right_W",
+        "left_pad_y",
+        "left_pad_x",
+        "right_pad_y",
+        "right_pad_x",
+    ]
+    + ["left_units", "right_units", "out_units"]
+)
+def add_kernel(
+    left_z, left_affine, left_keep, right_z, right_affine, right_keep, out, N, OH, OW,
+    left_H, left_W, left_pad_y, left_pad_x, left_units,
+    right_H, right_W, right_pad_y, right_pad_x, right_units, out_units,
+    C: tl.constexpr, left_POOL: tl.constexpr, left_S: tl.constexpr, left_AFFINE: tl.constexpr,
+    left_KEEP: tl.constexpr, right_POOL: tl.constexpr, right_S: tl.constexpr,
+    right_AFFINE: tl.constexpr, right_KEEP: tl.constexpr, ALIGN: tl.constexpr,
+):  # fmt: skip
+    """See the top of the file."""
+    p = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
+    c = tl.program_id(1) * CHUNK + tl.arange(0, CHUNK)
+    ok = p < N * OH * OW
+    image, y, x = p // (OH * OW), p // OW % OH, p % OW
+    value = read_side(
+        left_z, left_affine, left_keep, image, y, x, ok, c, left_H, left_W, left_pad_y, left_pad_x,
+        left_units * ALIGN, C, left_POOL, left_S, left_AFFINE, left_KEEP,
+    )  # fmt: skip
+    if right_z is not None:
+        value += read_side(
+            right_z, right_affine, right_keep, image, y, x, ok, c, right_H, right_W,
+            right_pad_y, right_pad_x, right_units * ALIGN, C, right_POOL, right_S, right_AFFINE, right_KEEP,
+        )  # fmt: skip
+    at = p[:, None] * (out_units * ALIGN) + c[None, :]
+    tl.store(out + at, value, mask=ok[:, None] & (c < C)[None, :])
+
+
+def side_arguments(side: Pooled) -> dict[str, Any]:
+    """A kernel's view of a side; the distance of its pixels is for the launcher."""
+    z, stride = side.source.z, side.stride if side.pool else 1
+    h, w = z.shape[2:]
+    pads = [same_padding(size, 3, stride)[0] if side.pool else 0 for size in (h, w)]
+    return {
+        "z": z, "affine": side.source.affine, "keep": side.keep, "H": h, "W": w,
+        "pad_y": pads[0], "pad_x": pads[1], "POOL": POOLS[side.pool], "S": stride,
+        "AFFINE": side.source.affine is not None, "KEEP": side.keep is not None,
+    }  # fmt: skip
+
+
+def add(left: Pooled, right: Pooled | None, out: Tensor) -> None:
+    """Launch it. See `pnas_fast.kernels.fused.Primitives.add`."""
+    n, c, oh, ow = out.shape
+    sides = {"left": left, "right": right or Pooled(left.source._replace(affine=None), None, 1, None)}
+    sources = [side.source.z for side in (left, right) if side is not None]
+    align = alignment(c, pixel(out), *map(pixel, sources))
+    arguments: dict[str, Any] = {}
+    for name, side in sides.items():
+        described = side_arguments(side) | {"units": pixel(side.source.z) // align}
+        arguments |= {f"{name}_{key}": value for key, value in described.items()}
+    if right is None:
+        arguments["right_z"] = None
+    launch(
+        add_kernel, (-(-n * oh * ow // PIXELS.value), -(-c // CHUNK.value)), TILE, moved=(*sources, out),
+        out=out, N=n, OH=oh, OW=ow, out_units=pixel(out) // align, C=c, ALIGN=align, **arguments,
+    )  # fmt: skip

@@ -1,0 +1,152 @@
+"""The gradient of one side of a block's sum.
+
+Mathematics:
+    h[n, y, x] = keep[n] times the sum of g over the output pixels that took their value here: the same
+    pixel without a pool; with an average the pixels whose window holds (y, x), each divided by the
+    window's pixels inside the image; with a maximum those whose window's first greatest value is this.
+    dz = scale h, d_scale = sum of z h, d_shift = sum of h.
+
+Shapes and strides:
+    z and into (N, H, W, C), g (N, OH, OW, C), NHWC, pixels of each a number of units of ALIGN elements
+    apart; affine and d_affine (2, C) fp32; keep (N, 1, 1, 1), any dtype; partial (chunks, programs,
+    2 CHUNK) fp32.
+
+Grid:
+    (programs, chunks of CHUNK channels). A program walks over tiles of PIXELS input pixels. Of a maximum
+    it compares each pixel with its 24 neighbours once, keeping a bit for each of the 9 windows that
+    hold it: no window is searched, and nothing was saved of the forward.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from pnas_fast.kernels.activation import Accumulator
+from pnas_fast.kernels.fused import Pooled
+from pnas_fast.kernels.triton.add import AVERAGE, MAXIMUM, side_arguments
+from pnas_fast.kernels.triton.device import CHUNK, PIXELS, finish_affine, load_affine
+from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
+from pnas_fast.kernels.triton.tiles import new_partials, spread, tile_of
+
+
+@triton.jit
+def windows_won(z, image, y, x, mask, value, c, scale, shift, H, W, z_pixel):
+    """Of the windows that hold each pixel, a bit for each it is the first greatest of: 3 i + j where it
+    is the window's pixel (i, j).
+    """
+    won = tl.full(value.shape, (1 << 9) - 1, tl.int32)
+    for di in tl.static_range(-2, 3):
+        for dj in tl.static_range(-2, 3):
+            if di != 0 or dj != 0:
+                both = 0
+                for i in tl.static_range(3):
+                    for j in tl.static_range(3):
+                        if i + di >= 0 and i + di < 3 and j + dj >= 0 and j + dj < 3:
+                            both += 1 << (3 * i + j)
+                inside = (y + di >= 0) & (y + di < H) & (x + dj >= 0) & (x + dj < W)
+                wanted = mask & inside[:, None]
+                at = (image * H * W + (y + di) * W + x + dj)[:, None] * z_pixel + c[None, :]
+                other = tl.load(z + at, mask=wanted, other=0.0).to(tl.float32) * scale + shift
+                if di < 0 or (di == 0 and dj < 0):
+                    beaten = other >= value
+                else:
+                    beaten = other > value
+                won = tl.where(wanted & beaten, won & ~both, won)
+    return won
+
+
+@triton.jit
+def gather(
+    g, won, image, y, x, mask, c, H, W, OH, OW, pad_y, pad_x, g_pixel, POOL: tl.constexpr, S: tl.constexpr
+):  # fmt: skip
+    """The sum of g over the windows that give each input pixel a share, [pixels, channels] fp32."""
+    total = tl.zeros(mask.shape, tl.float32)
+    for tap in tl.static_range(9):
+        top, left = y - tap // 3, x - tap % 3
+        oy, ox = (top + pad_y) // S, (left + pad_x) // S
+        whole = (
+            ((top + pad_y) % S == 0) & ((left + pad_x) % S == 0) & (top + pad_y >= 0) & (left + pad_x >= 0)
+        )
+        wanted = mask & (whole & (oy < OH) & (ox < OW))[:, None]
+        if POOL == MAXIMUM:
+            wanted = wanted & ((won & (1 << tap)) != 0)
+        at = (image * OH * OW + oy * OW + ox)[:, None] * g_pixel + c[None, :]
+        share = tl.load(g + at, mask=wanted, other=0.0).to(tl.float32)
+        if POOL == AVERAGE:
+            rows = tl.minimum(top + 3, H) - tl.maximum(top, 0)
+            columns = tl.minimum(left + 3, W) - tl.maximum(left, 0)
+            # A window that does not exist may have no pixels; its share is 0.
+            share = share / tl.maximum(rows * columns, 1).to(tl.float32)[:, None]
+        total += share
+    return total
+
+
+@triton.jit(
+    do_not_specialize=["N", "H", "W", "OH", "OW", "z_units", "g_units", "into_units", "pad_y", "pad_x"]
+)
+def add_backward_kernel(
+    z, affine, keep, g, into, d_affine, partial, tickets, N, H, W, OH, OW, pad_y, pad_x,
+    z_units, g_units, into_units, C: tl.constexpr, POOL: tl.constexpr, S: tl.constexpr,
+    AFFINE: tl.constexpr, KEEP: tl.constexpr, ACCUMULATE: tl.constexpr, ALIGN: tl.constexpr,
+):  # fmt: skip
+    """See the top of the file."""
+    program, programs, chunk = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
+    z_pixel, g_pixel, into_pixel = z_units * ALIGN, g_units * ALIGN, into_units * ALIGN
+    c = chunk * CHUNK + tl.arange(0, CHUNK)
+    scale, shift = load_affine(affine, c, c < C, C, AFFINE)
+    d_scale = tl.zeros((PIXELS, CHUNK), tl.float32)
+    d_shift = tl.zeros((PIXELS, CHUNK), tl.float32)
+    for tile in range(program, tl.cdiv(N * H * W, PIXELS), programs):
+        p = tile * PIXELS + tl.arange(0, PIXELS)
+        ok = p < N * H * W
+        image, y, x = p // (H * W), p // W % H, p % W
+        mask = ok[:, None] & (c < C)[None, :]
+        value = tl.zeros((PIXELS, CHUNK), tl.float32)
+        if AFFINE or POOL == MAXIMUM:
+            value += tl.load(z + p[:, None] * z_pixel + c[None, :], mask=mask, other=0.0).to(tl.float32)
+        if POOL == 0:
+            h = tl.load(g + p[:, None] * g_pixel + c[None, :], mask=mask, other=0.0).to(tl.float32)
+        else:
+            won = tl.full((PIXELS, CHUNK), 0, tl.int32)
+            if POOL == MAXIMUM:
+                won = windows_won(z, image, y, x, mask, value * scale + shift, c, scale, shift, H, W, z_pixel)
+            h = gather(g, won, image, y, x, mask, c, H, W, OH, OW, pad_y, pad_x, g_pixel, POOL, S)
+        if KEEP:
+            h *= tl.load(keep + image, mask=ok, other=0.0).to(tl.float32)[:, None]
+        if AFFINE:
+            d_scale += h * value
+            d_shift += h
+        share = h * scale
+        at = p[:, None] * into_pixel + c[None, :]
+        if ACCUMULATE:
+            share += tl.load(into + at, mask=mask, other=0.0).to(tl.float32)
+        tl.store(into + at, share, mask=mask)
+    if AFFINE:
+        finish_affine(
+            d_scale, d_shift, program, programs, chunk, partial, d_affine, tickets, 0, C, ACCUMULATE
+        )
+
+
+def add_backward(side: Pooled, g: Tensor, into: Accumulator) -> None:
+    """Launch it. See `pnas_fast.kernels.fused.Primitives.add_backward`."""
+    z = side.source.z
+    n, c, h, w = z.shape
+    chunks = -(-c // CHUNK.value)
+    align = alignment(c, pixel(z), pixel(g), pixel(into.z))
+    tile = tile_of("add_backward", z, CHUNK.value, align)
+    programs = spread(z.device, tile, -(-n * h * w // PIXELS.value), chunks)
+    described = side_arguments(side)
+    launch(
+        add_backward_kernel, (programs, chunks), tile,
+        moved=(
+            z if side.pool == "max" or side.source.affine is not None else None,
+            *(g, into.z, into.z if into.accumulate else None),
+        ),
+        scratch={"partial": new_partials(z.device, chunks, programs, 2 * CHUNK.value)},
+        g=g, into=into.z, d_affine=into.affine, tickets=tickets(z.device),
+        N=n, OH=g.shape[2], OW=g.shape[3],
+        z_units=pixel(z) // align, g_units=pixel(g) // align, into_units=pixel(into.z) // align,
+        C=c, ACCUMULATE=into.accumulate, ALIGN=align, **described,
+    )  # fmt: skip

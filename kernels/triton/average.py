@@ -1,0 +1,106 @@
+"""The mean of relu over all pixels, forward and backward.
+
+Mathematics:
+    out[n, c] = sum over y, x of relu(scale z + shift) / (H W); backward h = g[n, c] / (H W) where
+    scale z + shift > 0, dz = scale h, d_scale = sum of z h, d_shift = sum of h.
+
+Shapes and strides:
+    z and into (N, H, W, C), NHWC, pixels a number of units of ALIGN elements apart; out and g (N, C),
+    contiguous; affine and d_affine (2, C) fp32; partial (chunks, programs, 2 CHUNK) fp32.
+
+Grid:
+    forward (images, chunks of CHUNK channels); backward (programs, chunks), a program walking over tiles
+    of PIXELS pixels.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from pnas_fast.kernels.activation import Accumulator
+from pnas_fast.kernels.fused import Source
+from pnas_fast.kernels.triton.device import CHUNK, PIXELS, activate, finish_affine, load_affine
+from pnas_fast.kernels.triton.launch import Tile, alignment, launch, pixel, tickets
+from pnas_fast.kernels.triton.tiles import new_partials, spread
+
+TILE = Tile(warps=4, registers=None, programs=4)
+
+
+@triton.jit(do_not_specialize=["SIZE", "z_units"])
+def average_kernel(
+    z, affine, out, SIZE, z_units, C: tl.constexpr, AFFINE: tl.constexpr, ALIGN: tl.constexpr
+):  # fmt: skip
+    """See the top of the file."""
+    image = tl.program_id(0)
+    c = tl.program_id(1) * CHUNK + tl.arange(0, CHUNK)
+    scale, shift = load_affine(affine, c, c < C, C, AFFINE)
+    total = tl.zeros((PIXELS, CHUNK), tl.float32)
+    for first in range(0, SIZE, PIXELS):
+        p = first + tl.arange(0, PIXELS)
+        mask = (p < SIZE)[:, None] & (c < C)[None, :]
+        at = (image * SIZE + p)[:, None] * (z_units * ALIGN) + c[None, :]
+        total += activate(tl.load(z + at, mask=mask, other=0.0), mask, scale, shift, AFFINE, True)
+    tl.store(out + image * C + c, tl.sum(total, axis=0) / SIZE, mask=c < C)
+
+
+@triton.jit(do_not_specialize=["N", "SIZE", "z_units", "into_units"])
+def average_backward_kernel(
+    z, affine, g, into, d_affine, partial, tickets, N, SIZE, z_units, into_units,
+    C: tl.constexpr, AFFINE: tl.constexpr, ACCUMULATE: tl.constexpr, ALIGN: tl.constexpr,
+):  # fmt: skip
+    """See the top of the file."""
+    program, programs, chunk = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
+    c = chunk * CHUNK + tl.arange(0, CHUNK)
+    scale, shift = load_affine(affine, c, c < C, C, AFFINE)
+    d_scale = tl.zeros((PIXELS, CHUNK), tl.float32)
+    d_shift = tl.zeros((PIXELS, CHUNK), tl.float32)
+    for tile in range(program, tl.cdiv(N * SIZE, PIXELS), programs):
+        p = tile * PIXELS + tl.arange(0, PIXELS)
+        mask = (p < N * SIZE)[:, None] & (c < C)[None, :]
+        at = p[:, None] * (z_units * ALIGN) + c[None, :]
+        value = tl.load(z + at, mask=mask, other=0.0).to(tl.float32)
+        h = tl.load(g + (p // SIZE)[:, None] * C + c[None, :], mask=mask, other=0.0).to(tl.float32) / SIZE
+        h = tl.where(mask & (value * scale + shift > 0.0), h, 0.0)
+        d_scale += h * value
+        d_shift += h
+        share = h * scale
+        at = p[:, None] * (into_units * ALIGN) + c[None, :]
+        if ACCUMULATE:
+            share += tl.load(into + at, mask=mask, other=0.0).to(tl.float32)
+        tl.store(into + at, share, mask=mask)
+    if AFFINE:
+        finish_affine(
+            d_scale, d_shift, program, programs, chunk, partial, d_affine, tickets, 0, C, ACCUMULATE
+        )
+
+
+def global_average(source: Source, out: Tensor) -> None:
+    """Launch it. See `pnas_fast.kernels.fused.Primitives.global_average`."""
+    z = source.z
+    n, c, h, w = z.shape
+    align = alignment(c, pixel(z))
+    launch(
+        average_kernel, (n, -(-c // CHUNK.value)), TILE, moved=(z, out),
+        z=z, affine=source.affine, out=out, SIZE=h * w, z_units=pixel(z) // align,
+        C=c, AFFINE=source.affine is not None, ALIGN=align,
+    )  # fmt: skip
+
+
+def global_average_backward(source: Source, g: Tensor, into: Accumulator) -> None:
+    """Launch it. See `pnas_fast.kernels.fused.Primitives.global_average_backward`."""
+    z = source.z
+    n, c, h, w = z.shape
+    chunks = -(-c // CHUNK.value)
+    programs = spread(z.device, TILE, -(-n * h * w // PIXELS.value), chunks)
+    align = alignment(c, pixel(z), pixel(into.z))
+    launch(
+        average_backward_kernel, (programs, chunks), TILE,
+        moved=(z, g, into.z, into.z if into.accumulate else None),
+        scratch={"partial": new_partials(z.device, chunks, programs, 2 * CHUNK.value)},
+        z=z, affine=source.affine, g=g, into=into.z, d_affine=into.affine,
+        tickets=tickets(z.device),
+        N=n, SIZE=h * w, z_units=pixel(z) // align, into_units=pixel(into.z) // align,
+        C=c, AFFINE=source.affine is not None, ACCUMULATE=into.accumulate, ALIGN=align,
+    )  # fmt: skip

@@ -1,0 +1,159 @@
+"""Dense convolution by implicit GEMM, forward: 1×1, 1×7, 7×1, the stem's 3×3, factorized reduction.
+
+Mathematics:
+    z'[n, y, x, f] = sum over i, j, c of weight[f, c, i, j] r[n, y sy - pad_y + i, x sx - pad_x + j, c] with
+    r = scale z + shift, rectified if RECTIFY, 0 outside the image. Factorized: filters below F0 are
+    those of the first weight; the others are of the second and read one pixel further down and right.
+    In the epilogue, where a norm follows, statistics of z', of which the last program to come makes
+    the batch norm.
+
+Shapes and strides:
+    z (N, H, W, C) and out (N, OH, OW, F), NHWC, pixels z_pixel and out_pixel elements apart (given in
+    units of ALIGN); affine (2, C) fp32; weights (F0, C, KH, KW) and (F - F0, C, 1, 1) fp32 with any
+    strides; sums (programs, 3, F) fp32.
+
+Grid:
+    (programs, blocks of BLOCK_F filters, those of the first weight first). A program walks over tiles of
+    PIXELS output pixels; for each it loops over taps and over chunks of CHUNK channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton
+import triton.language as tl
+from torch import Tensor, nn
+
+from pnas_fast.kernels.eager import same_padding
+from pnas_fast.kernels.fused import Convolution, Normal, Source
+from pnas_fast.kernels.triton import norm as norms
+from pnas_fast.kernels.triton.device import CHUNK, PIXELS, activate, load_affine, multiply
+from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
+from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
+
+
+@triton.jit
+def block_of_filters(block, F0, F1, BLOCK_F: tl.constexpr):
+    """(half, filters within it, whether they exist) of a block of filters; half is 0 or 1."""
+    blocks = tl.cdiv(F0, BLOCK_F)
+    half = (block >= blocks).to(tl.int32)
+    f = (block - half * blocks) * BLOCK_F + tl.arange(0, BLOCK_F)
+    return half, f, f < F0 + half * (F1 - F0)
+
+
+@triton.jit
+def load_sources(
+    z, image, y, x, ok, c, C, scale, shift, H, W, z_pixel, AFFINE: tl.constexpr, RECTIFY: tl.constexpr
+):  # fmt: skip
+    """r at pixels (y, x) of images, [pixels, channels] fp32."""
+    inside = ok & (y >= 0) & (y < H) & (x >= 0) & (x < W)
+    mask = inside[:, None] & (c < C)[None, :]
+    offsets = (image * H * W + y * W + x)[:, None] * z_pixel + c[None, :]
+    return activate(tl.load(z + offsets, mask=mask, other=0.0), mask, scale, shift, AFFINE, RECTIFY)
+
+
+@triton.jit(do_not_specialize=["N", "H", "W", "OH", "OW", "z_units", "out_units", "pad_y", "pad_x"])
+def dense_kernel(
+    z, affine, weight, second, out, sums, tickets,
+    gamma, beta, running_mean, running_variance, batches, normal, statistics, count, momentum, eps,
+    N, H, W, OH, OW, pad_y, pad_x, z_units, out_units,
+    by_f, by_c, by_y, by_x, second_by_f, second_by_c,
+    C: tl.constexpr, F: tl.constexpr, F0: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    SY: tl.constexpr, SX: tl.constexpr, AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
+    NORM: tl.constexpr, TRAINING: tl.constexpr, ALIGN: tl.constexpr, BLOCK_F: tl.constexpr,
+):  # fmt: skip
+    """See the top of the file."""
+    program, programs, block = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
+    half, f, f_ok = block_of_filters(block, F0, F - F0, BLOCK_F)
+    if second is not None:
+        weight = tl.where(half == 1, second, weight)
+        by_f = tl.where(half == 1, second_by_f, by_f)
+        by_c = tl.where(half == 1, second_by_c, by_c)
+    counted = 0.0
+    pivot = tl.zeros((BLOCK_F,), tl.float32)
+    ones = tl.zeros((BLOCK_F,), tl.float32)
+    squares = tl.zeros((BLOCK_F,), tl.float32)
+    for tile in range(program, tl.cdiv(N * OH * OW, PIXELS), programs):
+        p = tile * PIXELS + tl.arange(0, PIXELS)
+        ok = p < N * OH * OW
+        image, y, x = p // (OH * OW), p // OW % OH * SY - pad_y + half, p % OW * SX - pad_x + half
+        total = tl.zeros((PIXELS, BLOCK_F), tl.float32)
+        for tap in range(KH * KW):
+            i, j = tap // KW, tap % KW
+            for c0 in range(0, C, CHUNK):
+                c = c0 + tl.arange(0, CHUNK)
+                scale, shift = load_affine(affine, c, c < C, C, AFFINE)
+                r = load_sources(
+                    z, image, y + i, x + j, ok, c, C, scale, shift, H, W, z_units * ALIGN, AFFINE, RECTIFY
+                )
+                at = f[None, :] * by_f + c[:, None] * by_c + i * by_y + j * by_x
+                w = tl.load(weight + at, mask=(c < C)[:, None] & f_ok[None, :], other=0.0)
+                total = multiply(r, w, total, z.dtype.element_ty)
+        rounded = total.to(out.dtype.element_ty)
+        at = p[:, None] * (out_units * ALIGN) + (f + half * F0)[None, :]
+        tl.store(out + at, rounded, mask=ok[:, None] & f_ok[None, :])
+        # Statistics are of what was stored.
+        if TRAINING:
+            counted, pivot, ones, squares = norms.count_values(
+                rounded.to(tl.float32), ok, counted, pivot, ones, squares
+            )
+    if NORM:
+        norms.finish_norm(
+            counted, pivot, ones, squares, f + half * F0, f_ok,
+            program, programs, block, tl.num_programs(1), sums, tickets,
+            gamma, beta, running_mean, running_variance, batches, normal, statistics,
+            count, momentum, eps, F, TRAINING,
+        )  # fmt: skip
+
+
+def weight_arguments(weights: tuple[Tensor, ...]) -> dict[str, Any]:
+    """The kernels' view of one weight or, for a factorized reduction, two."""
+    weight, second = weights[0], weights[-1]
+    by_f, by_c, by_y, by_x = weight.stride()
+    return {
+        "weight": weight, "second": second if len(weights) == 2 else None,
+        "by_f": by_f, "by_c": by_c, "by_y": by_y, "by_x": by_x,
+        "second_by_f": second.stride(0), "second_by_c": second.stride(1), "F0": weight.shape[0],
+    }  # fmt: skip
+
+
+def padding(convolution: Convolution, z: Tensor) -> tuple[int, int]:
+    """Pixels of padding (above, left). A factorized reduction pads below and right only."""
+    if convolution.kind == "factorized":
+        return 0, 0
+    pads = zip(z.shape[2:], convolution.kernel, convolution.stride, strict=True)
+    above, left = (same_padding(size, kernel, stride)[0] for size, kernel, stride in pads)
+    return above, left
+
+
+def dense(
+    convolution: Convolution,
+    source: Source,
+    weights: tuple[Tensor, ...],
+    norm: nn.BatchNorm2d | None,
+    out: Tensor,
+) -> Normal | None:
+    """Launch it. See `pnas_fast.kernels.fused.Primitives.convolution`."""
+    z = source.z
+    (n, c, h, w), (f, oh, ow) = z.shape, out.shape[1:]
+    block_f = block_of(z, max(weight.shape[0] for weight in weights))
+    blocks = sum(-(-weight.shape[0] // block_f) for weight in weights)
+    align = alignment(c, f, weights[0].shape[0], pixel(z), pixel(out))
+    tile = tile_of("dense", z, block_f, align)
+    programs = spread(z.device, tile, -(-n * oh * ow // PIXELS.value), blocks)
+    pad_y, pad_x = padding(convolution, z)
+    normal = None if norm is None else norms.new_normal(norm)
+    launch(
+        dense_kernel, (programs, blocks), tile, moved=(z, *weights, out),
+        scratch={"sums": new_partials(z.device, programs, 3, f)},
+        products=sum(weight.numel() for weight in weights) * n * oh * ow,
+        z=z, affine=source.affine, out=out, tickets=tickets(z.device),
+        N=n, H=h, W=w, OH=oh, OW=ow, pad_y=pad_y, pad_x=pad_x,
+        z_units=pixel(z) // align, out_units=pixel(out) // align,
+        C=c, F=f, KH=convolution.kernel[0], KW=convolution.kernel[1],
+        SY=convolution.stride[0], SX=convolution.stride[1], AFFINE=source.affine is not None,
+        RECTIFY=convolution.rectify, ALIGN=align, BLOCK_F=block_f,
+        **weight_arguments(weights), **norms.forward_arguments(norm, normal, out),
+    )  # fmt: skip
+    return normal

@@ -1,0 +1,267 @@
+"""Dense convolution by implicit GEMM, backward: 1×1, 1×7, 7×1, the stem's 3×3, factorized reduction.
+
+Mathematics, with r and z' as in the forward and dz' = g + offset + slope z' (see `norm`):
+    1. d_weight[f, c, i, j] = sum over pixels of dz'[f] r[y sy - pad_y + i, x sx - pad_x + j, c];
+    2. dr[y, x, c] = sum over f, i, j of weight[f, c, i, j] dz'[(y + pad_y - i) / sy, (x + pad_x - j) / sx, f]
+       where these are whole; dz = scale dr where r > 0 or nothing was rectified, d_scale = sum of z dr and
+       d_shift = sum of dr there.
+
+Shapes and strides:
+    as in the forward; g and result (N, OH, OW, F) and into (N, H, W, C), NHWC, pixels of each a number
+    of units of ALIGN elements apart; d_affine and d_norm (2, C) and (2, F) fp32; weight gradients with
+    the strides of the weights. Partial results are fp32, a row for each program of a group: weights
+    (groups, programs, BLOCK_F CHUNK), affine (groups, programs, 2 CHUNK).
+
+Grid:
+    one launch for both, which need nothing of each other. In 1 a group is a tap, a block of filters and
+    a chunk of channels, in 2 a chunk of channels; the programs of a group share the pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from pnas_fast.kernels.activation import Accumulator
+from pnas_fast.kernels.fused import Convolution, Gradients, Result, Source
+from pnas_fast.kernels.triton import norm as norms
+from pnas_fast.kernels.triton.dense import block_of_filters, load_sources, padding, weight_arguments
+from pnas_fast.kernels.triton.device import (
+    CHUNK,
+    PIXELS,
+    finish_affine,
+    finish_weights,
+    load_affine,
+    multiply,
+)
+from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
+from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
+
+
+@triton.jit
+def weight_part(
+    work, programs, z, affine, result, g, statistics, d_normal, gamma, d_norm,
+    d_weight, d_second, partial, tickets, inverse_count,
+    N, H, W, OH, OW, pad_y, pad_x, z_pixel, g_pixel, result_pixel,
+    by_f, by_c, by_y, by_x, second_by_f, second_by_c, F0,
+    C: tl.constexpr, F: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    SY: tl.constexpr, SX: tl.constexpr, AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
+    NORM: tl.constexpr, BLOCK_F: tl.constexpr,
+):  # fmt: skip
+    """Part 1, for one tap, one block of filters and one chunk of channels."""
+    program, group = work % programs, work // programs
+    tap = group % (KH * KW)
+    chunks = tl.cdiv(C, CHUNK)
+    c = group // (KH * KW) % chunks * CHUNK + tl.arange(0, CHUNK)
+    half, f, f_ok = block_of_filters(group // (KH * KW) // chunks, F0, F - F0, BLOCK_F)
+    channel = f + half * F0
+    if d_second is not None:
+        d_weight = tl.where(half == 1, d_second, d_weight)
+        by_f = tl.where(half == 1, second_by_f, by_f)
+        by_c = tl.where(half == 1, second_by_c, by_c)
+    i, j = tap // KW, tap % KW
+    scale, shift = load_affine(affine, c, c < C, C, AFFINE)
+    offset = tl.zeros((BLOCK_F,), tl.float32)
+    slope = tl.zeros((BLOCK_F,), tl.float32)
+    if NORM:
+        offset, slope, d_gamma, d_beta = norms.norm_gradient(
+            d_normal, statistics, gamma, channel, f_ok, inverse_count, F
+        )
+        first = f_ok & (program == 0) & (group // (KH * KW) % chunks == 0) & (tap == 0)
+        tl.store(d_norm + channel, d_gamma, mask=first)
+        tl.store(d_norm + F + channel, d_beta, mask=first)
+    total = tl.zeros((BLOCK_F, CHUNK), tl.float32)
+    for tile in range(program, tl.cdiv(N * OH * OW, PIXELS), programs):
+        p = tile * PIXELS + tl.arange(0, PIXELS)
+        ok = p < N * OH * OW
+        y, x = p // OW % OH * SY - pad_y + half + i, p % OW * SX - pad_x + half + j
+        r = load_sources(z, p // (OH * OW), y, x, ok, c, C, scale, shift, H, W, z_pixel, AFFINE, RECTIFY)
+        mask = ok[:, None] & f_ok[None, :]
+        at_g, at_z = p[:, None] * g_pixel + channel[None, :], p[:, None] * result_pixel + channel[None, :]
+        dz = norms.load_gradient(g, result, at_g, at_z, mask, offset, slope, NORM)
+        total = multiply(tl.trans(dz), r, total, z.dtype.element_ty)
+    finish_weights(
+        total, program, programs, group, partial, d_weight + i * by_y + j * by_x, tickets, 0,
+        tl.min(f, axis=0), F0 + half * (F - F0 - F0), tl.min(c, axis=0), C, by_f, by_c, BLOCK_F,
+    )  # fmt: skip
+
+
+@triton.jit
+def spread_gradient(
+    total, weight, result, g, statistics, d_normal, gamma, inverse_count,
+    image, y, x, ok, c, OH, OW, g_pixel, result_pixel, first, filters, by_f, by_c, by_y, by_x,
+    C: tl.constexpr, F: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    SY: tl.constexpr, SX: tl.constexpr, NORM: tl.constexpr, DTYPE: tl.constexpr,
+):  # fmt: skip
+    """Add to dr at input pixels, (y, x) with the padding counted, the share of one weight's filters."""
+    for tap in range(KH * KW):
+        i, j = tap // KW, tap % KW
+        oy, ox = (y - i) // SY, (x - j) // SX
+        whole = (y >= i) & (x >= j) & ((y - i) % SY == 0) & ((x - j) % SX == 0)
+        inside = ok & whole & (oy < OH) & (ox < OW)
+        p = (image * OH * OW + oy * OW + ox)[:, None]
+        for f0 in range(0, filters, CHUNK):
+            f = f0 + tl.arange(0, CHUNK)
+            f_ok = f < filters
+            channel = first + f
+            offset = tl.zeros((CHUNK,), tl.float32)
+            slope = tl.zeros((CHUNK,), tl.float32)
+            if NORM:
+                offset, slope, _, _ = norms.norm_gradient(
+                    d_normal, statistics, gamma, channel, f_ok, inverse_count, F
+                )
+            mask = inside[:, None] & f_ok[None, :]
+            at_g, at_z = p * g_pixel + channel[None, :], p * result_pixel + channel[None, :]
+            dz = norms.load_gradient(g, result, at_g, at_z, mask, offset, slope, NORM)
+            at = f[:, None] * by_f + c[None, :] * by_c + i * by_y + j * by_x
+            w = tl.load(weight + at, mask=f_ok[:, None] & (c < C)[None, :], other=0.0)
+            total = multiply(dz, w, total, DTYPE)
+    return total
+
+
+@triton.jit
+def source_part(
+    work, programs, z, affine, weight, second, result, g, statistics, d_normal, gamma,
+    into, d_affine, partial, tickets, ticket, inverse_count,
+    N, H, W, OH, OW, pad_y, pad_x, z_pixel, g_pixel, result_pixel, into_pixel,
+    by_f, by_c, by_y, by_x, second_by_f, second_by_c, F0,
+    C: tl.constexpr, F: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    SY: tl.constexpr, SX: tl.constexpr, AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
+    NORM: tl.constexpr, ACCUMULATE: tl.constexpr,
+):  # fmt: skip
+    """Part 2, for one chunk of channels."""
+    program, group = work % programs, work // programs
+    c = group * CHUNK + tl.arange(0, CHUNK)
+    scale, shift = load_affine(affine, c, c < C, C, AFFINE)
+    d_scale = tl.zeros((PIXELS, CHUNK), tl.float32)
+    d_shift = tl.zeros((PIXELS, CHUNK), tl.float32)
+    for tile in range(program, tl.cdiv(N * H * W, PIXELS), programs):
+        p = tile * PIXELS + tl.arange(0, PIXELS)
+        ok = p < N * H * W
+        image, y, x = p // (H * W), p // W % H + pad_y, p % W + pad_x
+        dr = tl.zeros((PIXELS, CHUNK), tl.float32)
+        dr = spread_gradient(
+            dr, weight, result, g, statistics, d_normal, gamma, inverse_count,
+            image, y, x, ok, c, OH, OW, g_pixel, result_pixel, 0, F0, by_f, by_c, by_y, by_x,
+            C, F, KH, KW, SY, SX, NORM, z.dtype.element_ty,
+        )  # fmt: skip
+        if second is not None:
+            dr = spread_gradient(
+                dr, second, result, g, statistics, d_normal, gamma, inverse_count,
+                image, y - 1, x - 1, ok, c, OH, OW, g_pixel, result_pixel, F0, F - F0,
+                second_by_f, second_by_c, 0, 0, C, F, 1, 1, SY, SX, NORM, z.dtype.element_ty,
+            )  # fmt: skip
+        mask = ok[:, None] & (c < C)[None, :]
+        value = tl.load(z + p[:, None] * z_pixel + c[None, :], mask=mask, other=0.0).to(tl.float32)
+        if RECTIFY:
+            dr = tl.where(mask & (value * scale + shift > 0.0), dr, 0.0)
+        d_scale += dr * value
+        d_shift += dr
+        share = dr * scale
+        at = p[:, None] * into_pixel + c[None, :]
+        if ACCUMULATE:
+            share += tl.load(into + at, mask=mask, other=0.0).to(tl.float32)
+        tl.store(into + at, share, mask=mask)
+    if AFFINE:
+        finish_affine(
+            d_scale, d_shift, program, programs, group, partial, d_affine, tickets, ticket, C, ACCUMULATE
+        )
+
+
+@triton.jit(
+    do_not_specialize=[
+        "N",
+        "H",
+        "W",
+        "OH",
+        "OW",
+        "z_units",
+        "g_units",
+        "result_units",
+        "into_units",
+        "pad_y",
+        "pad_x",
+        "weight_programs",
+        "weight_groups",
+        "source_programs",
+    ]
+)
+def dense_backward_kernel(
+    z, affine, weight, second, result, g, statistics, d_normal, gamma, d_norm,
+    into, d_affine, d_weight, d_second, weight_partial, source_partial, tickets, inverse_count,
+    N, H, W, OH, OW, pad_y, pad_x, z_units, g_units, result_units, into_units,
+    by_f, by_c, by_y, by_x, second_by_f, second_by_c, weight_programs, weight_groups, source_programs,
+    C: tl.constexpr, F: tl.constexpr, F0: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    SY: tl.constexpr, SX: tl.constexpr, AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
+    NORM: tl.constexpr, ACCUMULATE: tl.constexpr, ALIGN: tl.constexpr, BLOCK_F: tl.constexpr,
+):  # fmt: skip
+    """See the top of the file."""
+    work = tl.program_id(0)
+    z_pixel, g_pixel, result_pixel = z_units * ALIGN, g_units * ALIGN, result_units * ALIGN
+    if work < weight_programs * weight_groups:
+        weight_part(
+            work, weight_programs, z, affine, result, g, statistics, d_normal, gamma, d_norm,
+            d_weight, d_second, weight_partial, tickets, inverse_count,
+            N, H, W, OH, OW, pad_y, pad_x, z_pixel, g_pixel, result_pixel,
+            by_f, by_c, by_y, by_x, second_by_f, second_by_c, F0,
+            C, F, KH, KW, SY, SX, AFFINE, RECTIFY, NORM, BLOCK_F,
+        )  # fmt: skip
+    elif into is not None:
+        source_part(
+            work - weight_programs * weight_groups, source_programs, z, affine, weight, second, result, g,
+            statistics, d_normal, gamma, into, d_affine, source_partial, tickets, weight_groups,
+            inverse_count, N, H, W, OH, OW, pad_y, pad_x, z_pixel, g_pixel, result_pixel, into_units * ALIGN,
+            by_f, by_c, by_y, by_x, second_by_f, second_by_c, F0,
+            C, F, KH, KW, SY, SX, AFFINE, RECTIFY, NORM, ACCUMULATE,
+        )  # fmt: skip
+
+
+def dense_backward(
+    convolution: Convolution,
+    source: Source,
+    weights: tuple[Tensor, ...],
+    result: Result,
+    into: Accumulator | None,
+) -> Gradients:
+    """Launch it. See `pnas_fast.kernels.fused.Primitives.convolution_backward`."""
+    z = source.z
+    (n, c, h, w), (f, oh, ow) = z.shape, result.z.shape[1:]
+    kh, kw = convolution.kernel
+    block_f, chunks = block_of(z, max(weight.shape[0] for weight in weights)), -(-c // CHUNK.value)
+    gradient = None if into is None else into.z
+    strides = [pixel(x) for x in (z, result.z, result.g, gradient) if x is not None]
+    align = alignment(c, f, weights[0].shape[0], *strides)
+    tile, pixels = tile_of("dense_backward", z, block_f, align), PIXELS.value
+    groups = sum(-(-weight.shape[0] // block_f) for weight in weights) * chunks * kh * kw
+    programs = spread(z.device, tile, -(-n * oh * ow // pixels), groups)
+    source_programs = 0 if into is None else spread(z.device, tile, -(-n * h * w // pixels), chunks)
+    pad_y, pad_x = padding(convolution, z)
+    d_weights = tuple(torch.empty_like(weight) for weight in weights)
+    norm = norms.backward_arguments(result)
+    normed = result.z if result.normal is not None else None
+    launch(
+        dense_backward_kernel, (programs * groups + source_programs * chunks,), tile,
+        moved=(
+            *(z, normed, result.g, *d_weights),
+            *(() if into is None else (z, normed, result.g, *weights, into.z)),
+            into.z if into is not None and into.accumulate else None,
+        ),
+        scratch={
+            "weight_partial": new_partials(z.device, groups, programs, block_f * CHUNK.value),
+            "source_partial": new_partials(z.device, chunks, source_programs, 2 * CHUNK.value),
+        },
+        products=(1 if into is None else 2) * sum(weight.numel() for weight in weights) * n * oh * ow,
+        z=z, affine=source.affine, into=gradient, d_affine=None if into is None else into.affine,
+        d_weight=d_weights[0], d_second=d_weights[1] if len(weights) == 2 else None,
+        tickets=tickets(z.device), N=n, H=h, W=w, OH=oh, OW=ow, pad_y=pad_y, pad_x=pad_x,
+        z_units=pixel(z) // align, g_units=pixel(result.g) // align, result_units=pixel(result.z) // align,
+        into_units=0 if gradient is None else pixel(gradient) // align,
+        weight_programs=programs, weight_groups=groups, source_programs=source_programs,
+        C=c, KH=kh, KW=kw, SY=convolution.stride[0], SX=convolution.stride[1],
+        AFFINE=source.affine is not None, RECTIFY=convolution.rectify,
+        ACCUMULATE=into is not None and into.accumulate, ALIGN=align, BLOCK_F=block_f,
+        **weight_arguments(weights), **norm,
+    )  # fmt: skip
+    return norms.gradients_of(d_weights, norm["d_norm"])

@@ -1,0 +1,144 @@
+"""What kernels share: reading activations, counting arrivals, sums in a fixed order.
+
+Triton's own dialect of Python: functions here run on the device.
+
+Tickets. Floating-point atomics would make results depend on timing. Programs write partial results to a
+buffer and take an integer ticket; whichever arrives last sums them all, in the order of the buffer.
+The barrier before a ticket makes the whole program's writes precede it; the ticket is an acquire and a
+release of the device's scope, and its value reaches the program's threads through a barrier; partial
+sums are read past the first-level cache. Counters are zero again when a launch ends.
+"""
+
+import triton
+import triton.language as tl
+
+from pnas_fast.kernels.triton.launch import INTERPRETED
+
+WIDEN = tl.constexpr(INTERPRETED)
+DOT = tl.constexpr("tf32x3")
+"""How fp32 operands are multiplied: three tf32 products, within a few units of the last place of fp32."""
+
+CHUNK = tl.constexpr(32)
+"""Channels taken at a time."""
+
+LANES = tl.constexpr(32)
+"""Pixels taken at a time: columns of one row, running on into the next image."""
+
+PIXELS = tl.constexpr(64)
+"""Pixels taken at a time where neighbours do not matter: of all images, one after the other."""
+
+STEP, ACROSS = tl.constexpr(16), tl.constexpr(256)
+"""Rows and columns of partial results read at a time."""
+
+
+@triton.jit
+def last_to_arrive(tickets, ticket, count):
+    """Whether the other count - 1 programs have taken this ticket; their writes are then visible."""
+    tl.debug_barrier()
+    arrived = tl.atomic_add(tickets + ticket, 1, sem="acq_rel", scope="gpu")
+    last = arrived == count - 1
+    if last:
+        tl.store(tickets + ticket, 0)
+    return last
+
+
+@triton.jit
+def arrive(tickets, ticket):
+    """Count this program, whose writes so far `wait_for` makes visible."""
+    tl.debug_barrier()
+    tl.atomic_add(tickets + ticket, 1, sem="release", scope="gpu")
+
+
+@triton.jit
+def wait_for(tickets, ticket, count):
+    """Wait until so many programs have arrived."""
+    while tl.atomic_add(tickets + ticket, 0, sem="acquire", scope="gpu") < count:
+        pass
+    tl.debug_barrier()
+
+
+@triton.jit
+def sum_partials(partials, count, length, columns, wanted):
+    """The sums of columns over the rows of partials (count, length), always in the same order."""
+    total = tl.zeros(columns.shape, tl.float32)
+    for first in range(0, count, STEP):
+        rows = first + tl.arange(0, STEP)
+        mask = (rows < count)[:, None] & wanted[None, :]
+        part = tl.load(
+            partials + rows[:, None] * length + columns[None, :], mask=mask, other=0.0, cache_modifier=".cg"
+        )
+        total += tl.sum(part, axis=0)
+    return total
+
+
+@triton.jit
+def multiply(a, b, total, DTYPE: tl.constexpr):
+    """fp32 total + a b, a and b rounded to a type."""
+    a, b = a.to(DTYPE), b.to(DTYPE)
+    # The interpreter holds bf16 as integers and would multiply those.
+    if WIDEN:
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, b, total, input_precision=DOT)
+
+
+@triton.jit
+def activate(value, mask, scale, shift, AFFINE: tl.constexpr, RECTIFY: tl.constexpr):
+    """fp32 relu(scale * value + shift) where mask, else 0; NaN stays NaN."""
+    value = value.to(tl.float32)
+    if AFFINE:
+        value = value * scale + shift
+    if RECTIFY:
+        value = tl.where(value <= 0.0, 0.0, value)
+    if AFFINE:
+        value = tl.where(mask, value, 0.0)
+    return value
+
+
+@triton.jit
+def load_affine(affine, c, wanted, C: tl.constexpr, AFFINE: tl.constexpr):
+    """(scale, shift) of channels c, [1, channels] each."""
+    if AFFINE:
+        scale = tl.load(affine + c, mask=wanted, other=0.0)[None, :]
+        shift = tl.load(affine + C + c, mask=wanted, other=0.0)[None, :]
+    else:
+        scale = 1.0
+        shift = 0.0
+    return scale, shift
+
+
+@triton.jit
+def finish_affine(
+    d_scale, d_shift, program, programs, group, partial, d_affine, tickets, ticket,
+    C: tl.constexpr, ACCUMULATE: tl.constexpr,
+):  # fmt: skip
+    """Sum [pixels, CHUNK] over pixels and over the programs of a chunk of channels, into d_affine (2, C)."""
+    inner = tl.arange(0, CHUNK)
+    partial += group * programs * 2 * CHUNK
+    tl.store(partial + program * 2 * CHUNK + inner, tl.sum(d_scale, axis=0))
+    tl.store(partial + program * 2 * CHUNK + CHUNK + inner, tl.sum(d_shift, axis=0))
+    if last_to_arrive(tickets, ticket + group, programs):
+        column = tl.arange(0, 2 * CHUNK)
+        c = group * CHUNK + column % CHUNK
+        summed = sum_partials(partial, programs, 2 * CHUNK, column, c < C)
+        at = d_affine + column // CHUNK * C + c
+        if ACCUMULATE:
+            summed += tl.load(at, mask=c < C, other=0.0)
+        tl.store(at, summed, mask=c < C)
+
+
+@triton.jit
+def finish_weights(
+    total, program, programs, group, partial, d_weight, tickets, ticket,
+    first_f, F, first_c, C, by_f, by_c, BLOCK_F: tl.constexpr,
+):  # fmt: skip
+    """Sum [BLOCK_F, CHUNK] over the programs of a group, into filters and channels from the first on."""
+    partial += group * programs * BLOCK_F * CHUNK
+    inner = tl.arange(0, BLOCK_F)[:, None] * CHUNK + tl.arange(0, CHUNK)[None, :]
+    tl.store(partial + program * BLOCK_F * CHUNK + inner, total)
+    if last_to_arrive(tickets, ticket + group, programs):
+        for begin in range(0, BLOCK_F * CHUNK, ACROSS):
+            column = begin + tl.arange(0, ACROSS)
+            f, c = first_f + column // CHUNK, first_c + column % CHUNK
+            wanted = (f < F) & (c < C)
+            summed = sum_partials(partial, programs, BLOCK_F * CHUNK, column, wanted)
+            tl.store(d_weight + f * by_f + c * by_c, summed, mask=wanted)

@@ -1,0 +1,206 @@
+"""Launching kernels: one call for running, counting and compiling ahead of time.
+
+Every launcher describes a launch completely, so `recording` can collect what a training step launches
+without running it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+INTERPRETED = triton.knobs.runtime.interpret
+"""Whether Triton's interpreter runs kernels, on the CPU (TRITON_INTERPRET=1)."""
+
+TICKETS = 65536
+"""Counters a launch may use."""
+
+
+class Tile(NamedTuple):
+    """How a kernel is compiled and spread.
+
+    Attributes:
+        warps: of each program.
+        registers: most for a thread; None lets the compiler choose.
+        programs: for each multiprocessor.
+    """
+
+    warps: int
+    registers: int | None
+    programs: int
+
+
+class Pointer(NamedTuple):
+    """What a compiled kernel depends on of a tensor it is given."""
+
+    dtype: torch.dtype
+    aligned: bool
+
+
+class Launch(NamedTuple):
+    """One kernel launch: what `recording` collects.
+
+    Attributes:
+        kernel: the jitted function.
+        grid: programs along each axis.
+        arguments: by parameter name; tensors as `Pointer`s, since a gradient that somebody keeps is one
+            that PyTorch copies.
+        options: of the compiler.
+        bytes: that it must move: each tensor it reads or writes, once for each pass over it.
+        products: multiply-adds of matrix products.
+        taps: multiply-adds of depthwise convolutions, which matrix units do not do.
+    """
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: dict[str, Any]
+    options: dict[str, int]
+    bytes: int
+    products: int
+    taps: int
+
+
+class _Recorder(NamedTuple):
+    launches: list[Launch]
+    multiprocessors: int
+    capability: int
+
+
+_recorders: list[_Recorder] = []
+
+
+@contextmanager
+def recording(multiprocessors: int = 132, capability: int = 90) -> Iterator[list[Launch]]:
+    """Collect launches instead of running them; results stay unwritten.
+
+    Args:
+        multiprocessors: of the card that the launches are planned for.
+        capability: its compute capability, 90 for 9.0.
+    """
+    _recorders.append(_Recorder([], multiprocessors, capability))
+    try:
+        yield _recorders[-1].launches
+    finally:
+        _recorders.pop()
+
+
+def is_recording() -> bool:
+    """Whether launches are collected."""
+    return bool(_recorders)
+
+
+def launch(
+    kernel: Any,
+    grid: tuple[int, ...],
+    tile: Tile,
+    *,
+    moved: Sequence[Tensor | None],
+    scratch: Mapping[str, Tensor] = MappingProxyType({}),
+    products: int = 0,
+    taps: int = 0,
+    **arguments: Any,
+) -> None:
+    """Run a kernel, or record it.
+
+    Args:
+        kernel: a jitted function.
+        grid: programs along each axis.
+        tile: how it is compiled.
+        moved: activations and weights it reads or writes, one entry for each pass.
+        scratch: arguments that it writes and reads again.
+        products: see `Launch`.
+        taps: see `Launch`.
+        arguments: the others.
+    """
+    arguments |= scratch
+    options = {"num_warps": tile.warps, "num_stages": 1}
+    if tile.registers is not None:
+        options["maxnreg"] = tile.registers
+    if _recorders:
+        tensors = [tensor for tensor in (*moved, *scratch.values(), *scratch.values()) if tensor is not None]
+        moving = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        described = {name: _described(value) for name, value in arguments.items()}
+        _recorders[-1].launches.append(Launch(kernel, grid, described, options, moving, products, taps))
+        return
+    with _on_device_of(moved):
+        kernel[grid](**arguments, **options)
+
+
+def _on_device_of(tensors: Sequence[Tensor | None]) -> AbstractContextManager[Any]:
+    devices = [tensor.device for tensor in tensors if tensor is not None and tensor.is_cuda]
+    return torch.cuda.device(devices[0]) if devices else nullcontext()
+
+
+def _described(value: Any) -> Any:
+    return Pointer(value.dtype, value.data_ptr() % 16 == 0) if isinstance(value, Tensor) else value
+
+
+def multiprocessors(device: torch.device) -> int:
+    """Of the card; a few for the interpreter, so that programs share work there too."""
+    if _recorders:
+        return _recorders[-1].multiprocessors
+    return 1 if device.type == "cpu" else _multiprocessors(device)
+
+
+def capability(device: torch.device) -> int:
+    """The card's compute capability, 90 for 9.0; the interpreter's is Hopper's."""
+    if _recorders:
+        return _recorders[-1].capability
+    return 90 if device.type == "cpu" else _capability(device)
+
+
+@cache
+def _capability(device: torch.device) -> int:
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    count: int = torch.cuda.get_device_properties(device).multi_processor_count
+    return count
+
+
+def tickets(device: torch.device) -> Tensor:
+    """Counters, (TICKETS,) int32, that are zero between launches.
+
+    Streams have their own. All CUDA graphs of a device share some, made before the first is captured, so
+    that no graph has to zero them: graphs with these kernels run one at a time.
+    """
+    if device.type == "cpu":
+        return _tickets(device, 0)
+    if torch.cuda.is_current_stream_capturing():
+        return _tickets(device, None)
+    _tickets(device, None)
+    return _tickets(device, torch.cuda.current_stream(device).cuda_stream)
+
+
+@cache
+def _tickets(device: torch.device, stream: int | None) -> Tensor:
+    return torch.zeros(TICKETS, dtype=torch.int32, device=device)
+
+
+def alignment(*counts: int) -> int:
+    """Elements by which channel counts and strides are all divisible, 8 at most: how wide loads may be."""
+    return math.gcd(8, *counts)
+
+
+def pixel(x: Tensor) -> int:
+    """Elements from one pixel of an (N, C, H, W) tensor in NHWC memory to the next."""
+    return x.stride(3) if x.shape[3] > 1 else x.stride(2) if x.shape[2] > 1 else x.stride(0)
+
+
+def is_nhwc(x: Tensor) -> bool:
+    """Whether (N, C, H, W) lies as NHWC, perhaps as a channel slice of a wider NHWC tensor."""
+    n, c, h, w = x.shape
+    step = pixel(x)
+    wanted = zip((n, h, w), (x.stride(0), x.stride(2), x.stride(3)), (h * w, w, 1), strict=True)
+    return (c == 1 or x.stride(1) == 1) and all(size == 1 or stride == step * k for size, stride, k in wanted)

@@ -1,0 +1,56 @@
+"""How work is spread over a card: tile sizes and numbers of programs."""
+
+from __future__ import annotations
+
+import torch
+import triton
+from torch import Tensor
+
+from pnas_fast.kernels.triton.launch import Tile, capability, multiprocessors
+
+
+def block_of(x: Tensor, channels: int) -> int:
+    """Filters that one program keeps in registers: a power of two."""
+    largest = 128 if x.element_size() == 2 else 32
+    wanted: int = triton.next_power_of_2(channels)
+    return min(max(32, wanted), largest)
+
+
+_CONVOLUTIONS = frozenset({"separable", "separable_backward", "dense", "dense_backward"})
+
+FITTING: dict[int, frozenset[str]] = {
+    80: _CONVOLUTIONS | {"add_backward"},
+    90: _CONVOLUTIONS | {"add_backward", "pointwise_backward"},
+    100: _CONVOLUTIONS - {"separable_backward"} | {"pointwise_backward"},
+}
+"""By compute capability, the kernels that do narrow work in 128 registers, so that a multiprocessor holds
+two programs. Later cards are as the last."""
+
+
+def tile_of(kernel: str, x: Tensor, block: int, align: int, channels: int = 0) -> Tile:
+    """How a kernel is compiled for the card that holds x.
+
+    Args:
+        kernel: its name.
+        x: what it reads.
+        block: filters that a program keeps in registers.
+        align: elements by which everything it reads is divisible; narrow loads take more registers.
+        channels: over which it loops.
+    """
+    generation = max(known for known in FITTING if known <= max(capability(x.device), min(FITTING)))
+    narrow = x.element_size() == 2 and block <= 64 and channels <= 64 and align == 8
+    if narrow and kernel in FITTING[generation]:
+        return Tile(warps=8, registers=128, programs=2)
+    # Except for Hopper the compiler, left to itself, may stop at 128 registers and spill.
+    return Tile(warps=8, registers=None if generation == 90 else 255, programs=1)
+
+
+def spread(device: torch.device, tile: Tile, pieces: int, groups: int) -> int:
+    """Programs that share so many pieces of work, where each of so many groups has its own."""
+    wanted = tile.programs * multiprocessors(device)
+    return max(1, min(pieces, wanted // groups))
+
+
+def new_partials(device: torch.device, *shape: int) -> Tensor:
+    """A buffer of partial results."""
+    return torch.empty(shape, dtype=torch.float32, device=device)

@@ -1,0 +1,251 @@
+"""Triton's kernels in its interpreter, against the eager oracle in fp64."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from oracle import activation, compare, new_norm
+from pnas_fast.kernels import Backend, BackendError, CellOutput, Side, get_backend
+
+TRITON = get_backend("triton")
+TOLERANCES = {torch.float32: (1e-5, 1e-4), torch.bfloat16: (5e-2, 5e-2), torch.float16: (2e-3, 6e-3)}
+"""Largest relative error of results and of gradients. The interpreter truncates to bf16; cards round."""
+
+SPREADS = [(3, 1, 1), (3, 2, 1), (5, 1, 1), (5, 2, 1), (7, 1, 1), (7, 2, 1), (3, 1, 2), (3, 2, 2)]
+"""Kernel, stride and dilation of every depthwise convolution of the space."""
+
+DENSE = [((1, 1), (1, 1)), ((1, 1), (2, 2)), ((1, 7), (1, 2)), ((7, 1), (2, 1)), ((3, 3), (1, 1))]
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(torch.seed() % 2**31)
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every floating-point tensor the backend makes is full of NaN until a kernel has written to it."""
+
+    def poison(make: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Tensor:
+            tensor: Tensor = make(*args, **kwargs)
+            return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
+
+        return call
+
+    monkeypatch.setattr(torch, "empty_like", poison(torch.empty_like))
+    monkeypatch.setattr(torch, "empty", poison(torch.empty))
+    monkeypatch.setattr(Tensor, "new_empty", poison(Tensor.new_empty))
+
+
+def norm_of(filters: int) -> nn.BatchNorm2d:
+    # With a small epsilon a norm undoes the scale of its input, and true gradients of few channels vanish.
+    norm = new_norm(filters)
+    norm.eps = 0.5
+    return norm
+
+
+def check(
+    operation: Any, shapes: list[tuple[int, ...]], weights: list[Tensor], norm: Any, dtype: torch.dtype
+) -> None:
+    """Compare an operation on random sources, rounded to a type, with the oracle."""
+    forward, gradient = TOLERANCES[dtype]
+    sources = [activation(*shape).to(dtype).float() for shape in shapes]
+
+    def rounded(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        x = [source.to(dtype) for source in x] if backend is TRITON else x
+        return operation(backend, x, weights, norm)
+
+    compare(TRITON, rounded, sources, weights, norm, forward=forward, gradient=gradient)
+
+
+def separable(stride: int, dilation: int = 1) -> Any:
+    def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        return backend.separable(x[0], weights[0], weights[1], norm, stride=stride, dilation=dilation)
+
+    return operation
+
+
+def separable_weights(channels: int, filters: int, kernel: int) -> list[Tensor]:
+    return [torch.randn(channels, 1, kernel, kernel), torch.randn(filters, channels, 1, 1)]
+
+
+@pytest.mark.parametrize("shape", [(2, 24, 24, 5, 6), (3, 7, 5, 4, 3), (1, 40, 54, 1, 3)], ids=str)
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), SPREADS)
+def test_separable(shape: tuple[int, ...], kernel: int, stride: int, dilation: int) -> None:
+    images, channels, filters, *size = shape
+    weights = separable_weights(channels, filters, kernel)
+    source = (images, channels, *size)
+    check(separable(stride, dilation), [source], weights, norm_of(filters), torch.float32)
+
+
+@pytest.mark.parametrize(("channels", "filters"), [(48, 48), (96, 96), (54, 27), (24, 150)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_separable_in_half_precision(channels: int, filters: int, dtype: torch.dtype) -> None:
+    weights = separable_weights(channels, filters, 3)
+    check(separable(1), [(3, channels, 5, 4)], weights, norm_of(filters), dtype)
+
+
+def test_two_halves_one_after_the_other() -> None:
+    """The second reads the first's pending norm, whose gradients it must return."""
+
+    def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        half = backend.separable(x[0], weights[0], weights[1], norm, stride=2)
+        return backend.separable(half, weights[2], weights[3], nn.BatchNorm2d(13).to(weights[0].dtype))
+
+    weights = separable_weights(9, 13, 5) + separable_weights(13, 13, 3)
+    check(operation, [(3, 9, 7, 6)], weights, norm_of(13), torch.float32)
+
+
+@pytest.mark.parametrize("shape", [(2, 24, 24, 5, 6), (3, 7, 5, 4, 3), (2, 120, 40, 1, 3)], ids=str)
+@pytest.mark.parametrize(("kernel", "stride"), DENSE)
+@pytest.mark.parametrize("rectify", [True, False])
+def test_dense(
+    shape: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int], rectify: bool
+) -> None:
+    images, channels, filters, *size = shape
+
+    def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        return backend.convolution(x[0], weights[0], norm, stride=stride, rectify=rectify)
+
+    weights = [torch.randn(filters, channels, *kernel)]
+    norm = norm_of(filters) if rectify else None
+    check(operation, [(images, channels, *size)], weights, norm, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("channels", "filters"), [(96, 54), (24, 150)])
+def test_row_and_column_in_half_precision(channels: int, filters: int, dtype: torch.dtype) -> None:
+    def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        row = backend.convolution(x[0], weights[0], None)
+        return backend.convolution(row, weights[1], norm, rectify=False)
+
+    weights = [torch.randn(channels, channels, 1, 7), torch.randn(filters, channels, 7, 1)]
+    check(operation, [(2, channels, 4, 5)], weights, norm_of(filters), dtype)
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 3), (1, 1)], ids=str)
+@pytest.mark.parametrize(
+    ("filters", "dtype"),
+    [(2, torch.float32), (27, torch.float32), (140, torch.float32), (48, torch.bfloat16)],
+)
+def test_factorized_reduction(size: tuple[int, int], filters: int, dtype: torch.dtype) -> None:
+    def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        return backend.factorized_reduction(x[0], weights[0], weights[1], norm)
+
+    weights = [torch.randn(path, 40, 1, 1) for path in (filters // 2, filters - filters // 2)]
+    check(operation, [(3, 40, *size)], weights, norm_of(filters), dtype)
+
+
+@pytest.mark.parametrize("shape", [(2, 24, 5, 6), (3, 7, 4, 3), (2, 54, 1, 1)], ids=str)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("left", [None, "avg", "max"])
+@pytest.mark.parametrize("right", [None, "avg", "max"])
+def test_add(shape: tuple[int, ...], stride: int, left: Any, right: Any) -> None:
+    """Two blocks of a cell, the second reading the first; sides with and without a pending norm."""
+    keep = torch.arange(shape[0], dtype=torch.float32).view(-1, 1, 1, 1)
+
+    def side(x: Any, pool: Any, kept: bool) -> Side[Any]:
+        return Side(x, pool, stride if pool else 1, keep.to(x.dtype) if kept else None)
+
+    def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        pending = backend.convolution(x[0], weights[0], norm)
+        small = [backend.pool(state, "avg", stride) if stride > 1 else state for state in (pending, x[1])]
+        output = CellOutput(2)
+        first_left = side(pending if left else small[0], left, False)
+        first = backend.add(first_left, side(x[1] if right else small[1], right, True), output, 0)
+        again = side(pending if left else small[0], left, True)
+        second = backend.add(Side(first, right), again, output, 1)
+        return backend.concatenate([first, second], output)
+
+    weights = [torch.randn(shape[1], shape[1], 1, 1)]
+    check(operation, [shape, shape], weights, norm_of(shape[1]), torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_add_in_half_precision(dtype: torch.dtype) -> None:
+    def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        output = CellOutput(1)
+        return backend.concatenate([backend.add(Side(x[0], "avg"), Side(x[1]), output, 0)], output)
+
+    check(operation, [(2, 48, 4, 5)] * 2, [], None, dtype)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(5, 6), (6, 5), (2, 2)], ids=str)
+def test_ties_of_a_maximum_go_to_the_first(stride: int, size: tuple[int, int]) -> None:
+    x = torch.randint(0, 2, (2, 8, *size)).float().contiguous(memory_format=torch.channels_last)
+
+    def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        return backend.pool(x[0], "max", stride)
+
+    compare(TRITON, operation, [x], [])
+
+
+def test_global_average() -> None:
+    def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        averages = backend.global_average(backend.convolution(x[0], weights[0], norm))
+        return averages.view(3, 40, 1, 1).contiguous(memory_format=torch.channels_last)
+
+    check(operation, [(3, 7, 9, 8)], [torch.randn(40, 7, 1, 1)], norm_of(40), torch.float32)
+
+
+def test_evaluation_mode_uses_running_statistics_and_leaves_them() -> None:
+    norm = new_norm(13).eval()
+    for shape in [(2, 9, 5, 4), (1, 9, 1, 1)]:
+        check(separable(1), [shape], separable_weights(9, 13, 3), norm, torch.float32)
+
+
+@pytest.mark.parametrize("momentum", [0.3, None])
+def test_momentum_and_count_of_batches(momentum: float | None) -> None:
+    x, weight = activation(4, 6, 3, 3), torch.randn(140, 6, 1, 1)
+    norms = [nn.BatchNorm2d(140, momentum=momentum) for _ in range(2)]
+    for _ in range(3):
+        for backend, norm in zip((TRITON, get_backend("eager")), norms, strict=True):
+            backend.convolution(x, weight, norm)
+    torch.testing.assert_close(norms[0].state_dict(), norms[1].state_dict())
+
+
+def test_statistics_keep_their_digits_far_from_zero() -> None:
+    x = activation(4, 4, 16, 16) + 1000.0
+    norm = nn.BatchNorm2d(4, momentum=1.0)
+    TRITON.convolution(x, torch.eye(4).view(4, 4, 1, 1), norm, rectify=False)
+    expected = x.double().var(dim=(0, 2, 3))
+    assert norm.running_var is not None
+    assert float((norm.running_var.double() - expected).norm() / expected.norm()) < 1e-4
+
+
+def test_nan_goes_through() -> None:
+    x = activation(2, 4, 3, 3)
+    x[0, 1, 1, 1] = float("nan")
+    out = TRITON.materialise(TRITON.separable(x, *separable_weights(4, 5, 3), nn.BatchNorm2d(5)))
+    assert out.isnan().any(dim=(0, 2, 3)).all()
+    assert TRITON.materialise(TRITON.pool(x, "max", 1)).isnan().sum() == 9
+
+
+def test_the_same_bits_twice() -> None:
+    x = activation(5, 24, 8, 8).requires_grad_()
+    weights = [weight.requires_grad_() for weight in separable_weights(24, 24, 3)]
+    upstream, found = torch.randn(5, 24, 8, 8), []
+    for _ in range(2):
+        out = TRITON.materialise(TRITON.separable(x, *weights, nn.BatchNorm2d(24)))
+        found.append((out, *torch.autograd.grad(out, [x, *weights], upstream)))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_refusals_name_what_was_found_and_what_is_allowed() -> None:
+    weights, norm = separable_weights(4, 5, 3), nn.BatchNorm2d(5)
+    with pytest.raises(
+        BackendError, match=r"activation of torch.float64: allowed are torch.float32 torch.bf"
+    ):
+        TRITON.separable(activation(2, 4, 3, 3).double(), *weights, norm)
+    with pytest.raises(BackendError, match=r"strides \(36, 9, 3, 1\): allowed is NHWC"):
+        TRITON.separable(torch.randn(2, 4, 3, 3), *weights, norm)
+    with pytest.raises(BackendError, match=r"on meta: allowed is cpu"):
+        TRITON.separable(torch.empty(2, 4, 3, 3, device="meta"), *weights, norm)
+    with pytest.raises(BackendError, match=r"without affine or running statistics"):
+        TRITON.separable(activation(2, 4, 3, 3), *weights, nn.BatchNorm2d(5, affine=False))
+    with pytest.raises(BackendError, match=r"trained on 1 value per channel: allowed are 2 or more"):
+        TRITON.separable(activation(1, 4, 1, 1), *weights, norm)
