@@ -25,8 +25,8 @@ candidates = Extension(
     language="c++",
 )
 
-# Written with vector extensions that GCC and Clang share; its instruction sets are chosen at run time, so
-# no -march here.
+# Written with vector extensions that GCC and Clang share, so not built by MSVC; its instruction sets are
+# chosen at run time, so no -march here.
 cpu_kernels = Extension(
     "pnas_fast._cpu_kernels",
     sources=["csrc/cpu_kernels.pyx", *sorted(map(str, Path("csrc/cpu").glob("*.cpp")))],

@@ -1,6 +1,7 @@
 """The operations of the search space, behind one interface with several backends.
 
-`eager` is plain PyTorch, `triton` fused kernels for CUDA. ``auto`` names the best backend for a device.
+`eager` is plain PyTorch; `cpu` and `triton` are fused kernels, compiled C++ and CUDA. ``auto`` names the best
+backend for a device.
 """
 
 from typing import Any

@@ -22,8 +22,9 @@ class Stepper:
     def __init__(self, network: nn.Module, settings: TrainingSettings) -> None:
         self._network = network
         self._settings = settings
-        weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-        others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+        self._parameters = list(network.parameters())
+        weights = [parameter for parameter in self._parameters if parameter.ndim > 1]
+        others = [parameter for parameter in self._parameters if parameter.ndim <= 1]
         groups = [
             {"params": weights, "weight_decay": settings.weight_decay},
             {"params": others, "weight_decay": 0.0},
@@ -49,6 +50,6 @@ class Stepper:
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self._settings.clip > 0:
-            nn.utils.clip_grad_norm_(self._network.parameters(), self._settings.clip)
+            nn.utils.clip_grad_norm_(self._parameters, self._settings.clip)
         self._optimizer.step()
         return loss.detach()
