@@ -11,6 +11,7 @@ import torch
 
 from cases import CASES, Case
 from pnas_fast.threads import torch_threads
+from ratios import settle_allocator
 
 
 @pytest.mark.parametrize("backend", ["cpu", "eager"])
@@ -18,6 +19,7 @@ from pnas_fast.threads import torch_threads
 def test_fused_and_eager(benchmark: Any, case: Case, backend: str) -> None:
     torch.manual_seed(0)
     benchmark.group = f"{case.name}, batch 64"
+    settle_allocator()
     with torch_threads(case.threads):
         work = case.build(backend)
         work()
