@@ -3,6 +3,8 @@
 # make lint     ruff, mypy, cython-lint
 # make sanitize tests of the compiled modules, built with address and bounds checks (GCC)
 # make bench    benchmarks: each fast path beside the plain version of the same work
+# make bench-gate      fails when a fused CPU operation has become slower beside plain PyTorch
+# make bench-baseline  measures anew what bench-gate compares with, on a machine that does nothing else
 # make lock     write requirements.txt anew from what .venv holds
 
 PYTHON ?= python3
@@ -11,7 +13,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := $(wildcard csrc/* csrc/cpu/*)
 
-.PHONY: install search test lint sanitize bench lock clean
+.PHONY: install search test lint sanitize bench bench-gate bench-baseline lock clean
 
 install: $(READY)
 
@@ -32,6 +34,14 @@ sanitize: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m pytest bench
+
+bench-gate: $(READY)
+	$(BIN)/python bench/gate.py
+	$(BIN)/python bench/instructions.py
+
+bench-baseline: $(READY)
+	$(BIN)/python bench/gate.py --update
+	$(BIN)/python bench/instructions.py --update
 
 lock: $(READY)
 	$(BIN)/python -m pip freeze --exclude-editable --all | grep -v '^pip==' | sed 's/+cpu//' > requirements.txt

@@ -1,0 +1,142 @@
+"""Fails when a fused CPU operation, beside plain PyTorch, has become slower than it was.
+
+    python bench/gate.py             compare with bench/baseline.json; 1 if anything is worse
+    python bench/gate.py --update    write this machine's ratios there
+
+Both sides are timed in turns in this process (see `ratios`) and only their ratio counts, so that a slower
+machine of the same instruction set gives the same. A case that seems worse is measured twice more and each
+side's least time counts: a hiccup passes, a slower kernel does not. Without a baseline for this machine's
+instruction set only the limit of whole training steps is checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from baseline import Baseline, BaselineError, Measured
+from cases import CASES, STEPS, Case
+from pnas_fast._cpu_kernels import instruction_set
+from ratios import Times, measure
+
+TORCH = torch.__version__.split("+")[0]
+BASELINE = Path(__file__).with_name("baseline.json")
+MEASURED_AGAIN = 2
+PASSES = 3
+"""Over all cases, for a new baseline: its ratios are of the least times of all passes."""
+
+
+class Gate:
+    """What a baseline says of each case on one instruction set."""
+
+    def __init__(self, baseline: Baseline, instruction_set: str) -> None:
+        self._margin = baseline.margin
+        self._measured = baseline.instruction_sets.get(instruction_set)
+        self._steps = {case.name: baseline.step_at_most for case in STEPS}
+        self._others = sorted(baseline.instruction_sets)
+        self._instruction_set = instruction_set
+
+    def notes(self) -> list[str]:
+        """What limits how much a comparison says."""
+        if self._measured is None:
+            others = " ".join(self._others) or "none"
+            return [
+                f"no baseline for instruction set {self._instruction_set} (there are: {others}): only whole "
+                "training steps have a limit; make bench-baseline writes one"
+            ]
+        if self._measured.torch != TORCH:
+            return [f"the baseline is of torch {self._measured.torch}, this is {TORCH}"]
+        return []
+
+    def complaint(self, case: str, ratio: float) -> str | None:
+        """Why a case's ratio is too bad; None where it is not."""
+        if ratio > self._steps.get(case, ratio):
+            return f"{ratio:.3f} of eager's time, at most {self._steps[case]:.3f} is allowed on any machine"
+        if self._measured is None:
+            return None
+        if case not in self._measured.ratios:
+            return "has no baseline; make bench-baseline"
+        expected = self._measured.ratios[case]
+        worse = ratio / expected - 1
+        if worse <= self._margin:
+            return None
+        return (
+            f"{ratio:.3f} of eager's time, baseline {expected:.3f}: {worse:.0%} worse, "
+            f"allowed are {self._margin:.0%}"
+        )
+
+    def row(self, case: str, ratio: float) -> str:
+        """A line of the table."""
+        expected = None if self._measured is None else self._measured.ratios.get(case)
+        beside = "" if expected is None else f"   baseline {expected:5.3f}  {ratio / expected - 1:+5.0%}"
+        return f"{case:50} {ratio:6.3f} of eager, {1 / ratio:5.2f}x{beside}"
+
+    def not_measured(self, cases: set[str]) -> list[str]:
+        """Complaints about cases that only the baseline has."""
+        known = set() if self._measured is None else set(self._measured.ratios)
+        gone = sorted(known - cases)
+        return [f"{case}: in the baseline, but not measured; make bench-baseline" for case in gone]
+
+
+def check(gate: Gate) -> list[str]:
+    """Measure every case, print the table, and return what is wrong."""
+    for note in gate.notes():
+        print(note)
+    found: dict[str, Times] = {}
+
+    def complaint(case: str) -> str | None:
+        return gate.complaint(case, found[case].ratio)
+
+    _measure(CASES, found, gate)
+    for _ in range(MEASURED_AGAIN):
+        if suspects := [case for case in CASES if complaint(case.name)]:
+            print("measured again:")
+            _measure(suspects, found, gate)
+    complaints = [f"{case}: {text}" for case in found if (text := complaint(case))]
+    return complaints + gate.not_measured(set(found))
+
+
+def new_ratios(gate: Gate) -> Measured:
+    """Every case's ratio on this machine, beside those there were."""
+    found: dict[str, Times] = {}
+    for number in range(PASSES):
+        print(f"pass {number + 1} of {PASSES}")
+        _measure(CASES, found, gate)
+    return Measured(TORCH, {case: round(times.ratio, 4) for case, times in found.items()})
+
+
+def _measure(cases: Sequence[Case], found: dict[str, Times], gate: Gate) -> None:
+    for case in cases:
+        times = measure(case)
+        found[case.name] = found.get(case.name, times).best(times)
+        print(gate.row(case.name, found[case.name].ratio), flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status: 0 as fast as before, 1 something is worse, 2 bad input."""
+    parser = argparse.ArgumentParser(prog="bench/gate.py", description=__doc__.splitlines()[0])
+    parser.add_argument("--update", action="store_true", help="write this machine's ratios to the baseline")
+    update = parser.parse_args(arguments).update
+    try:
+        baseline = Baseline.read(BASELINE)
+    except BaselineError as error:
+        print(f"bench/gate.py: error: {error}", file=sys.stderr)
+        return 2
+    name = instruction_set()
+    gate = Gate(baseline, name)
+    if update:
+        baseline.instruction_sets[name] = new_ratios(gate)
+        baseline.write(BASELINE)
+        return 0
+    complaints = check(gate)
+    for complaint in complaints:
+        print(f"bench/gate.py: worse: {complaint}", file=sys.stderr)
+    return 1 if complaints else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
