@@ -3,6 +3,7 @@
 Everything declarative is in pyproject.toml; what is here needs code.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from Cython.Build import cythonize
 from setuptools import Extension, find_packages, setup
 
 WINDOWS = sys.platform == "win32"
-CXX_FLAGS = ["/std:c++17", "/O2"] if WINDOWS else ["-std=c++17", "-O3"]
+OPTIMIZE = [] if "-O" in os.environ.get("CXXFLAGS", "") else ["-O3"]
+CXX_FLAGS = ["/std:c++17", "/O2"] if WINDOWS else ["-std=c++17", *OPTIMIZE]
 LINK_FLAGS = [] if WINDOWS else ["-pthread"]
 
 candidates = Extension(

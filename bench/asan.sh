@@ -16,7 +16,7 @@ python=${1:-.venv/bin/python}
 out=$PWD/build/asan
 
 rm -rf "$out"
-CXXFLAGS="-g -fsanitize=address,undefined -fno-sanitize-recover=undefined -D_GLIBCXX_ASSERTIONS" \
+CXXFLAGS="-g1 -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -D_GLIBCXX_ASSERTIONS" \
 LDFLAGS="-fsanitize=address,undefined" \
     "$python" setup.py --quiet build --build-base "$out/base" --build-lib "$out/lib"
 for module in "$out"/lib/pnas_fast/*.so; do
@@ -30,4 +30,4 @@ export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
 export PYTHONSAFEPATH=1 PYTHONPATH=$out/lib PYTHONMALLOC=malloc
 found=$("$python" -c 'import pnas_fast; print(pnas_fast.__file__)')
 [[ $found == "$out"/* ]] || { echo "tests would load $found" >&2; exit 1; }
-exec "$python" -m pytest "${tests[@]}" -q
+exec "$python" -m pytest "${tests[@]}" -q -k "not instruction_set"  # those start pythons of their own
