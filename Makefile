@@ -3,8 +3,8 @@
 # make lint     ruff, mypy, cython-lint
 # make sanitize tests of the compiled modules, built with address and bounds checks (GCC)
 # make bench    benchmarks: each fast path beside the plain version of the same work
-# make bench-gate      fails when a fused CPU operation has become slower beside plain PyTorch
-# make bench-baseline  measures anew what bench-gate compares with, on a machine that does nothing else
+# make bench-gate      fails where the CPU kernels have become slower beside plain PyTorch
+# make bench-baseline  measure anew what bench-gate compares with; on a machine that does nothing else
 # make lock     write requirements.txt anew from what .venv holds
 
 PYTHON ?= python3

@@ -28,7 +28,7 @@ CHILDREN = [
     (ALL_OPERATIONS, EVEN, 0.0),
     (ALL_OPERATIONS, ODD, 0.3),
     (PNASNET5, ODD, 0.0),
-    *((cell, ODD, 0.3) for cell in random_cells(2, 2, random.Random(0))),
+    *((cell, ODD, 0.3) for cell in random_cells(2, 1, random.Random(0))),
     *((cell, EVEN, 0.3) for cell in random_cells(4, 1, random.Random(0))),
 ]
 """Cell, image, drop-path probability."""
