@@ -220,7 +220,8 @@ cdef class Convolution:
         norm.dgamma, norm.dbeta = <float*> d_gamma, <float*> d_beta
         with nogil:
             cpp_convolution_backward(
-                self.kind, self.w, source, given, incoming, &norm if gamma else NULL, gradient, gradients, threads
+                self.kind, self.w, source, given, incoming, &norm if gamma else NULL, gradient, gradients,
+                threads
             )
 
 
@@ -230,8 +231,8 @@ cdef class Side:
     cdef AddSide side
 
     def __init__(
-        self, size_t z, ptrdiff_t pixel, size_t affine, int channels, int height, int width, int pool, int stride,
-        size_t keep
+        self, size_t z, ptrdiff_t pixel, size_t affine, int channels, int height, int width, int pool,
+        int stride, size_t keep
     ):
         self.side.source = _source(z, pixel, affine, channels)
         self.side.pool, self.side.stride = <Pool> pool, stride
@@ -272,7 +273,8 @@ def average_forward(tuple shape, size_t z, ptrdiff_t pixel, size_t out, int thre
 
 
 def average_backward(
-    tuple shape, size_t z, ptrdiff_t pixel, size_t g, size_t dz, ptrdiff_t dz_pixel, bint accumulate, int threads
+    tuple shape, size_t z, ptrdiff_t pixel, size_t g, size_t dz, ptrdiff_t dz_pixel, bint accumulate,
+    int threads
 ):
     """The gradient of z from that of the mean."""
     cdef AddShape size = AddShape(shape[0], shape[1], shape[2], shape[3])

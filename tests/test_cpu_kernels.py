@@ -107,7 +107,8 @@ def test_add(shape: tuple[int, ...], stride: int, left: Any, right: Any) -> None
     compare(CPU, operation, sources, [torch.randn(channels, channels, 1, 1)], norm_of(channels))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+# Over a few pixels that are all positive the mean's gradient is the same for each, and a norm's is then zero.
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape[0] > 1])
 def test_global_average(shape: tuple[int, ...]) -> None:
     images, channels, filters, *size = shape
 

@@ -13,16 +13,15 @@ void dense_forward(const Window& w, const Source& source, const float* weight, s
   Summed write{w.filters, ChannelSums(arena, w.filters)};
   clear_border(plane, w, image);
   std::ptrdiff_t a[kMaxTaps], b[kMaxTaps];
-  window_taps(w, plane, w.channels * filters, a, b);
-  const Taps taps{w.taps(), a, b};
+  const Taps taps{window_taps(w, plane, w.channels * filters, a, b), a, b};
   for (std::int64_t index = first; index < last; ++index) {
     read_plane(source, w, plane, index, image);
     float* z = output.z + index * w.out_height * w.out_width * output.pixel;
     Product p{image, w.stride_width * plane.step, 1, weight, filters, z, output.pixel, w.out_width, w.channels,
               static_cast<int>(filters), false, w.out_height, w.stride_height * plane.row, w.out_width * output.pixel};
     if (index == first) write.sums.begin(p, taps);
-    p.ahead[0] = ahead(p, w.taps(), rows_of(output.z, output.pixel, w.filters, index, w.out_height, w.out_width, 0, w.out_height));
-    if (index + 1 < last) p.ahead[1] = ahead(p, w.taps(), source_rows(w, source, index + 1, 0, w.out_height));
+    p.ahead[0] = ahead(p, taps.count, rows_of(output.z, output.pixel, w.filters, index, w.out_height, w.out_width, 0, w.out_height));
+    if (index + 1 < last) p.ahead[1] = ahead(p, taps.count, source_rows(w, source, index + 1, 0, w.out_height));
     product(p, taps, write);
     write.sums.take(w.out_height * w.out_width, w.filters, sums);
   }
@@ -37,7 +36,7 @@ inline void input_gradient_by_taps(const Window& w, const GradientPlane& back, c
     const int down = tap / w.kernel_width - w.top, right = tap % w.kernel_width - w.left;
     // Output row y - down saw input row y through this tap.
     const int first = std::max(0, down), last = std::min(w.height, w.out_height + down);
-    if (first >= last) continue;
+    if (first >= last || std::abs(right) >= w.width) continue;
     product({dz + back.inside() + (first - down) * back.row - right * back.step, back.step, 1,
              weight + tap * w.filters * channels, channels, dx + first * w.width * channels, channels, w.width, w.filters,
              static_cast<int>(channels), true, last - first, back.row, w.width * channels});
@@ -66,15 +65,15 @@ void dense_backward(const Window& w, const Source& source, const float* weight, 
   clear_border(plane, w, image);
   clear_border(back, w, dz);
   std::ptrdiff_t a[kMaxTaps], b[kMaxTaps];
-  window_taps(w, plane, 0, a, b);
+  const int taps = window_taps(w, plane, w.channels * filters, a, b);
   for (int y = 0; y < w.out_height; ++y) rows_a[y] = y * w.stride_height * plane.row, rows_b[y] = y * back.row;
   const Taps rows{w.out_height, rows_a, rows_b};
   for (std::int64_t index = first; index < last; ++index) {
     read_plane(source, w, plane, index, image);
     read_incoming(incoming, w, index, 0, w.out_height, dz + back.inside(), back.row, filters);
-    for (int tap = 0; tap < w.taps(); ++tap) {
+    for (int tap = 0; tap < taps; ++tap) {
       Product p{image + a[tap], 1, w.stride_width * channels, dz + back.inside(), filters,
-                parts + tap * w.channels * filters, filters, w.channels, w.out_width, static_cast<int>(filters), true};
+                parts + b[tap], filters, w.channels, w.out_width, static_cast<int>(filters), true};
       if (index + 1 < last && tap == 0) p.ahead[0] = ahead(p, w.out_height, source_rows(w, source, index + 1, 0, w.out_height));
       if (incoming.slope && index + 1 < last && tap == 0)
         p.ahead[1] = ahead(p, w.out_height, rows_of(incoming.z, incoming.z_pixel, w.filters, index + 1, w.out_height, w.out_width, 0, w.out_height));
@@ -95,10 +94,9 @@ void dense_backward(const Window& w, const Source& source, const float* weight, 
       for_runs(w, back, w.filters * channels, y, [&](const Run& run) {
         Product p{dz + back.inside() + run.start * filters, filters, 1, weight, channels, dx + run.first * channels,
                   w.stride_width * channels, run.count, w.filters, static_cast<int>(channels), false};
-        const int taps = std::max(run.taps.count, 1);
-        p.ahead[0] = ahead(p, taps, rows_of(to.z, to.pixel, w.channels, index, w.height, w.width, y, y + 1));
+        p.ahead[0] = ahead(p, run.taps.count, rows_of(to.z, to.pixel, w.channels, index, w.height, w.width, y, y + 1));
         if (index + 1 < last && y < w.out_height)
-          p.ahead[1] = ahead(p, taps, rows_of(incoming.g, incoming.g_pixel, w.filters, index + 1, w.out_height, w.out_width, y, y + 1));
+          p.ahead[1] = ahead(p, run.taps.count, rows_of(incoming.g, incoming.g_pixel, w.filters, index + 1, w.out_height, w.out_width, y, y + 1));
         product(p, run.taps);
       });
       give_back(dx, y);

@@ -34,6 +34,16 @@ struct Window {
   int reach_right() const { return (kernel_width - 1) * dilation + skip; }
 };
 
+// Whether a tap, `offset` pixels from its window's first, is ever inside: on a map smaller than the kernel some
+// taps see nothing but padding.
+inline bool tap_reaches(int outputs, int stride, int before, int offset, int size) {
+  for (int output = 0; output < outputs; ++output) {
+    const int place = output * stride - before + offset;
+    if (place >= 0 && place < size) return true;
+  }
+  return false;
+}
+
 // Results of a convolution: `pixel` floats from one pixel to the next.
 struct Output {
   float* z;

@@ -144,12 +144,21 @@ inline void return_row(const Return& r, const Source& source, int channels, cons
   });
 }
 
-// Offsets of a window's taps in a plane, and of tap-major weights with `size` floats a tap.
-inline void window_taps(const Window& w, const Plane& plane, std::ptrdiff_t size, std::ptrdiff_t* a,
-                        std::ptrdiff_t* b) {
+// Offsets of a window's taps in a plane, and of tap-major weights with `size` floats a tap; the number of those
+// that ever see the image.
+inline int window_taps(const Window& w, const Plane& plane, std::ptrdiff_t size, std::ptrdiff_t* a,
+                       std::ptrdiff_t* b) {
+  int count = 0;
   for (int y = 0, tap = 0; y < w.kernel_height; ++y)
-    for (int x = 0; x < w.kernel_width; ++x, ++tap)
-      a[tap] = (y * w.dilation + w.skip) * plane.row + (x * w.dilation + w.skip) * plane.step, b[tap] = tap * size;
+    for (int x = 0; x < w.kernel_width; ++x, ++tap) {
+      const int down = y * w.dilation + w.skip, right = x * w.dilation + w.skip;
+      if (!tap_reaches(w.out_height, w.stride_height, w.top, down, w.height) ||
+          !tap_reaches(w.out_width, w.stride_width, w.left, right, w.width))
+        continue;
+      a[count] = down * plane.row + right * plane.step;
+      b[count++] = tap * size;
+    }
+  return count;
 }
 
 // Gradients of outputs beside which there are enough zero columns for every tap of every input pixel.
@@ -187,7 +196,9 @@ inline void for_runs(const Window& w, const GradientPlane& plane, std::ptrdiff_t
       if (up < 0 || up % w.stride_height || up / w.stride_height >= w.out_height) continue;
       for (int tx = 0; tx < w.kernel_width; ++tx) {
         const int back = phase - tx * w.dilation - w.skip;
-        if (back % w.stride_width) continue;
+        if (back % w.stride_width ||
+            !tap_reaches(w.out_width, w.stride_width, w.left, tx * w.dilation + w.skip, w.width))
+          continue;
         a[count] = up / w.stride_height * plane.row + back / w.stride_width * plane.step;
         b[count++] = (ty * w.kernel_width + tx) * size;
       }

@@ -156,6 +156,8 @@ inline void product_columns(Product& whole, const Taps& taps, const Write& write
   for (int block = 0; block < p.blocks; ++block, p.a += p.a_block, p.c += p.c_block) {
     int row = 0;
     for (; row + rows <= p.rows; row += rows) product_tile<rows, V>(p, taps, write, row, column);
+    if constexpr (rows > 8)
+      for (; row + 8 <= p.rows; row += 8) product_tile<8, V>(p, taps, write, row, column);
     for (; row + 4 <= p.rows; row += 4) product_tile<4, V>(p, taps, write, row, column);
     product_rows_left<V, 2>(p, taps, write, row, column);
   }
@@ -206,7 +208,7 @@ inline Ahead ahead(const Product& p, int taps, const Piece& piece) {
   const int vectors = p.columns / kLanes, wide = vectors == 1 ? 1 : vectors == 2 || vectors == 4 ? 2 : 3;
   const int rows = PNAS_VECTOR_REGISTERS >= 32 ? 24 / wide : 12 / wide;
   const std::ptrdiff_t steps = static_cast<std::ptrdiff_t>((p.rows + rows - 1) / rows) * ((vectors + wide - 1) / wide) *
-                               p.depth * taps * p.blocks;
+                               p.depth * std::max(taps, 1) * p.blocks;
   return {reinterpret_cast<const char*>(piece.start), (piece.floats * static_cast<std::ptrdiff_t>(sizeof(float)) + steps - 1) / steps};
 }
 

@@ -61,12 +61,24 @@ inline int split(Kind kind, const Window& w, const Weight* weights, Part* parts)
   return count;
 }
 
+inline std::int64_t multiply_adds(Kind kind, const Window& w) {
+  const std::int64_t pixels = static_cast<std::int64_t>(w.images) * w.out_height * w.out_width;
+  return pixels * w.channels * (kind == Kind::separable ? w.taps() + w.filters : w.taps() * w.filters);
+}
+
+// An addition reads and writes; a value of it takes about as long as so many multiply-adds.
+constexpr int kAddition = 16;
+inline int add_chunk_count(const AddShape& shape) {
+  const std::int64_t values = static_cast<std::int64_t>(shape.images) * shape.channels * shape.out_height * shape.out_width;
+  return chunk_count(shape.images, values * kAddition);
+}
+
 // Sums go to sums[first_filter...] and squares[first_filter...].
 inline void forward_part(Kind kind, const Part& part, const Source& source, const Output& output, double* sums,
                          double* squares, int threads) {
   const Window& w = part.w;
   const bool separable = kind == Kind::separable;
-  const int taps = separable ? 1 : w.taps(), chunks = chunk_count(w.images);
+  const int taps = separable ? 1 : w.taps(), chunks = chunk_count(w.images, multiply_adds(kind, w));
   const std::size_t d_size = separable ? Arena::round(depthwise_size(w)) : 0, size = 2 * w.filters;
   Arena arena(workspace().get(d_size + Arena::round(dense_size(w, taps)) + Arena::round(2 * chunks * size)));
   float* depthwise = arena.take(d_size);
@@ -76,7 +88,7 @@ inline void forward_part(Kind kind, const Part& part, const Source& source, cons
   pack_dense(w, part.weights[separable ? 1 : 0], taps, weight);
   std::memset(chunk_sums, 0, sizeof(double) * chunks * size);
   const Output out{output.z + part.first_filter, output.pixel};
-  for_chunks(w.images, threads, [&](int chunk, std::int64_t first, std::int64_t last) {
+  for_chunks(w.images, chunks, threads, [&](int chunk, std::int64_t first, std::int64_t last) {
     double* mine = chunk_sums + chunk * size;
     if (separable) kernels().separable_forward(w, source, depthwise, weight, first, last, out, mine);
     else kernels().dense_forward(w, source, weight, first, last, out, mine);
@@ -110,7 +122,7 @@ inline void backward_part(Kind kind, const Part& part, const Source& source, con
                           const SourceGradient& to, const Weight* gradients, int threads) {
   const Window& w = part.w;
   const bool separable = kind == Kind::separable;
-  const int taps = separable ? 1 : w.taps(), chunks = chunk_count(w.images);
+  const int taps = separable ? 1 : w.taps(), chunks = chunk_count(w.images, multiply_adds(kind, w));
   const std::size_t d_size = separable ? depthwise_size(w) : 0, size = d_size + dense_size(w, taps) + 2 * padded(w.channels);
   Arena arena(workspace().get(Arena::round(d_size) + Arena::round(dense_back_size(w, taps)) + chunks * Arena::round(size)));
   float* depthwise = arena.take(d_size);
@@ -121,7 +133,7 @@ inline void backward_part(Kind kind, const Part& part, const Source& source, con
   Incoming incoming = whole;
   incoming.g += part.first_filter, incoming.z += part.first_filter;
   if (incoming.offset) incoming.offset += part.first_filter, incoming.slope += part.first_filter;
-  for_chunks(w.images, threads, [&](int chunk, std::int64_t first, std::int64_t last) {
+  for_chunks(w.images, chunks, threads, [&](int chunk, std::int64_t first, std::int64_t last) {
     float* mine = sums + chunk * size;
     std::memset(mine, 0, sizeof(float) * size);
     if (separable) kernels().separable_backward(w, source, depthwise, weight, incoming, first, last, to, mine);
@@ -151,7 +163,7 @@ inline void convolution_backward(Kind kind, const Window& w, const Source& sourc
 
 inline void run_add_forward(const AddShape& shape, const AddSide* sides, int count, const Output& output,
                             int threads) {
-  for_chunks(shape.images, threads, [&](int, std::int64_t first, std::int64_t last) {
+  for_chunks(shape.images, add_chunk_count(shape), threads, [&](int, std::int64_t first, std::int64_t last) {
     kernels().add_forward(shape, sides, count, first, last, output);
   });
 }
@@ -159,10 +171,10 @@ inline void run_add_forward(const AddShape& shape, const AddSide* sides, int cou
 inline void run_add_backward(const AddShape& shape, const AddSide& side, const float* g, std::ptrdiff_t g_pixel,
                              const SourceGradient& to, int threads) {
   const std::size_t size = 2 * padded(shape.channels);
-  const int chunks = chunk_count(shape.images);
+  const int chunks = add_chunk_count(shape);
   float* sums = workspace().get(chunks * size);
   std::memset(sums, 0, sizeof(float) * chunks * size);
-  for_chunks(shape.images, threads, [&](int chunk, std::int64_t first, std::int64_t last) {
+  for_chunks(shape.images, chunks, threads, [&](int chunk, std::int64_t first, std::int64_t last) {
     kernels().add_backward(shape, side, g, g_pixel, first, last, to, sums + chunk * size);
   });
   add_chunks(sums, chunks, size);
@@ -170,14 +182,14 @@ inline void run_add_backward(const AddShape& shape, const AddSide& side, const f
 }
 
 inline void run_average_forward(const AddShape& shape, const Source& source, float* out, int threads) {
-  for_chunks(shape.images, threads, [&](int, std::int64_t first, std::int64_t last) {
+  for_chunks(shape.images, add_chunk_count(shape), threads, [&](int, std::int64_t first, std::int64_t last) {
     kernels().average_forward(shape, source, first, last, out);
   });
 }
 
 inline void run_average_backward(const AddShape& shape, const Source& source, const float* g,
                                  const SourceGradient& to, int threads) {
-  for_chunks(shape.images, threads, [&](int, std::int64_t first, std::int64_t last) {
+  for_chunks(shape.images, add_chunk_count(shape), threads, [&](int, std::int64_t first, std::int64_t last) {
     kernels().average_backward(shape, source, g, first, last, to);
   });
 }

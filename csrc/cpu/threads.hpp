@@ -17,19 +17,20 @@ namespace pnas::cpu {
 using ParallelEntry = void (*)(void (*)(void*), void*, unsigned, unsigned);  // GOMP_parallel
 inline ParallelEntry g_parallel_entry = nullptr;
 
-// Work is cut into this many chunks, or fewer, whatever the number of threads: partial sums belong to
-// chunks and are added in their order, so results do not depend on threads.
+// Work is cut into as many chunks as its size asks for, whatever the number of threads: partial sums belong
+// to chunks and are added in their order, so results do not depend on threads.
 constexpr int kChunks = 16;
+constexpr int kSmallWork = 4, kSmall = 1 << 22;  // chunks of work that takes less than a tenth of a millisecond
 
-inline int chunk_count(std::int64_t items) {
-  return static_cast<int>(std::min<std::int64_t>(items, kChunks));
+inline int chunk_count(std::int64_t items, std::int64_t multiply_adds) {
+  return static_cast<int>(std::min<std::int64_t>(items, multiply_adds < kSmall ? kSmallWork : kChunks));
 }
 
 // The chunks of one call, handed out to whichever thread asks next.
 template <typename Work>
 class Chunks {
  public:
-  Chunks(std::int64_t items, const Work& work) : work_(work), items_(items), chunks_(chunk_count(items)) {}
+  Chunks(std::int64_t items, int chunks, const Work& work) : work_(work), items_(items), chunks_(chunks) {}
 
   // One thread's share. Nothing may be thrown through an OpenMP runtime, so a failure waits here.
   void take() {
@@ -55,11 +56,11 @@ class Chunks {
   std::exception_ptr failure_;
 };
 
-// Calls work(chunk, first, last) for each chunk of [0, items), on `threads` threads: always as many, even
+// Calls work(chunk, first, last) for each of so many chunks of [0, items), on `threads` threads: always as many, even
 // where there are fewer chunks, because an OpenMP runtime rebuilds its threads when their number changes.
 template <typename Work>
-void for_chunks(std::int64_t items, int threads, const Work& work) {
-  Chunks<Work> chunks(items, work);
+void for_chunks(std::int64_t items, int count, int threads, const Work& work) {
+  Chunks<Work> chunks(items, count, work);
   if (threads <= 1) {
     chunks.take();
   } else if (g_parallel_entry) {

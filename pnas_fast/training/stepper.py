@@ -47,7 +47,8 @@ class Stepper:
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.learning_rate * (1 + math.cos(math.pi * progress)) / 2
         loss = F.cross_entropy(self._network(images), labels, label_smoothing=self._settings.label_smoothing)
-        self._optimizer.zero_grad()
+        for parameter in self._parameters:
+            parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         if self._settings.clip > 0:
             nn.utils.clip_grad_norm_(self._parameters, self._settings.clip)
