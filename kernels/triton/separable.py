@@ -169,7 +169,8 @@ def separable(
         "sums": new_partials(z.device, programs, 3, f),
     }
     launch(
-        separable_kernel, (programs, groups), tile, moved=(z, *weights, out), scratch=scratch,
+        separable_kernel, (programs, groups), tile,
+        reads=(z, *weights), writes=(out,), scratch=scratch,
         products=out.numel() * c, taps=n * oh * ow * c * k * k,
         z=z, affine=source.affine, depthwise=depthwise, pointwise=pointwise, out=out,
         tickets=tickets(z.device),

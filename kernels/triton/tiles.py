@@ -46,9 +46,13 @@ def tile_of(kernel: str, x: Tensor, block: int, align: int, channels: int = 0) -
 
 
 def spread(device: torch.device, tile: Tile, pieces: int, groups: int) -> int:
-    """Programs that share so many pieces of work, where each of so many groups has its own."""
-    wanted = tile.programs * multiprocessors(device)
-    return max(1, min(pieces, wanted // groups))
+    """Programs that share so many pieces of work, where each of so many groups has its own.
+
+    As many as the card holds, less those without which the last piece is done no later: each has partial
+    results to write and to read.
+    """
+    held = max(1, min(pieces, tile.programs * multiprocessors(device) // groups))
+    return -(-pieces // -(-pieces // held))
 
 
 def new_partials(device: torch.device, *shape: int) -> Tensor:
