@@ -57,7 +57,8 @@ def eager_cost(cell: Cell, filters: int, batch: int, dtype: torch.dtype) -> dict
         images = torch.empty(batch, 3, 32, 32, dtype=dtype)
         with CountOperations() as counted:
             _step(network, images)
-    return counted.kinds
+    kinds: dict[str, Cost] = counted.kinds
+    return kinds
 
 
 def fused_launches(

@@ -18,6 +18,7 @@ import triton
 from torch import Tensor
 
 from pnas_fast.kernels.counting import Cost, distinct, size
+from pnas_fast.kernels.triton import library
 
 INTERPRETED = triton.knobs.runtime.interpret
 """Whether Triton's interpreter runs kernels, on the CPU (TRITON_INTERPRET=1)."""
@@ -136,7 +137,7 @@ def launch(
         _recorders[-1].launches.append(Launch(kernel, grid, described, options, cost, products, taps))
         return
     with _on_device_of(writes):
-        kernel[grid](**arguments, **options)
+        library.call(kernel, grid, arguments, options)
 
 
 def _on_device_of(tensors: Sequence[Tensor | None]) -> AbstractContextManager[Any]:

@@ -160,7 +160,7 @@ def separable(
     block_f = block_of(z, f)
     groups = -(-f // block_f)
     align = alignment(c, f, pixel(z), pixel(out))
-    tile = tile_of("separable", z, block_f, align, c)
+    tile = tile_of(f"separable {k}", z, block_f, align, c)
     programs = spread(z.device, tile, -(-oh // 2) * -(-n * ow // LANES.value), groups)
     width = -(-c // CHUNK.value) * CHUNK.value
     normal = norms.new_normal(norm)

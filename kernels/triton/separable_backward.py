@@ -326,7 +326,7 @@ def separable_backward(
     block_f, chunks = block_of(z, f), -(-c // CHUNK.value)
     gradient = None if into is None else into.z
     align = alignment(c, f, *(pixel(x) for x in (z, result.z, result.g, gradient) if x is not None))
-    tile, lanes = tile_of("separable_backward", z, block_f, align), LANES.value
+    tile, lanes = tile_of(f"separable_backward {k}", z, block_f, align), LANES.value
     outer, blocks = -(-n * ow // lanes), -(-f // block_f)
     programs = (
         spread(z.device, tile, -(-oh // 2) * outer, chunks * blocks),

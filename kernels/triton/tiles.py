@@ -16,12 +16,14 @@ def block_of(x: Tensor, channels: int) -> int:
     return min(max(32, wanted), largest)
 
 
-_CONVOLUTIONS = frozenset({"separable", "separable_backward", "dense", "dense_backward"})
+_SEPARABLE = frozenset({"separable 3", "separable 5", "separable 7"})
+_SEPARABLE_BACKWARD = frozenset({"separable_backward 3", "separable_backward 5", "separable_backward 7"})
+_DENSE = frozenset({"dense", "dense_backward"})
 
 FITTING: dict[int, frozenset[str]] = {
-    80: _CONVOLUTIONS | {"add_backward"},
-    90: _CONVOLUTIONS | {"add_backward", "pointwise_backward"},
-    100: _CONVOLUTIONS - {"separable_backward"} | {"pointwise_backward"},
+    80: _SEPARABLE | _SEPARABLE_BACKWARD | _DENSE | {"add_backward"},
+    90: _SEPARABLE | _SEPARABLE_BACKWARD | _DENSE | {"add_backward", "pointwise_backward"},
+    100: _SEPARABLE - {"separable 3"} | _DENSE | {"pointwise_backward"},
 }
 """By compute capability, the kernels that do narrow work in 128 registers, so that a multiprocessor holds
 two programs. Later cards are as the last."""
@@ -31,7 +33,7 @@ def tile_of(kernel: str, x: Tensor, block: int, align: int, channels: int = 0) -
     """How a kernel is compiled for the card that holds x.
 
     Args:
-        kernel: its name.
+        kernel: its name, of a depthwise convolution with the window's side.
         x: what it reads.
         block: filters that a program keeps in registers.
         align: elements by which everything it reads is divisible; narrow loads take more registers.
