@@ -7,6 +7,7 @@ import triton
 from torch import Tensor
 
 from pnas_fast.kernels.triton.launch import Tile, capability, multiprocessors
+from pnas_fast.kernels.triton.tables import measured
 
 
 def block_of(x: Tensor, channels: int) -> int:
@@ -30,7 +31,7 @@ two programs. Later cards are as the last."""
 
 
 def tile_of(kernel: str, x: Tensor, block: int, align: int, channels: int = 0) -> Tile:
-    """How a kernel is compiled for the card that holds x.
+    """How a kernel is compiled for the card that holds x: as measured, else by a rule.
 
     Args:
         kernel: its name, of a depthwise convolution with the window's side.
@@ -39,7 +40,13 @@ def tile_of(kernel: str, x: Tensor, block: int, align: int, channels: int = 0) -
         align: elements by which everything it reads is divisible; narrow loads take more registers.
         channels: over which it loops.
     """
-    generation = max(known for known in FITTING if known <= max(capability(x.device), min(FITTING)))
+    card = capability(x.device)
+    key = f"{kernel}, {8 * x.element_size()} bits, {block} filters, {channels} channels, aligned by {align}"
+    return measured(key, card, _usual_tile(kernel, x, block, align, channels, card))
+
+
+def _usual_tile(kernel: str, x: Tensor, block: int, align: int, channels: int, card: int) -> Tile:
+    generation = max(known for known in FITTING if known <= max(card, min(FITTING)))
     narrow = x.element_size() == 2 and block <= 64 and channels <= 64 and align == 8
     if narrow and kernel in FITTING[generation]:
         return Tile(warps=8, registers=128, programs=2)
