@@ -135,6 +135,7 @@ def add(left: Pooled, right: Pooled | None, out: Tensor) -> None:
     if right is None:
         arguments["right_z"] = None
     launch(
-        add_kernel, (-(-n * oh * ow // PIXELS.value), -(-c // CHUNK.value)), TILE, moved=(*sources, out),
+        add_kernel, (-(-n * oh * ow // PIXELS.value), -(-c // CHUNK.value)), TILE,
+        reads=sources, writes=(out,),
         out=out, N=n, OH=oh, OW=ow, out_units=pixel(out) // align, C=c, ALIGN=align, **arguments,
     )  # fmt: skip

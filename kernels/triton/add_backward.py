@@ -140,10 +140,11 @@ def add_backward(side: Pooled, g: Tensor, into: Accumulator) -> None:
     described = side_arguments(side)
     launch(
         add_backward_kernel, (programs, chunks), tile,
-        moved=(
+        reads=(
             z if side.pool == "max" or side.source.affine is not None else None,
-            *(g, into.z, into.z if into.accumulate else None),
+            *(g, into.z if into.accumulate else None),
         ),
+        writes=(into.z,),
         scratch={"partial": new_partials(z.device, chunks, programs, 2 * CHUNK.value)},
         g=g, into=into.z, d_affine=into.affine, tickets=tickets(z.device),
         N=n, OH=g.shape[2], OW=g.shape[3],

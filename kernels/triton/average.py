@@ -82,7 +82,7 @@ def global_average(source: Source, out: Tensor) -> None:
     n, c, h, w = z.shape
     align = alignment(c, pixel(z))
     launch(
-        average_kernel, (n, -(-c // CHUNK.value)), TILE, moved=(z, out),
+        average_kernel, (n, -(-c // CHUNK.value)), TILE, reads=(z,), writes=(out,),
         z=z, affine=source.affine, out=out, SIZE=h * w, z_units=pixel(z) // align,
         C=c, AFFINE=source.affine is not None, ALIGN=align,
     )  # fmt: skip
@@ -97,7 +97,7 @@ def global_average_backward(source: Source, g: Tensor, into: Accumulator) -> Non
     align = alignment(c, pixel(z), pixel(into.z))
     launch(
         average_backward_kernel, (programs, chunks), TILE,
-        moved=(z, g, into.z, into.z if into.accumulate else None),
+        reads=(z, g, into.z if into.accumulate else None), writes=(into.z,),
         scratch={"partial": new_partials(z.device, chunks, programs, 2 * CHUNK.value)},
         z=z, affine=source.affine, g=g, into=into.z, d_affine=into.affine,
         tickets=tickets(z.device),

@@ -145,7 +145,7 @@ def dense(
     pad_y, pad_x = padding(convolution, z)
     normal = None if norm is None else norms.new_normal(norm)
     launch(
-        dense_kernel, (programs, blocks), tile, moved=(z, *weights, out),
+        dense_kernel, (programs, blocks), tile, reads=(z, *weights), writes=(out,),
         scratch={"sums": new_partials(z.device, programs, 3, f)},
         products=sum(weight.numel() for weight in weights) * n * oh * ow,
         z=z, affine=source.affine, out=out, tickets=tickets(z.device),

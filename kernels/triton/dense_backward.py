@@ -243,11 +243,12 @@ def dense_backward(
     normed = result.z if result.normal is not None else None
     launch(
         dense_backward_kernel, (programs * groups + source_programs * chunks,), tile,
-        moved=(
-            *(z, normed, result.g, *d_weights),
-            *(() if into is None else (z, normed, result.g, *weights, into.z)),
+        reads=(
+            *(z, normed, result.g),
+            *(() if into is None else (z, normed, result.g, *weights)),
             into.z if into is not None and into.accumulate else None,
         ),
+        writes=(gradient, *d_weights),
         scratch={
             "weight_partial": new_partials(z.device, groups, programs, block_f * CHUNK.value),
             "source_partial": new_partials(z.device, chunks, source_programs, 2 * CHUNK.value),

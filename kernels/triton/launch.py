@@ -17,6 +17,9 @@ import torch
 import triton
 from torch import Tensor
 
+from pnas_fast.kernels.counting import Cost, distinct, size
+from pnas_fast.kernels.triton import library
+
 INTERPRETED = triton.knobs.runtime.interpret
 """Whether Triton's interpreter runs kernels, on the CPU (TRITON_INTERPRET=1)."""
 
@@ -54,7 +57,8 @@ class Launch(NamedTuple):
         arguments: by parameter name; tensors as `Pointer`s, since a gradient that somebody keeps is one
             that PyTorch copies.
         options: of the compiler.
-        bytes: that it must move: each tensor it reads or writes, once for each pass over it.
+        cost: bytes of what it reads and writes. Programs that read the same part of a tensor at the same
+            time read it once, together.
         products: multiply-adds of matrix products.
         taps: multiply-adds of depthwise convolutions, which matrix units do not do.
     """
@@ -63,7 +67,7 @@ class Launch(NamedTuple):
     grid: tuple[int, ...]
     arguments: dict[str, Any]
     options: dict[str, int]
-    bytes: int
+    cost: Cost
     products: int
     taps: int
 
@@ -102,7 +106,8 @@ def launch(
     grid: tuple[int, ...],
     tile: Tile,
     *,
-    moved: Sequence[Tensor | None],
+    reads: Sequence[Tensor | None],
+    writes: Sequence[Tensor | None],
     scratch: Mapping[str, Tensor] = MappingProxyType({}),
     products: int = 0,
     taps: int = 0,
@@ -114,7 +119,8 @@ def launch(
         kernel: a jitted function.
         grid: programs along each axis.
         tile: how it is compiled.
-        moved: activations and weights it reads or writes, one entry for each pass.
+        reads: activations and weights, an entry for each pass over one.
+        writes: those it writes.
         scratch: arguments that it writes and reads again.
         products: see `Launch`.
         taps: see `Launch`.
@@ -125,13 +131,13 @@ def launch(
     if tile.registers is not None:
         options["maxnreg"] = tile.registers
     if _recorders:
-        tensors = [tensor for tensor in (*moved, *scratch.values(), *scratch.values()) if tensor is not None]
-        moving = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        others = size(writes) + 2 * size(scratch.values())
+        cost = Cost(1, size(reads) + others, size(distinct(reads)) + others)
         described = {name: _described(value) for name, value in arguments.items()}
-        _recorders[-1].launches.append(Launch(kernel, grid, described, options, moving, products, taps))
+        _recorders[-1].launches.append(Launch(kernel, grid, described, options, cost, products, taps))
         return
-    with _on_device_of(moved):
-        kernel[grid](**arguments, **options)
+    with _on_device_of(writes):
+        library.call(kernel, grid, arguments, options)
 
 
 def _on_device_of(tensors: Sequence[Tensor | None]) -> AbstractContextManager[Any]:

@@ -113,10 +113,11 @@ def pointwise_backward(
     norm = norms.backward_arguments(result)
     launch(
         pointwise_backward_kernel, (programs, chunks), tile,
-        moved=(
-            *(z, result.z if result.normal is not None else None, result.g, weight, d_weight),
-            *(into.z, into.z if into.accumulate else None),
+        reads=(
+            *(z, result.z if result.normal is not None else None, result.g, weight),
+            into.z if into.accumulate else None,
         ),
+        writes=(into.z, d_weight),
         scratch={
             "weight_partial": new_partials(z.device, chunks, programs, block_f * CHUNK.value),
             "source_partial": new_partials(z.device, chunks, programs, 2 * CHUNK.value),

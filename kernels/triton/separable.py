@@ -160,7 +160,7 @@ def separable(
     block_f = block_of(z, f)
     groups = -(-f // block_f)
     align = alignment(c, f, pixel(z), pixel(out))
-    tile = tile_of("separable", z, block_f, align, c)
+    tile = tile_of(f"separable {k}", z, block_f, align, c)
     programs = spread(z.device, tile, -(-oh // 2) * -(-n * ow // LANES.value), groups)
     width = -(-c // CHUNK.value) * CHUNK.value
     normal = norms.new_normal(norm)
@@ -169,7 +169,8 @@ def separable(
         "sums": new_partials(z.device, programs, 3, f),
     }
     launch(
-        separable_kernel, (programs, groups), tile, moved=(z, *weights, out), scratch=scratch,
+        separable_kernel, (programs, groups), tile,
+        reads=(z, *weights), writes=(out,), scratch=scratch,
         products=out.numel() * c, taps=n * oh * ow * c * k * k,
         z=z, affine=source.affine, depthwise=depthwise, pointwise=pointwise, out=out,
         tickets=tickets(z.device),

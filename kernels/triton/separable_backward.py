@@ -326,7 +326,7 @@ def separable_backward(
     block_f, chunks = block_of(z, f), -(-c // CHUNK.value)
     gradient = None if into is None else into.z
     align = alignment(c, f, *(pixel(x) for x in (z, result.z, result.g, gradient) if x is not None))
-    tile, lanes = tile_of("separable_backward", z, block_f, align), LANES.value
+    tile, lanes = tile_of(f"separable_backward {k}", z, block_f, align), LANES.value
     outer, blocks = -(-n * ow // lanes), -(-f // block_f)
     programs = (
         spread(z.device, tile, -(-oh // 2) * outer, chunks * blocks),
@@ -336,6 +336,7 @@ def separable_backward(
     work = (programs[0] * chunks * blocks, programs[1] * chunks, programs[2] * chunks * k)
     dd = z.new_empty(n, oh, ow, c)
     scratch = {
+        "dd": dd,
         "pointwise_partial": new_partials(z.device, work[0], block_f * CHUNK.value),
         "source_partial": new_partials(z.device, work[1], 2 * CHUNK.value),
         "depthwise_partial": new_partials(z.device, work[2], k * CHUNK.value),
@@ -346,14 +347,15 @@ def separable_backward(
     launch(
         separable_backward_kernel, (sum(work),), tile,
         # Part 1, then 2 and 3, which read dd and z at the same time.
-        moved=(
-            *(z, result.z, result.g, dd, *weights),
-            *(dd, z, gradient, gradient if into is not None and into.accumulate else None, *d_weights),
+        reads=(
+            *(z, result.z, result.g, *weights),
+            *(z, gradient if into is not None and into.accumulate else None),
         ),
+        writes=(gradient, *d_weights),
         scratch=scratch, products=2 * result.z.numel() * c,
         taps=(3 if into is not None else 2) * dd.numel() * k * k,
         z=z, affine=source.affine, depthwise=depthwise, pointwise=pointwise,
-        dd=dd, into=gradient, d_affine=None if into is None else into.affine,
+        into=gradient, d_affine=None if into is None else into.affine,
         d_depthwise=d_weights[0], d_pointwise=d_weights[1],
         tickets=tickets(z.device),
         N=n, H=h, W=w, OH=oh, OW=ow,

@@ -7,6 +7,7 @@ import triton
 from torch import Tensor
 
 from pnas_fast.kernels.triton.launch import Tile, capability, multiprocessors
+from pnas_fast.kernels.triton.tables import measured
 
 
 def block_of(x: Tensor, channels: int) -> int:
@@ -16,28 +17,36 @@ def block_of(x: Tensor, channels: int) -> int:
     return min(max(32, wanted), largest)
 
 
-_CONVOLUTIONS = frozenset({"separable", "separable_backward", "dense", "dense_backward"})
+_SEPARABLE = frozenset({"separable 3", "separable 5", "separable 7"})
+_SEPARABLE_BACKWARD = frozenset({"separable_backward 3", "separable_backward 5", "separable_backward 7"})
+_DENSE = frozenset({"dense", "dense_backward"})
 
 FITTING: dict[int, frozenset[str]] = {
-    80: _CONVOLUTIONS | {"add_backward"},
-    90: _CONVOLUTIONS | {"add_backward", "pointwise_backward"},
-    100: _CONVOLUTIONS - {"separable_backward"} | {"pointwise_backward"},
+    80: _SEPARABLE | _SEPARABLE_BACKWARD | _DENSE | {"add_backward"},
+    90: _SEPARABLE | _SEPARABLE_BACKWARD | _DENSE | {"add_backward", "pointwise_backward"},
+    100: _SEPARABLE - {"separable 3"} | _DENSE | {"pointwise_backward"},
 }
 """By compute capability, the kernels that do narrow work in 128 registers, so that a multiprocessor holds
 two programs. Later cards are as the last."""
 
 
 def tile_of(kernel: str, x: Tensor, block: int, align: int, channels: int = 0) -> Tile:
-    """How a kernel is compiled for the card that holds x.
+    """How a kernel is compiled for the card that holds x: as measured, else by a rule.
 
     Args:
-        kernel: its name.
+        kernel: its name, of a depthwise convolution with the window's side.
         x: what it reads.
         block: filters that a program keeps in registers.
         align: elements by which everything it reads is divisible; narrow loads take more registers.
         channels: over which it loops.
     """
-    generation = max(known for known in FITTING if known <= max(capability(x.device), min(FITTING)))
+    card = capability(x.device)
+    key = f"{kernel}, {8 * x.element_size()} bits, {block} filters, {channels} channels, aligned by {align}"
+    return measured(key, card, _usual_tile(kernel, x, block, align, channels, card))
+
+
+def _usual_tile(kernel: str, x: Tensor, block: int, align: int, channels: int, card: int) -> Tile:
+    generation = max(known for known in FITTING if known <= max(card, min(FITTING)))
     narrow = x.element_size() == 2 and block <= 64 and channels <= 64 and align == 8
     if narrow and kernel in FITTING[generation]:
         return Tile(warps=8, registers=128, programs=2)
@@ -46,9 +55,13 @@ def tile_of(kernel: str, x: Tensor, block: int, align: int, channels: int = 0) -
 
 
 def spread(device: torch.device, tile: Tile, pieces: int, groups: int) -> int:
-    """Programs that share so many pieces of work, where each of so many groups has its own."""
-    wanted = tile.programs * multiprocessors(device)
-    return max(1, min(pieces, wanted // groups))
+    """Programs that share so many pieces of work, where each of so many groups has its own.
+
+    As many as the card holds, less those without which the last piece is done no later: each has partial
+    results to write and to read.
+    """
+    held = max(1, min(pieces, tile.programs * multiprocessors(device) // groups))
+    return -(-pieces // -(-pieces // held))
 
 
 def new_partials(device: torch.device, *shape: int) -> Tensor:

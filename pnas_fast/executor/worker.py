@@ -6,6 +6,7 @@ results to standard output. Everything else that is printed goes to standard err
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import signal
@@ -42,6 +43,9 @@ def main() -> None:
         send(replies, {"fatal": str(error).split("\n", 1)[0]})
         return
     send(replies, {"ready": True})
+    # What is here now stays: collecting garbage need not look at it again, many times a child.
+    gc.collect()
+    gc.freeze()
     while True:
         _serve(Task(**receive(lines.get())), settings, data, folder, replies)
 

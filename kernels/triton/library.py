@@ -1,0 +1,77 @@
+"""Kernels as PyTorch operators, ``pnas_fast::separable`` and so on.
+
+So kernels have names in the profiler, on the side of the CPU too, and a graph compiler can take a launch
+for what it is: an operation that writes to some of its arguments and returns nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WRITTEN = frozenset(
+    (
+        *("out", "into", "dd", "packed", "sums", "tickets", "normal", "statistics"),
+        *("partial", "weight_partial", "source_partial", "pointwise_partial", "depthwise_partial"),
+        *("running_mean", "running_variance", "batches"),
+        *("d_norm", "d_affine", "d_weight", "d_second", "d_depthwise", "d_pointwise"),
+    )
+)
+"""Parameters that kernels may write to. (A backward reads ``statistics``, which the forward writes.)"""
+
+_FLOATS = frozenset({"count", "momentum", "eps", "inverse_count"})
+
+_library = torch.library.Library("pnas_fast", "FRAGMENT")
+
+
+def call(kernel: Any, grid: Sequence[int], arguments: Mapping[str, Any], options: Mapping[str, int]) -> None:
+    """Launch a kernel through its operator.
+
+    Args:
+        kernel: a jitted function named ``…_kernel``.
+        grid: programs along each axis.
+        arguments: by parameter name; tensors, None, numbers.
+        options: of Triton's compiler, whole numbers.
+    """
+    operator = _operators.get(kernel) or _define(kernel, arguments)
+    operator(*[arguments[name] for name in kernel.arg_names], grid, list(options), list(options.values()))
+
+
+_operators: dict[Any, Any] = {}
+
+
+def name_of(kernel: Any) -> str:
+    """An operator's name in the namespace ``pnas_fast``."""
+    name: str = kernel.__name__.removesuffix("_kernel")
+    return name
+
+
+def _define(kernel: Any, arguments: Mapping[str, Any]) -> Any:
+    """Make a kernel's operator; which parameters are tensors, its first launch tells."""
+    name = name_of(kernel)
+    places = [f"{_type(key, arguments[key], index)} {key}" for index, key in enumerate(kernel.arg_names)]
+    _library.define(f"{name}({', '.join(places)}, int[] grid, str[] options, int[] values) -> ()")
+
+    def run(*values: Any) -> None:
+        *given, grid, names, settings = values
+        kernel[tuple(grid)](*given, **dict(zip(names, settings, strict=True)))
+
+    _library.impl(name, run, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"pnas_fast::{name}", _run_nothing, lib=_library)
+    _operators[kernel] = getattr(torch.ops.pnas_fast, name).default
+    return _operators[kernel]
+
+
+def _run_nothing(*values: Any) -> None:
+    """What a graph compiler runs on tensors without memory."""
+
+
+def _type(name: str, value: Any, index: int) -> str:
+    if value is None or isinstance(value, Tensor):
+        return f"Tensor(a{index}!)?" if name in WRITTEN else "Tensor?"
+    if name in _FLOATS:
+        return "float"
+    return "bool" if isinstance(value, bool) else "int"
