@@ -7,7 +7,7 @@ backend for a device.
 from typing import Any
 
 from pnas_fast.kernels.backend import Backend, BackendError, CellOutput, PoolKind, Side, State
-from pnas_fast.kernels.cpu import CpuPrimitives
+from pnas_fast.kernels.cpu import CpuPrimitives, require_instruction_set
 from pnas_fast.kernels.eager import EagerBackend
 from pnas_fast.kernels.fused import FusedBackend
 from pnas_fast.kernels.triton import LazyPrimitives, require_triton
@@ -42,13 +42,15 @@ def resolve_backend(name: str, device: str) -> str:
         device: a device type, ``cpu`` or ``cuda``.
 
     Raises:
-        BackendError: no such backend, or it does not run on that device.
+        BackendError: no such backend, or it does not run on that device or as PNAS_FAST_CPU asks.
     """
     serving = _BEST_FIRST[device]
     if name == "auto":
-        return serving[0]
+        name = serving[0]
     if name not in serving:
         raise BackendError(f"backend {name!r} on {device}: allowed are auto {' '.join(serving)}")
+    if name == "cpu":
+        require_instruction_set()
     if name == "triton":
         require_triton()
     return name

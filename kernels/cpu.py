@@ -7,6 +7,7 @@ variable PNAS_FAST_CPU names another one to use. Results have the same bits at a
 from __future__ import annotations
 
 import ctypes
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -52,6 +53,20 @@ def _share_threads_of_torch() -> None:
 
 
 _share_threads_of_torch()
+
+
+def require_instruction_set() -> None:
+    """Check that the kernels use what PNAS_FAST_CPU asks for.
+
+    Raises:
+        BackendError: this machine does not have it, or there is no such set.
+    """
+    wish, used = os.environ.get("PNAS_FAST_CPU"), compiled.instruction_set()
+    if wish and wish != used:
+        raise BackendError(
+            f"PNAS_FAST_CPU is {wish!r}, this machine would use {used}; "
+            "allowed are those of plain avx2 avx512vl avx512 that it has"
+        )
 
 
 class CpuPrimitives:
