@@ -20,7 +20,7 @@ void dense_forward(const Window& w, const Source& source, const float* weight, s
     Product p{image, w.stride_width * plane.step, 1, weight, filters, z, output.pixel, w.out_width, w.channels,
               static_cast<int>(filters), false, w.out_height, w.stride_height * plane.row, w.out_width * output.pixel};
     if (index == first) write.sums.begin(p, taps);
-    p.ahead[0] = ahead(p, taps.count, rows_of(output.z, output.pixel, w.filters, index, w.out_height, w.out_width, 0, w.out_height));
+    p.ahead[0] = ahead(p, taps.count, output_rows(w, output.z, output.pixel, index, 0, w.out_height));
     if (index + 1 < last) p.ahead[1] = ahead(p, taps.count, source_rows(w, source, index + 1, 0, w.out_height));
     product(p, taps, write);
     write.sums.take(w.out_height * w.out_width, w.filters, sums);
@@ -74,9 +74,11 @@ void dense_backward(const Window& w, const Source& source, const float* weight, 
     for (int tap = 0; tap < taps; ++tap) {
       Product p{image + a[tap], 1, w.stride_width * channels, dz + back.inside(), filters,
                 parts + b[tap], filters, w.channels, w.out_width, static_cast<int>(filters), true};
-      if (index + 1 < last && tap == 0) p.ahead[0] = ahead(p, w.out_height, source_rows(w, source, index + 1, 0, w.out_height));
-      if (incoming.slope && index + 1 < last && tap == 0)
-        p.ahead[1] = ahead(p, w.out_height, rows_of(incoming.z, incoming.z_pixel, w.filters, index + 1, w.out_height, w.out_width, 0, w.out_height));
+      if (index + 1 < last && tap == 0) {
+        p.ahead[0] = ahead(p, rows.count, source_rows(w, source, index + 1, 0, w.out_height));
+        if (incoming.slope)
+          p.ahead[1] = ahead(p, rows.count, output_rows(w, incoming.z, incoming.z_pixel, index + 1, 0, w.out_height));
+      }
       product(p, rows);
     }
     if (!to.z) continue;
@@ -94,9 +96,11 @@ void dense_backward(const Window& w, const Source& source, const float* weight, 
       for_runs(w, back, w.filters * channels, y, [&](const Run& run) {
         Product p{dz + back.inside() + run.start * filters, filters, 1, weight, channels, dx + run.first * channels,
                   w.stride_width * channels, run.count, w.filters, static_cast<int>(channels), false};
-        p.ahead[0] = ahead(p, run.taps.count, rows_of(to.z, to.pixel, w.channels, index, w.height, w.width, y, y + 1));
+        p.ahead[0] =
+            ahead(p, run.taps.count, rows_of(to.z, to.pixel, w.channels, index, w.height, w.width, y, y + 1));
         if (index + 1 < last && y < w.out_height)
-          p.ahead[1] = ahead(p, run.taps.count, rows_of(incoming.g, incoming.g_pixel, w.filters, index + 1, w.out_height, w.out_width, y, y + 1));
+          p.ahead[1] =
+              ahead(p, run.taps.count, output_rows(w, incoming.g, incoming.g_pixel, index + 1, y, y + 1));
         product(p, run.taps);
       });
       give_back(dx, y);

@@ -88,6 +88,11 @@ inline Piece rows_of(const float* z, std::ptrdiff_t pixel, int channels, std::in
   return {z + (image * height + first) * width * pixel, pixel == channels ? pixels * pixel : 0};
 }
 
+// Output rows [first, last) of an image, `z` being the output or its gradient.
+inline Piece output_rows(const Window& w, const float* z, std::ptrdiff_t pixel, std::int64_t image, int first, int last) {
+  return rows_of(z, pixel, w.filters, image, w.out_height, w.out_width, first, last);
+}
+
 // What of an image of the source goes with output rows [first, last).
 inline Piece source_rows(const Window& w, const Source& source, std::int64_t image, int first, int last) {
   return rows_of(source.z, source.pixel, w.channels, image, w.height, w.width, std::min(first * w.stride_height, w.height),

@@ -69,7 +69,8 @@ inline std::int64_t multiply_adds(Kind kind, const Window& w) {
 // An addition reads and writes; a value of it takes about as long as so many multiply-adds.
 constexpr int kAddition = 16;
 inline int add_chunk_count(const AddShape& shape) {
-  const std::int64_t values = static_cast<std::int64_t>(shape.images) * shape.channels * shape.out_height * shape.out_width;
+  const std::int64_t values =
+      static_cast<std::int64_t>(shape.images) * shape.channels * shape.out_height * shape.out_width;
   return chunk_count(shape.images, values * kAddition);
 }
 
@@ -123,8 +124,10 @@ inline void backward_part(Kind kind, const Part& part, const Source& source, con
   const Window& w = part.w;
   const bool separable = kind == Kind::separable;
   const int taps = separable ? 1 : w.taps(), chunks = chunk_count(w.images, multiply_adds(kind, w));
-  const std::size_t d_size = separable ? depthwise_size(w) : 0, size = d_size + dense_size(w, taps) + 2 * padded(w.channels);
-  Arena arena(workspace().get(Arena::round(d_size) + Arena::round(dense_back_size(w, taps)) + chunks * Arena::round(size)));
+  const std::size_t d_size = separable ? depthwise_size(w) : 0;
+  const std::size_t size = d_size + dense_size(w, taps) + 2 * padded(w.channels);
+  Arena arena(
+      workspace().get(Arena::round(d_size) + Arena::round(dense_back_size(w, taps)) + chunks * Arena::round(size)));
   float* depthwise = arena.take(d_size);
   float* weight = arena.take(dense_back_size(w, taps));
   float* sums = arena.take(chunks * size);

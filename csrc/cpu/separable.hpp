@@ -51,10 +51,6 @@ inline void spread_back_row(const Window& w, const GradientPlane& back, const fl
   }
 }
 
-inline Piece incoming_rows(const float* z, std::ptrdiff_t pixel, const Window& w, std::int64_t image, int row) {
-  return rows_of(z, pixel, w.filters, image, w.out_height, w.out_width, row, row + 1);
-}
-
 // Images [first, last) of z = pointwise(depthwise([relu](source))); sums: 2 * filters. Weights are packed
 // for the forward pass.
 void separable_forward(const Window& w, const Source& source, const float* depthwise, const float* pointwise,
@@ -81,7 +77,7 @@ void separable_forward(const Window& w, const Source& source, const float* depth
       Product p{spread, plane.step, 1, pointwise, filters, z, output.pixel, (end - y) * w.out_width, w.channels,
                 static_cast<int>(filters), false};
       if (index == first && y == 0) write.sums.begin(p);
-      p.ahead[0] = ahead(p, 1, rows_of(output.z, output.pixel, w.filters, index, w.out_height, w.out_width, y, end));
+      p.ahead[0] = ahead(p, 1, output_rows(w, output.z, output.pixel, index, y, end));
       if (index + 1 < last) p.ahead[1] = ahead(p, 1, source_rows(w, source, index + 1, y, end));
       product(p, write);
     }
@@ -130,9 +126,9 @@ void separable_backward(const Window& w, const Source& source, const float* dept
                          dspread + row * back.row + back.inside(), channels, w.out_width, w.filters,
                          static_cast<int>(channels), false};
         if (index + 1 < last) {
-          back_row.ahead[0] = ahead(back_row, 1, incoming_rows(incoming.g, incoming.g_pixel, w, index + 1, row));
+          back_row.ahead[0] = ahead(back_row, 1, output_rows(w, incoming.g, incoming.g_pixel, index + 1, row, row + 1));
           if (incoming.slope)
-            back_row.ahead[1] = ahead(back_row, 1, incoming_rows(incoming.z, incoming.z_pixel, w, index + 1, row));
+            back_row.ahead[1] = ahead(back_row, 1, output_rows(w, incoming.z, incoming.z_pixel, index + 1, row, row + 1));
         }
         product(back_row);
       }
