@@ -27,7 +27,8 @@ POOLS = [None, "avg", "max"]
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
-    torch.manual_seed(torch.seed() % 2**31)
+    # Fresh inputs each time; a failure shows with what they can be had again.
+    print("torch.manual_seed", torch.seed())
 
 
 def norm_of(filters: int) -> nn.BatchNorm2d:
@@ -195,6 +196,17 @@ def test_every_element_is_written(operation: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Tensor, "new_empty", poisoned(real[2]))
     filters = 24 if operation == "add" else 13
     compare(CPU, run, [stepped(2, 24, 7, 6)], [torch.randn(*shape) for shape in weights], norm_of(filters))
+
+
+def test_nan_goes_through() -> None:
+    x = activation(2, 4, 3, 3)
+    x[0, 1, 1, 1] = float("nan")
+    weights = torch.randn(4, 1, 3, 3), torch.randn(5, 4, 1, 1)
+    out = CPU.materialise(CPU.separable(x, *weights, nn.BatchNorm2d(5)))
+    assert out.isnan().any(dim=(0, 2, 3)).all()
+    for kind in ("max", "avg"):
+        assert CPU.materialise(CPU.pool(x, kind, 1)).isnan().sum() == 9
+    assert CPU.global_average(x).isnan().sum() == 1
 
 
 def test_one_result_at_any_number_of_threads() -> None:

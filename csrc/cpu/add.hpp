@@ -58,7 +58,7 @@ struct PooledSide {
     fill_border(side, plane, image);
   }
   Addend addend(std::int64_t image_index, std::int64_t pixel) const {
-    const float keep = side.keep ? side.keep[image_index] : 1.0f;
+    const float keep = side.keep_of(image_index);
     if (pools()) return {row, plane.step, nullptr, keep};
     return {side.source.z + pixel * side.source.pixel, side.source.pixel, &side.source, keep};
   }
@@ -69,8 +69,10 @@ void add_forward(const AddShape& shape, const AddSide* given, int count, std::in
                  const Output& output) {
   thread_local Scratch scratch;
   PooledSide sides[] = {{given[0], shape}, {given[count - 1], shape}};
-  Arena arena(scratch.get(sides[0].size(shape) + sides[1].size(shape)));
-  for (PooledSide& side : sides) side.take(arena, shape);
+  std::size_t size = 0;
+  for (int s = 0; s < count; ++s) size += sides[s].size(shape);
+  Arena arena(scratch.get(size));
+  for (int s = 0; s < count; ++s) sides[s].take(arena, shape);
   for (std::int64_t index = first; index < last; ++index) {
     int seen[2] = {};
     for (int y = 0; y < shape.out_height; ++y) {
@@ -92,9 +94,9 @@ void add_forward(const AddShape& shape, const AddSide* given, int count, std::in
 // One image's way back through a maximum. Rows of the source are read, unpooled and returned in turn, so that
 // they are in the first-level cache each time.
 inline void maximum_pool_backward(const AddShape& shape, const AddSide& side, const PoolPlane& plane, const float* g,
-                             std::ptrdiff_t g_pixel, std::int64_t index, float* image, float* dx,
-                             const SourceGradient& to, float* sums) {
-  const float keep = side.keep ? side.keep[index] : 1.0f;
+                                  std::ptrdiff_t g_pixel, std::int64_t index, float* image, float* dx,
+                                  const SourceGradient& to, float* sums) {
+  const float keep = side.keep_of(index);
   int seen = 0, returned = 0;
   const auto give_back = [&](int end) {
     for (; returned < end; ++returned)
@@ -115,9 +117,9 @@ inline void maximum_pool_backward(const AddShape& shape, const AddSide& side, co
 // One image's way back through an average. `spread` has two rows and columns more than the plane, which the
 // windows of the last pixels reach; `row` is memory for two rows.
 inline void average_pool_backward(const AddShape& shape, const AddSide& side, const PoolPlane& plane, const float* g,
-                         std::ptrdiff_t g_pixel, std::int64_t index, float* spread, float* row,
-                         const SourceGradient& to, float* sums) {
-  const float keep = side.keep ? side.keep[index] : 1.0f;
+                                  std::ptrdiff_t g_pixel, std::int64_t index, float* spread, float* row,
+                                  const SourceGradient& to, float* sums) {
+  const float keep = side.keep_of(index);
   int done = 0;
   for (int y = 0; y < side.height; ++y) {
     for (; done < shape.out_height && done * side.stride <= y + plane.top; ++done, g += shape.out_width * g_pixel)
@@ -135,8 +137,8 @@ void add_backward(const AddShape& shape, const AddSide& side, const float* g, st
   thread_local Scratch scratch;
   if (side.pool == Pool::none) {
     for (std::int64_t row = first * side.height; row < last * side.height; ++row)
-      return_row({g + row * side.width * g_pixel, g_pixel, nullptr, 0, side.keep ? side.keep[row / side.height] : 1.0f,
-                  row * side.width, side.width},
+      return_row({g + row * side.width * g_pixel, g_pixel, nullptr, 0, side.keep_of(row / side.height), row * side.width,
+                  side.width},
                  side.source, shape.channels, to, sums);
     return;
   }

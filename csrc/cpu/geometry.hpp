@@ -78,7 +78,6 @@ struct SourceGradient {
   bool accumulate;
 };
 
-
 constexpr int kMaxTaps = 49;
 
 }  // namespace pnas::cpu

@@ -40,7 +40,6 @@ struct Reader {
   Reader(const Source& source, int c, N n)
       : scale(source.scale ? load(source.scale + c, n) : splat(1.0f)),
         shift(source.scale ? load(source.shift + c, n) : vf{}) {}
-  vf operator()(vf z) const { return z * scale + shift; }
 };
 
 // The inside of a plane from an image of the source: scale * z + shift, then ReLU if asked, which lets NaN

@@ -16,6 +16,8 @@ struct AddSide {
   int stride;
   int height, width;  // of the source
   const float* keep;  // a multiplier per image, or null
+
+  float keep_of(std::int64_t image) const { return keep ? keep[image] : 1.0f; }
 };
 
 struct AddShape {
