@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,10 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 def _pytorch(path: Path) -> dict[str, Tensor]:
     """A state dict; a pickle is read by PyTorch's reader that knows tensors and runs nothing."""
     try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # A pickle of another version is refused or read, either is for the caller to hear.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ZooError(f"{path}: refused, it is no file of plain tensors ({_reason(error)})") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:

@@ -11,6 +11,7 @@ would take minutes. Nothing in the files is executed, and every length is checke
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -101,7 +102,8 @@ class TensorBundle:
         footer = self._index[-_FOOTER:]
         if len(footer) < _FOOTER or int.from_bytes(footer[-8:], "little") != _MAGIC:
             raise ValueError("the last bytes are not a table's")
-        _, place = _handle(footer, 0)
+        (offset, size), place = _handle(footer, 0)
+        deque(self._block(offset, size), maxlen=0)  # blocks of other kinds, which there are none of
         (offset, size), _ = _handle(footer, place)
         for _, value in self._block(offset, size):
             (offset, size), _ = _handle(value, 0)
