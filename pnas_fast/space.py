@@ -8,7 +8,7 @@ results; its inputs are the outputs of the two preceding cells and of earlier bl
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,18 +80,7 @@ class Cell:
     def __post_init__(self) -> None:
         if not 1 <= len(self.blocks) <= MAX_BLOCKS:
             raise CellError(f"cell has {len(self.blocks)} blocks, allowed are 1 to {MAX_BLOCKS}")
-        for index, block in enumerate(self.blocks):
-            for source, operation in block.sides:
-                if operation not in _CODE:
-                    raise CellError(
-                        f"block {index} ({block}): unknown operation {operation!r}, "
-                        f"allowed are {' '.join(OPERATIONS)}"
-                    )
-                if not 0 <= source < CELL_INPUTS + index:
-                    raise CellError(
-                        f"block {index} ({block}): input {source} does not exist there, "
-                        f"allowed are 0 to {CELL_INPUTS + index - 1}"
-                    )
+        check_blocks(self.blocks, _CODE)
 
     @classmethod
     def parse(cls, text: str, operations: Sequence[str] = OPERATIONS) -> Cell:
@@ -104,14 +93,7 @@ class Cell:
         Raises:
             CellError: the text is malformed or names a cell outside the space.
         """
-        blocks = []
-        for index, part in enumerate(text.split(",")):
-            match = _BLOCK_TEXT.fullmatch(part)
-            if match is None:
-                raise CellError(f"block {index}: {part!r} is not of the form in:op+in:op")
-            in1, op1, in2, op2 = match.groups()
-            blocks.append(Block(int(in1), op1, int(in2), op2))
-        cell = cls(tuple(blocks))
+        cell = cls(parse_blocks(text))
         cell.check_operations(operations)
         return cell
 
@@ -170,6 +152,38 @@ class Cell:
 
     def __str__(self) -> str:
         return ",".join(map(str, self.blocks))
+
+
+def check_blocks(blocks: Sequence[Block], operations: Collection[str]) -> None:
+    """Raise `CellError` for the first unknown operation or input that does not exist where it is read."""
+    for index, block in enumerate(blocks):
+        for source, operation in block.sides:
+            if operation not in operations:
+                raise CellError(
+                    f"block {index} ({block}): unknown operation {operation!r}, "
+                    f"allowed are {' '.join(operations)}"
+                )
+            if not 0 <= source < CELL_INPUTS + index:
+                raise CellError(
+                    f"block {index} ({block}): input {source} does not exist there, "
+                    f"allowed are 0 to {CELL_INPUTS + index - 1}"
+                )
+
+
+def parse_blocks(text: str) -> tuple[Block, ...]:
+    """Blocks from text ``in:op+in:op`` joined by commas; what they name is not checked.
+
+    Raises:
+        CellError: the text is malformed.
+    """
+    blocks = []
+    for index, part in enumerate(text.split(",")):
+        match = _BLOCK_TEXT.fullmatch(part)
+        if match is None:
+            raise CellError(f"block {index}: {part!r} is not of the form in:op+in:op")
+        in1, op1, in2, op2 = match.groups()
+        blocks.append(Block(int(in1), op1, int(in2), op2))
+    return tuple(blocks)
 
 
 Row = tuple[int, ...]
