@@ -1,0 +1,102 @@
+"""Batch norm over the images of all processes, so that they train as one with the whole batch would.
+
+PyTorch's own `torch.nn.SyncBatchNorm` is for GPUs alone; this one is plain operations, for every device.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+_AXES = (0, 2, 3)
+
+
+class SharedBatchNorm2d(nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d` whose batch is that of all processes together.
+
+    Every process must have as many pixels as every other. Parameters, running statistics (the variance
+    unbiased) and evaluation are those of the plain one; the gradients of its weight and bias are this
+    process's share, which are to be added up or averaged with those of all other parameters.
+    """
+
+    @classmethod
+    def of(cls, norm: nn.BatchNorm2d) -> SharedBatchNorm2d:
+        """A plain norm's replacement, with its very parameters and statistics."""
+        shared = cls(norm.num_features, norm.eps, norm.momentum)
+        shared.weight, shared.bias = norm.weight, norm.bias
+        shared.running_mean, shared.running_var = norm.running_mean, norm.running_var
+        shared.num_batches_tracked = norm.num_batches_tracked
+        shared.train(norm.training)
+        return shared
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(N, C, H, W), normalised."""
+        if not self.training:
+            return super().forward(z)
+        out, mean, variance = _Normalise.apply(z, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
+        count = z.numel() // z.shape[1] * dist.get_world_size()
+        assert self.momentum is not None
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        normalised: Tensor = out
+        return normalised
+
+
+def share_batch_norms(network: nn.Module) -> None:
+    """Replace every batch norm of a network by one that all processes share."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, SharedBatchNorm2d.of(child))
+
+
+class _Normalise(Function):
+    """``weight * (z - mean) / sqrt(variance + eps) + bias``, mean and variance over all processes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, z: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        # Half precision is widened, as PyTorch's own batch norm does.
+        variance, mean = torch.var_mean(z.to(weight.dtype), _AXES, correction=0)
+        mean, variance = _combine(mean, variance)
+        deviation = torch.rsqrt(variance + eps)
+        scale = weight * deviation
+        out = z * _wide(scale) + _wide(bias - mean * scale)
+        ctx.save_for_backward(z, weight, mean, deviation)
+        ctx.mark_non_differentiable(mean, variance)
+        return out.to(z.dtype), mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        z, weight, mean, deviation = ctx.saved_tensors
+        wide = g.to(weight.dtype)
+        normal = (z.to(weight.dtype) - _wide(mean)) * _wide(deviation)
+        d_bias, d_weight = wide.sum(_AXES), (wide * normal).sum(_AXES)
+        sums = torch.stack([d_bias, d_weight])
+        dist.all_reduce(sums)
+        sums /= z.numel() // z.shape[1] * dist.get_world_size()
+        dz = (wide - _wide(sums[0]) - normal * _wide(sums[1])) * _wide(weight * deviation)
+        return dz.to(z.dtype), d_weight, d_bias, None
+
+
+def _combine(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance over all processes from one's own: nothing large is subtracted from anything large."""
+    own = torch.stack([mean, variance])
+    every = own.new_empty(dist.get_world_size(), *own.shape)
+    dist.all_gather(list(every), own)
+    means, variances = every.unbind(1)
+    mean = means.mean(0)
+    return mean, (variances + (means - mean).square()).mean(0)
+
+
+def _wide(channels: Tensor) -> Tensor:
+    return channels[:, None, None]
