@@ -43,7 +43,8 @@ class Side(NamedTuple, Generic[S]):
 class CellOutput:
     """Where the blocks of one cell write, so that their concatenation copies nothing.
 
-    ``memory`` is a backend's own: one forward pass of one cell holds what its blocks have written.
+    ``blocks`` is how many states are concatenated. ``memory`` is a backend's own: one forward pass of one
+    cell holds what its blocks have written.
     """
 
     blocks: int
@@ -95,7 +96,9 @@ class Backend(Protocol[S]):
             dilation: of the depthwise kernel.
         """
 
-    def factorized_reduction(self, x: S, even: Tensor, odd: Tensor, norm: nn.BatchNorm2d) -> S:
+    def factorized_reduction(
+        self, x: S, even: Tensor, odd: Tensor, norm: nn.BatchNorm2d, *, rectify: bool = True
+    ) -> S:
         """Halve the map: ``norm(concat(even * r[::2, ::2], odd * r[1::2, 1::2]))`` with ``r = relu(x)``.
 
         The second path reads a zero row and column past the bottom and right edge, so that both have
@@ -106,23 +109,24 @@ class Backend(Protocol[S]):
             even: (F // 2, C, 1, 1).
             odd: (F - F // 2, C, 1, 1).
             norm: batch norm of the F outputs.
+            rectify: whether r is relu(x) or x itself.
         """
 
     def pool(self, x: S, kind: PoolKind, stride: int) -> S:
         """3×3 SAME pool; the average is over the pixels inside the image."""
 
-    def add(self, left: Side[S], right: Side[S], output: CellOutput, block: int) -> S:
+    def add(self, left: Side[S], right: Side[S] | None, output: CellOutput, block: int) -> S:
         """A block's output: the sum of its two sides, each pooled and scaled as it says.
 
         Args:
             left: one side.
-            right: the other, of the same shape.
+            right: the other, of the same shape; without one the left side is put in its place.
             output: of the cell.
-            block: the block's place in it, counted from 0.
+            block: the place in it, counted from 0.
         """
 
     def concatenate(self, states: list[S], output: CellOutput) -> S:
-        """A cell's output: its blocks' outputs, all of them and in order, along the channels."""
+        """A cell's output: the states put in its places, all of them and in order, along the channels."""
 
     def global_average(self, x: S) -> Tensor:
         """(N, C, H, W) to (N, C): the mean of relu(x) over all pixels."""

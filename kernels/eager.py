@@ -58,9 +58,11 @@ class EagerBackend:
         z = _conv_same(F.relu(x), depthwise, (stride, stride), dilation, groups=x.shape[1])
         return _normalise(F.conv2d(z, pointwise), norm)
 
-    def factorized_reduction(self, x: Tensor, even: Tensor, odd: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    def factorized_reduction(
+        self, x: Tensor, even: Tensor, odd: Tensor, norm: nn.BatchNorm2d, *, rectify: bool = True
+    ) -> Tensor:
         """See `Backend.factorized_reduction`."""
-        rectified = F.relu(x)
+        rectified = F.relu(x) if rectify else x
         shifted = F.pad(rectified, (-1, 1, -1, 1))
         paths = [F.conv2d(rectified, even, stride=2), F.conv2d(shifted, odd, stride=2)]
         return _normalise(torch.cat(paths, dim=1), norm)
@@ -73,9 +75,9 @@ class EagerBackend:
             return F.max_pool2d(x, 3, stride, padding, ceil_mode=True)
         return F.avg_pool2d(x, 3, stride, padding, ceil_mode=True, count_include_pad=False)
 
-    def add(self, left: Side[Tensor], right: Side[Tensor], output: CellOutput, block: int) -> Tensor:
+    def add(self, left: Side[Tensor], right: Side[Tensor] | None, output: CellOutput, block: int) -> Tensor:
         """See `Backend.add`."""
-        return self._read(left) + self._read(right)
+        return self._read(left) if right is None else self._read(left) + self._read(right)
 
     def concatenate(self, states: list[Tensor], output: CellOutput) -> Tensor:
         """See `Backend.concatenate`."""

@@ -104,14 +104,7 @@ class Cell:
         Raises:
             CellError: the text is malformed or names a cell outside the space.
         """
-        blocks = []
-        for index, part in enumerate(text.split(",")):
-            match = _BLOCK_TEXT.fullmatch(part)
-            if match is None:
-                raise CellError(f"block {index}: {part!r} is not of the form in:op+in:op")
-            in1, op1, in2, op2 = match.groups()
-            blocks.append(Block(int(in1), op1, int(in2), op2))
-        cell = cls(tuple(blocks))
+        cell = cls(parse_blocks(text))
         cell.check_operations(operations)
         return cell
 
@@ -170,6 +163,22 @@ class Cell:
 
     def __str__(self) -> str:
         return ",".join(map(str, self.blocks))
+
+
+def parse_blocks(text: str) -> tuple[Block, ...]:
+    """Blocks from text ``in:op+in:op`` joined by commas; what they name is not checked.
+
+    Raises:
+        CellError: the text is malformed.
+    """
+    blocks = []
+    for index, part in enumerate(text.split(",")):
+        match = _BLOCK_TEXT.fullmatch(part)
+        if match is None:
+            raise CellError(f"block {index}: {part!r} is not of the form in:op+in:op")
+        in1, op1, in2, op2 = match.groups()
+        blocks.append(Block(int(in1), op1, int(in2), op2))
+    return tuple(blocks)
 
 
 Row = tuple[int, ...]

@@ -62,15 +62,18 @@ class FusedBackend:
         convolution = Convolution("separable", kernel, (stride, stride), dilation)
         return self._convolve(x, convolution, norm, depthwise, pointwise)
 
-    def factorized_reduction(self, x: Fused, even: Tensor, odd: Tensor, norm: nn.BatchNorm2d) -> Fused:
+    def factorized_reduction(
+        self, x: Fused, even: Tensor, odd: Tensor, norm: nn.BatchNorm2d, *, rectify: bool = True
+    ) -> Fused:
         """See `Backend.factorized_reduction`."""
-        return self._convolve(x, Convolution("factorized", stride=(2, 2)), norm, even, odd)
+        convolution = Convolution("factorized", stride=(2, 2), rectify=rectify)
+        return self._convolve(x, convolution, norm, even, odd)
 
     def pool(self, x: Fused, kind: PoolKind, stride: int) -> Fused:
         """See `Backend.pool`."""
         return self._add([Side(x, kind, stride)], None)
 
-    def add(self, left: Side[Fused], right: Side[Fused], output: CellOutput, block: int) -> Fused:
+    def add(self, left: Side[Fused], right: Side[Fused] | None, output: CellOutput, block: int) -> Fused:
         """See `Backend.add`."""
         z = left.state.shape
         channels = z[1]
@@ -82,7 +85,7 @@ class FusedBackend:
         out = torch.empty(0, dtype=memory.dtype, device=memory.device)
         shape = (memory.shape[0], channels, *memory.shape[2:])
         out.set_(memory.untyped_storage(), block * channels, shape, memory.stride())
-        return self._add([left, right], out)
+        return self._add([left] if right is None else [left, right], out)
 
     def concatenate(self, states: list[Fused], output: CellOutput) -> Fused:
         """See `Backend.concatenate`."""

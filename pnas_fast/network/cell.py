@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from pnas_fast.kernels import Backend, CellOutput, Side, State
+from pnas_fast.network.genotype import Wiring
 from pnas_fast.network.layers import Convolution, FactorizedReduction, Shape
-from pnas_fast.network.operations import build_operation
-from pnas_fast.space import CELL_INPUTS, Block, Cell
+from pnas_fast.network.layout import Layout, Place
+from pnas_fast.network.operations import NEVER_DROPPED, build_operation
+from pnas_fast.space import CELL_INPUTS, Block
 
 
 class DropPath:
@@ -48,15 +50,14 @@ class BlockModule(nn.Module):
             for source, operation in block.sides
         )
 
-    def forward(self, states: list[State], output: CellOutput) -> State:
-        """The block's output, from the cell's inputs and earlier blocks, in its place in the cell's."""
+    def forward(self, states: list[State], output: CellOutput, place: int) -> State:
+        """The block's output, from the cell's inputs and earlier blocks, in a place of the cell's."""
         left = self._kept(self.left(states[self.block.in1]), self.block.op1)
         right = self._kept(self.right(states[self.block.in2]), self.block.op2)
-        return self.backend.add(left, right, output, len(states) - CELL_INPUTS)
+        return self.backend.add(left, right, output, place)
 
     def _kept(self, side: Side[State], operation: str) -> Side[State]:
-        # Identities are never dropped, not even in their 1×1 form (SPEC 3.3).
-        if not self.training or operation == "identity":
+        if not self.training or operation in NEVER_DROPPED:
             return side
         return side._replace(keep=self.drop.mask(side.state))
 
@@ -65,42 +66,52 @@ class CellModule(nn.Module):
     """One cell of a network.
 
     Args:
-        cell: its blocks.
+        wiring: its blocks and which states leave it.
         backend: does the arithmetic.
         before: shape of H[c-2], the cell before the previous one.
         previous: shape of H[c-1], the previous cell.
-        filters: channels of each block.
-        stride: 1, or 2 for a cell that halves the map.
-        first: the cell right after the stem reads the stem's raw output as its H[c-2].
+        place: its filters and whether it halves the map.
+        layout: of the network; says how the inputs are brought to F channels.
+        first: the cell right after the stem may read the stem's raw output as its H[c-2].
 
     Attributes:
-        shape: of the output, ``len(cell) * filters`` channels.
+        shape: of the output, as many times ``place.filters`` channels as states leave the cell.
         drop: the drop-path probability shared by its blocks.
     """
 
     def __init__(
         self,
-        cell: Cell,
+        wiring: Wiring,
         backend: Backend[State],
         before: Shape,
         previous: Shape,
-        filters: int,
+        place: Place,
+        layout: Layout,
         *,
-        stride: int,
         first: bool,
     ) -> None:
         super().__init__()
         self.backend = backend
+        self.outputs = wiring.outputs
         self.drop = DropPath()
-        self.align_before = None if first else _align_before(backend, before, previous, filters)
-        self.align_previous = Convolution(backend, previous, filters)
+        filters, stride = place.filters, 2 if place.reduction else 1
+        raw = first and not layout.always_align
+        self.align_before = None if raw else _align_before(backend, before, previous, filters, layout)
+        self.align_previous = _align_previous(backend, previous, filters, layout.previous_projections)
         block_shape = previous.strided(filters, stride)
         before = before if self.align_before is None else self.align_before.shape
-        sources = [before, self.align_previous.shape] + [block_shape] * (len(cell) - 1)
+        sources = [before, previous._replace(channels=filters)] + [block_shape] * (len(wiring.blocks) - 1)
         self.blocks = nn.ModuleList(
-            BlockModule(block, backend, sources, filters, stride, self.drop) for block in cell.blocks
+            BlockModule(block, backend, sources, filters, stride, self.drop) for block in wiring.blocks
         )
-        self.shape = block_shape._replace(channels=filters * len(cell))
+        self.align_outputs = nn.ModuleDict(
+            {
+                str(state): module
+                for state in wiring.outputs
+                if state < CELL_INPUTS and (module := _align_output(backend, sources[state], block_shape))
+            }
+        )
+        self.shape = block_shape._replace(channels=filters * len(wiring.outputs))
 
     def forward(self, before: State, previous: State) -> State:
         """H[c-2] and H[c-1] to H[c]."""
@@ -108,18 +119,52 @@ class CellModule(nn.Module):
             before if self.align_before is None else self.align_before(before),
             self.align_previous(previous),
         ]
-        output = CellOutput(len(self.blocks))
-        for block in self.blocks:
-            states.append(block(states, output))
-        return self.backend.concatenate(states[CELL_INPUTS:], output)
+        output = CellOutput(len(self.outputs))
+        for index, block in enumerate(self.blocks, CELL_INPUTS):
+            # A block that does not leave the cell has memory of its own.
+            place = (output, self.outputs.index(index)) if index in self.outputs else (CellOutput(1), 0)
+            states.append(block(states, *place))
+        parts = [
+            self._output(states[state], state, output, place) for place, state in enumerate(self.outputs)
+        ]
+        return self.backend.concatenate(parts, output)
+
+    def _output(self, value: State, state: int, output: CellOutput, place: int) -> State:
+        """A state that leaves the cell: blocks are in their place, inputs are put there."""
+        if state >= CELL_INPUTS:
+            return value
+        name = str(state)
+        if name in self.align_outputs:
+            value = self.align_outputs[name](value)
+        return self.backend.add(Side(value), None, output, place)
 
 
 def _align_before(
-    backend: Backend[State], before: Shape, previous: Shape, filters: int
+    backend: Backend[State], before: Shape, previous: Shape, filters: int, layout: Layout
 ) -> Convolution | FactorizedReduction | None:
     """Bring H[c-2] to the size of H[c-1] and to F channels; None where it fits as it is."""
     if (before.height, before.width) != (previous.height, previous.width):
         return FactorizedReduction(backend, before, filters)
-    if before.channels != filters:
+    if before.channels != filters or layout.always_align:
         return Convolution(backend, before, filters)
+    return None
+
+
+def _align_previous(
+    backend: Backend[State], previous: Shape, filters: int, projections: int
+) -> Convolution | nn.Sequential:
+    """Bring H[c-1] to F channels."""
+    first = Convolution(backend, previous, filters)
+    again = [Convolution(backend, first.shape, filters) for _ in range(projections - 1)]
+    return nn.Sequential(first, *again) if again else first
+
+
+def _align_output(
+    backend: Backend[State], source: Shape, target: Shape
+) -> Convolution | FactorizedReduction | None:
+    """Bring a cell input that leaves the cell to the shape of a block, without a ReLU (slim's form)."""
+    if source.height != target.height or source.width != target.width:
+        return FactorizedReduction(backend, source, target.channels, rectify=False)
+    if source.channels != target.channels:
+        return Convolution(backend, source, target.channels, rectify=False)
     return None

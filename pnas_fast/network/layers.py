@@ -119,10 +119,11 @@ class SeparableHalf(Layer):
 
 
 class FactorizedReduction(Layer):
-    """ReLU, two strided 1×1 paths one pixel apart, concatenated, batch norm (SPEC 1.3)."""
+    """[ReLU,] two strided 1×1 paths one pixel apart, concatenated, batch norm (SPEC 1.3)."""
 
-    def __init__(self, backend: Backend[State], source: Shape, filters: int) -> None:
+    def __init__(self, backend: Backend[State], source: Shape, filters: int, *, rectify: bool = True) -> None:
         super().__init__(backend, source.strided(filters, 2))
+        self.rectify = rectify
         self.even = new_weight(filters // 2, source.channels, 1, 1)
         self.odd = new_weight(filters - filters // 2, source.channels, 1, 1)
         self.norm = nn.BatchNorm2d(filters)
@@ -130,4 +131,4 @@ class FactorizedReduction(Layer):
 
     def forward(self, x: State) -> State:
         """(N, C, H, W) to (N, filters, ceil(H / 2), ceil(W / 2))."""
-        return self.backend.factorized_reduction(x, self.even, self.odd, self.norm)
+        return self.backend.factorized_reduction(x, self.even, self.odd, self.norm, rectify=self.rectify)

@@ -1,0 +1,104 @@
+"""What the cells of a network are: blocks, which of a cell's states leave it, and two kinds of cell.
+
+A searched `Cell` has eight operations, one kind, and all its blocks leave it. Published networks (SPEC 6.1)
+have normal and reduction cells, operations of their own and other concatenations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pnas_fast.network.operations import EXTRA_OPERATIONS
+from pnas_fast.space import CELL_INPUTS, OPERATIONS, Block, Cell, CellError, parse_blocks
+
+_ARROW = "=>"
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Blocks, and the states whose concatenation is the cell's output, in this order.
+
+    States are counted as inputs of blocks are: 0 is H[c-2], 1 is H[c-1], ``2 + j`` is block j.
+
+    Raises:
+        CellError: no blocks, an operation or a state that does not exist, or no output.
+    """
+
+    blocks: tuple[Block, ...]
+    outputs: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        allowed = (*OPERATIONS, *EXTRA_OPERATIONS)
+        for index, block in enumerate(self.blocks):
+            for source, operation in block.sides:
+                if operation not in allowed:
+                    raise CellError(
+                        f"block {index} ({block}): unknown operation {operation!r}, "
+                        f"allowed are {' '.join(allowed)}"
+                    )
+                if not 0 <= source < CELL_INPUTS + index:
+                    raise CellError(
+                        f"block {index} ({block}): input {source} does not exist there, "
+                        f"allowed are 0 to {CELL_INPUTS + index - 1}"
+                    )
+        states = CELL_INPUTS + len(self.blocks)
+        if not self.blocks or not self.outputs or len(set(self.outputs)) < len(self.outputs):
+            raise CellError(
+                f"{len(self.blocks)} blocks with outputs {self.outputs}, "
+                "allowed are one or more of each, no output twice"
+            )
+        if not all(0 <= state < states for state in self.outputs):
+            raise CellError(f"outputs {self.outputs}: allowed are states 0 to {states - 1}")
+
+    @classmethod
+    def parse(cls, text: str) -> Wiring:
+        """Read a wiring from text: blocks as in a cell's, then ``=>`` and its outputs.
+
+        ``1:sep5x5+0:sep3x3,0:identity+2:avg_pool3x3=>0,2,3`` has two blocks and concatenates H[c-2] and
+        both. Without ``=>`` the outputs are all the blocks.
+
+        Raises:
+            CellError: malformed text, or a wiring that is refused.
+        """
+        blocks_text, arrow, outputs_text = text.partition(_ARROW)
+        blocks = parse_blocks(blocks_text)
+        if not arrow:
+            return cls(blocks, _all_blocks(blocks))
+        parts = outputs_text.split(",")
+        if not all(part.isascii() and part.isdigit() for part in parts):
+            raise CellError(f"outputs {outputs_text!r}, allowed are states joined by commas, such as 0,2,3")
+        return cls(blocks, tuple(map(int, parts)))
+
+    def __str__(self) -> str:
+        text = ",".join(map(str, self.blocks))
+        if self.outputs == _all_blocks(self.blocks):
+            return text
+        return f"{text}{_ARROW}{','.join(map(str, self.outputs))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Genotype:
+    """The two kinds of cell of a network; a searched cell is both."""
+
+    normal: Wiring
+    reduction: Wiring
+
+    @classmethod
+    def of(cls, cell: Cell) -> Genotype:
+        """Of a searched cell: one kind, every block concatenated (SPEC 1.1)."""
+        wiring = Wiring(cell.blocks, _all_blocks(cell.blocks))
+        return cls(wiring, wiring)
+
+    @classmethod
+    def parse(cls, normal: str, reduction: str | None = None) -> Genotype:
+        """From the texts of its wirings; without a second one both are the same.
+
+        Raises:
+            CellError: as `Wiring.parse`.
+        """
+        wiring = Wiring.parse(normal)
+        return cls(wiring, wiring if reduction is None else Wiring.parse(reduction))
+
+
+def _all_blocks(blocks: tuple[Block, ...]) -> tuple[int, ...]:
+    return tuple(range(CELL_INPUTS, CELL_INPUTS + len(blocks)))
