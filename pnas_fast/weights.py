@@ -31,7 +31,10 @@ def child_file(folder: Path, position: int) -> Path:
 def save_child(
     network: ChildNetwork, cell: Cell, settings: TrainingSettings, data: DataSet, path: Path
 ) -> None:
-    """Write a child's weights, with what `load_child` needs to build it again."""
+    """Write a child's weights, with what `load_child` needs to build it again.
+
+    An auxiliary classifier, which serves training alone, is left out.
+    """
     network_arguments = {
         "cell": str(cell),
         "repeats": settings.repeats,
@@ -41,7 +44,11 @@ def save_child(
     }
     # One entry: with several, their order in the file would differ from run to run.
     metadata = {"network": json.dumps(network_arguments)}
-    state = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+    state = {
+        name: tensor.contiguous().cpu()
+        for name, tensor in network.state_dict().items()
+        if not name.startswith("auxiliary.")
+    }
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_bytes(save(state, metadata))

@@ -41,6 +41,9 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         out, mean, variance = _Normalise.apply(z, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
         count = z.numel() // z.shape[1] * dist.get_world_size()
         assert self.momentum is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, self.momentum)
@@ -89,7 +92,7 @@ class _Normalise(Function):
 
 
 def _combine(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance over all processes from one's own: nothing large is subtracted from anything large."""
+    """Mean and variance over all processes; no large number is subtracted from another."""
     own = torch.stack([mean, variance])
     every = own.new_empty(dist.get_world_size(), *own.shape)
     dist.all_gather(list(every), own)

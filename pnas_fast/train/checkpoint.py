@@ -31,12 +31,14 @@ class CheckpointError(ValueError):
 class Place:
     """Where in a training a checkpoint was taken: ``index`` steps of ``epoch`` are done, both from 0.
 
-    ``best`` is the best validation accuracy before that epoch, -1 before there was one.
+    ``best`` is the best validation accuracy before that epoch, -1 before there was one; ``seconds`` of
+    training went into the epoch so far.
     """
 
     epoch: int = 0
     index: int = 0
     best: float = -1.0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,11 @@ def save_checkpoint(folder: Path, place: Place, tensors: Mapping[str, Tensor]) -
     home.mkdir(exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"place": json.dumps(asdict(place)), "sha256": _digest(place, state)}
-    with replacing(home / f"{place.epoch:06d}-{place.index:08d}{_SUFFIX}") as temporary:
-        with temporary.open("wb") as file:
-            file.write(save(state, metadata))
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the name on an empty file
+    path = home / f"{place.epoch:06d}-{place.index:08d}{_SUFFIX}"
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(save(state, metadata))
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut could leave the name on an empty file
     for old in _newest_first(home)[KEPT:]:
         old.unlink()
 
@@ -124,5 +126,5 @@ def _digest(place: Place, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -12,6 +12,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+class GroupError(ValueError):
+    """Processes that cannot train together; the message says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """This process's place among those that train together.
@@ -46,11 +50,26 @@ class Group:
             dist.all_reduce(tensor)
         return tensor
 
-    def any(self, value: bool, device: torch.device) -> bool:
-        """Whether any process says yes."""
+    def any(self, value: bool) -> bool:
+        """Whether any process says yes; no GPU waits for the answer."""
+        return value if self.size == 1 else bool(self.sum(torch.tensor(int(value))))
+
+    def wait(self) -> None:
+        """Go on when all processes have come here."""
+        self.agree(0)
+
+    def agree(self, value: int) -> bool:
+        """Whether all processes say the same; none goes on before all have spoken."""
         if self.size == 1:
-            return value
-        return bool(self.sum(torch.tensor(int(value), device=device)))
+            return True
+        extremes = torch.tensor([value, -value])
+        dist.all_reduce(extremes, dist.ReduceOp.MAX)
+        return int(extremes[0]) == -int(extremes[1])
+
+
+def processes() -> int:
+    """How many processes `torchrun` started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
@@ -58,15 +77,20 @@ def joined(device: str) -> Iterator[Group]:
     """The group that `torchrun`'s environment variables name, or this process alone.
 
     Args:
-        device: ``cpu`` processes exchange over gloo, ``cuda`` ones over nccl, one GPU each.
+        device: tensors on ``cpu`` are exchanged over gloo, those on ``cuda`` over nccl, one GPU a process.
+
+    Raises:
+        GroupError: fewer GPUs than processes on this machine.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    if processes() == 1:
         yield Group()
         return
     if device == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        own, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if own >= gpus:
+            raise GroupError(f"process {own + 1} on a machine with {gpus} GPUs, allowed is one process a GPU")
+        torch.cuda.set_device(own)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
     try:
         yield Group(dist.get_rank(), dist.get_world_size())
     finally:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
@@ -17,21 +15,19 @@ class WeightAverage:
 
     Args:
         network: whose weights are averaged.
+        into: a network like it, which takes the average over; it begins with ``network``'s weights.
         decay: in [0, 1); 0.9999 averages over the last ten thousand steps or so.
-
-    Attributes:
-        network: a copy with the averaged weights, to evaluate and to save.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.network = copy.deepcopy(network).requires_grad_(False)
+    def __init__(self, network: nn.Module, into: nn.Module, decay: float) -> None:
+        into.load_state_dict(network.state_dict())
+        into.requires_grad_(False)
         self._decay = decay
-        own, followed = _tensors(self.network), _tensors(network)
-        floating = [tensor.is_floating_point() for tensor in own]
-        self._averages = [tensor for tensor, real in zip(own, floating, strict=True) if real]
-        self._weights = [tensor for tensor, real in zip(followed, floating, strict=True) if real]
-        self._copies = [tensor for tensor, real in zip(own, floating, strict=True) if not real]
-        self._counters = [tensor for tensor, real in zip(followed, floating, strict=True) if not real]
+        pairs = list(zip(_tensors(into), _tensors(network), strict=True))
+        self._averages = [own for own, _ in pairs if own.is_floating_point()]
+        self._weights = [followed for own, followed in pairs if own.is_floating_point()]
+        self._copies = [own for own, _ in pairs if not own.is_floating_point()]
+        self._counters = [followed for own, followed in pairs if not own.is_floating_point()]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
