@@ -1,4 +1,4 @@
-"""A few steps of a long training in fp64, alone or as one of torchrun's processes; the leader writes the result."""
+"""A few steps of a long training in fp64, alone or as one of torchrun's processes."""
 
 from __future__ import annotations
 

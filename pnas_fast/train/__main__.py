@@ -63,9 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(console: Console, request: Request, group: Group) -> int:
     config, folder = request.config, request.folder
     data = _load(console, request, group).to(config.device)
-    with torch_threads(config.threads), _stopping() as stop:
-        torch.set_flush_denormal(True)
-        torch.backends.cudnn.deterministic = True
+    with torch_threads(config.threads), _reproducible(), _stopping() as stop:
         # Before the folder is opened: what cannot be built is refused with nothing written.
         training = LongTraining(config, data, group)
         display = Display(console, config, training.steps)
@@ -88,6 +86,18 @@ def _load(console: Console, request: Request, group: Group) -> DataSet:
             data = load_training_data(request.config, download=request.download, progress=progress)
     group.wait()  # for the download
     return data if group.leads else load_training_data(request.config)
+
+
+@contextmanager
+def _reproducible() -> Iterator[None]:
+    """Numbers too small to matter do not cost time, and a GPU's libraries choose what repeats itself."""
+    torch.set_flush_denormal(True)
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.backends.cudnn.deterministic = False
 
 
 @contextmanager
