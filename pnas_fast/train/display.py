@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
 from pnas_fast.report.text import duration, percent
@@ -32,14 +32,15 @@ class Display:
         self._done = 0
         self._said = float("-inf")
         self._last = ""
+        whole = Column(no_wrap=True)
         columns = (
-            TextColumn("[bold]epoch {task.fields[epoch]}"),
-            BarColumn(bar_width=16, table_column=Column(min_width=16)),
-            MofNCompleteColumn(table_column=Column(min_width=9, no_wrap=True)),
-            TextColumn("{task.fields[status]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+            TextColumn("[bold]epoch {task.fields[epoch]}", table_column=whole),
+            BarColumn(bar_width=10, table_column=whole),
+            # On a narrow terminal this column is the one that gives way.
+            TextColumn("{task.fields[status]}", table_column=Column(overflow="ellipsis", no_wrap=True)),
         )
         self._progress = Progress(*columns, console=console, transient=True, auto_refresh=False)
-        self._task = self._progress.add_task("", total=steps, epoch="", status="")
+        self._task = self._progress.add_task("", total=steps, epoch=f"-/{config.epochs}", status="")
         self._live = console.is_terminal
         if self._live:
             self._progress.start()
@@ -60,12 +61,13 @@ class Display:
 
     def epoch(self, record: Epoch, best: float) -> None:
         """An epoch is trained and judged."""
-        self._last = f"{percent(record.judged, 2)}, best {percent(best, 2)} · "
+        self._last = f"{percent(record.judged, 2)} · "
         now, number = time.monotonic(), record.epoch
         if now - self._said >= LINE_SECONDS or number == self._epochs:
             self._said = now
             pace = self._pace(number - 1, self._steps)
-            self.note(f"epoch {number}/{self._epochs}: loss {record.loss:.3f}, {self._last}{pace}")
+            judged = f"{percent(record.judged, 2)}, best {percent(best, 2)}"
+            self.note(f"epoch {number}/{self._epochs}: loss {record.loss:.3f}, {judged} · {pace}")
 
     def close(self) -> None:
         """Leave the terminal as it was."""
