@@ -1,4 +1,4 @@
-"""Fetching a known archive over HTTP, checking it and taking known files out of it."""
+"""Fetching known files over HTTP and checking them; taking known files out of a known archive."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pnas_fast.data.dataset import DataError
+from pnas_fast.files import replacing
 
 TIMEOUT = 30.0
 """Seconds a server may stay silent."""
@@ -28,12 +29,41 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Archive:
-    """A gzipped tar file that is known in advance: where it is, its bytes and its SHA-256 in hex."""
+class RemoteFile:
+    """A file that is known in advance.
+
+    Attributes:
+        url: where it is.
+        size: its bytes; None is what the server says.
+        sha256: its SHA-256 in hex, or the first digits of it where no more were published.
+    """
 
     url: str
-    size: int
+    size: int | None
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Archive(RemoteFile):
+    """A gzipped tar file."""
+
+    size: int
+
+
+def fetch_file(remote: RemoteFile, path: Path, progress: Progress | None = None) -> None:
+    """Download a file to ``path``; it has that name only when it is whole and right.
+
+    Raises:
+        DataError: no connection, an HTTP error, silence for `TIMEOUT` seconds, a wrong size or
+            checksum, or a folder that cannot be written.
+    """
+    try:
+        with _open(remote.url) as response:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
+                _receive(response, remote, temporary, progress)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written to ({error.strerror or error})") from error
 
 
 def fetch(archive: Archive, members: Sequence[str], folder: Path, progress: Progress | None = None) -> None:
@@ -74,23 +104,26 @@ def _open(url: str) -> http.client.HTTPResponse:
 
 
 def _receive(
-    response: http.client.HTTPResponse, archive: Archive, path: Path, progress: Progress | None
+    response: http.client.HTTPResponse, remote: RemoteFile, path: Path, progress: Progress | None
 ) -> None:
-    """Write the response to ``path``; it must have the archive's size and checksum."""
+    """Write the response to ``path``; it must have the file's size and checksum."""
     done, digest = 0, hashlib.sha256()
+    size = response.length if remote.size is None else remote.size
+    if size is None:
+        raise DataError(f"{remote.url}: the server does not say how long the file is")
     with path.open("wb") as file:
         # Reading stops at the first byte too many: a wrong server cannot fill the disk.
-        while done <= archive.size and (chunk := _read(response, archive.url)):
+        while done <= size and (chunk := _read(response, remote.url)):
             file.write(chunk)
             digest.update(chunk)
             done += len(chunk)
             if progress is not None:
-                progress(min(done, archive.size), archive.size)
-    if done != archive.size:
-        found = "more than expected" if done > archive.size else f"ends after {done:,} bytes"
-        raise DataError(f"{archive.url}: {found}, expected {archive.size:,} bytes")
-    if digest.hexdigest() != archive.sha256:
-        raise DataError(f"{archive.url}: SHA-256 is {digest.hexdigest()}, expected {archive.sha256}")
+                progress(min(done, size), size)
+    if done != size:
+        found = "more than expected" if done > size else f"ends after {done:,} bytes"
+        raise DataError(f"{remote.url}: {found}, expected {size:,} bytes")
+    if not digest.hexdigest().startswith(remote.sha256):
+        raise DataError(f"{remote.url}: SHA-256 is {digest.hexdigest()}, expected {remote.sha256}")
 
 
 def _read(response: http.client.HTTPResponse, url: str) -> bytes:

@@ -66,8 +66,9 @@ class CellNetwork(nn.Module):
         self.drop_path = drop_path
         self.backend = kernels = get_backend(backend)
         self.stem, shapes = build_stem(layout, kernels, Shape(*image_shape))
+        self.places = layout.places()
         cells: list[CellModule] = []
-        for place in layout.places():
+        for place in self.places:
             wiring = genotype.reduction if place.reduction else genotype.normal
             cell = CellModule(
                 wiring, kernels, shapes[-place.back :][0], shapes[-1], place, layout, first=not cells
@@ -119,7 +120,7 @@ class CellNetwork(nn.Module):
         stem = self.stem(images.contiguous(memory_format=torch.channels_last))
         states = list(stem) if isinstance(stem, tuple) else [stem]
         auxiliary = None
-        for index, (cell, place) in enumerate(zip(self.cells, self.layout.places(), strict=True)):
+        for index, (cell, place) in enumerate(zip(self.cells, self.places, strict=True)):
             states = [*states[1 - LONGEST_REACH :], cell(states[-place.back :][0], states[-1])]
             if self.training and self.auxiliary is not None and index == self.layout.auxiliary_place:
                 auxiliary = self.auxiliary(states[-1])

@@ -1,0 +1,276 @@
+"""Released weights: the same network from every layout of files, and files that are refused."""
+
+import copy
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from oracle import relative_error
+from pnas_fast.network import CellNetwork, Layout
+from pnas_fast.zoo import ZooError, create_model
+from pnas_fast.zoo.genotypes import PNASNET5
+from pnas_fast.zoo.released import load_released
+from reference_pnasnet import ReferencePNASNet, perturb
+from released_files import of_author, of_slim
+from tensor_bundle_writer import write_bundle
+
+BOUND = 1e-4
+SIZES = [64, 97]
+"""Even, where padding is one-sided in most reductions, and odd."""
+
+SMALL = Layout(
+    repeats=2, filters=12, stem="imagenet", stem_filters=8, norm_epsilon=1e-3, norm_momentum=3e-4, dropout=0.5
+)
+
+State = dict[str, Tensor]
+
+
+def small(classes: int = 1000, *, auxiliary: bool = False) -> CellNetwork:
+    return CellNetwork(PNASNET5, SMALL, classes, (3, 96, 96), auxiliary=auxiliary).eval()
+
+
+@pytest.fixture(scope="module")
+def reference() -> ReferencePNASNet:
+    torch.manual_seed(0)
+    network = ReferencePNASNet(SMALL.repeats, SMALL.filters, 8, classes=1001).eval()
+    perturb(network)
+    return network
+
+
+@pytest.fixture
+def state(reference: ReferencePNASNet) -> State:
+    return dict(reference.state_dict())
+
+
+Write = Callable[[State, Path], Path]
+
+
+def write_pth(state: State, folder: Path) -> Path:
+    torch.save(state, folder / "weights.pth")
+    return folder / "weights.pth"
+
+
+def write_old_pth(state: State, folder: Path) -> Path:
+    """The format of 2018, before PyTorch's files were zip archives, without counters of batches."""
+    kept = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+    torch.save(kept, folder / "old.pth", _use_new_zipfile_serialization=False)
+    return folder / "old.pth"
+
+
+def write_safetensors(state: State, folder: Path) -> Path:
+    save_file(state, folder / "weights.safetensors")
+    return folder / "weights.safetensors"
+
+
+def write_author(state: State, folder: Path) -> Path:
+    return write_pth(of_author(state), folder)
+
+
+def write_slim(state: State, folder: Path) -> Path:
+    left = {
+        "global_step": np.array(5, np.int64),
+        "conv0/weights/ExponentialMovingAverage": np.zeros(3, np.float32),
+        "conv0/weights/RMSProp_1": np.zeros(3, np.float32),
+        "aux_7/aux_logits/FC/biases": np.zeros(3, np.float32),
+    }
+    write_bundle(folder / "model.ckpt", of_slim(state) | left)
+    return folder / "model.ckpt"
+
+
+WRITERS = [write_pth, write_old_pth, write_safetensors, write_author, write_slim]
+
+
+def loaded(network: CellNetwork, path: Path) -> CellNetwork:
+    load_released(network, path)
+    return network
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("size", SIZES)
+def test_every_layout_gives_the_references_logits(
+    write: Write, size: int, reference: ReferencePNASNet, state: State, tmp_path: Path
+) -> None:
+    path = write(state, tmp_path)
+    images = torch.randn(2, 3, size, size)
+    with torch.inference_mode():
+        expected = reference(images)
+        assert relative_error(loaded(small(1001), path)(images), expected) < BOUND
+        # Without the background, which is the first class.
+        assert relative_error(loaded(small(1000), path)(images), expected[:, 1:]) < BOUND
+
+
+def test_the_index_of_a_checkpoint_names_it_too(state: State, tmp_path: Path) -> None:
+    path = write_slim(state, tmp_path)
+    network = loaded(small(1001), path.with_name("model.ckpt.index"))
+    assert torch.equal(network.stem.weight, state["conv_0.conv.weight"])
+
+
+@pytest.mark.parametrize("auxiliary", [False, True])
+def test_our_own_files_load_with_or_without_the_auxiliary_classifier(auxiliary: bool, tmp_path: Path) -> None:
+    trained = small(5, auxiliary=True)
+    perturb(trained)
+    wanted = trained.state_dict()
+    network = loaded(small(5, auxiliary=auxiliary), write_safetensors(wanted, tmp_path))
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in network.state_dict().items())
+
+
+def test_the_large_network_gives_the_references_logits(tmp_path: Path) -> None:
+    """The released file's own size: 1,380 tensors, 86 million parameters, 1,001 classes."""
+    with torch.device("meta"):
+        reference = ReferencePNASNet(4, 216, 96, classes=1001)
+    reference = reference.to_empty(device="cpu").eval()
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in reference.named_parameters():
+        # As uniform, of the usual variance: normal numbers take longer.
+        bound = (6 / max(parameter[0].numel(), 1)) ** 0.5 if parameter.ndim > 1 else 0.1
+        assert name
+        parameter.detach().uniform_(-bound, bound, generator=generator)
+    for name, buffer in reference.named_buffers():
+        if name.endswith("num_batches_tracked"):
+            buffer.zero_()
+    perturb(reference)
+    state = dict(reference.state_dict())
+    assert len(state) == 1380
+    network = create_model("pnasnet5_large", weights=write_safetensors(state, tmp_path)).eval()
+    for size in SIZES:
+        images = torch.randn(1, 3, size, size)
+        with torch.inference_mode():
+            assert relative_error(network(images), reference(images)[:, 1:]) < BOUND
+
+
+def save_bundle(arrays: State, folder: Path) -> Path:
+    write_bundle(folder / "model.ckpt", {name: np.asarray(array) for name, array in arrays.items()})
+    return folder / "model.ckpt"
+
+
+LAYOUTS = pytest.mark.parametrize(
+    ("convert", "save"), [(dict, write_pth), (of_author, write_pth), (of_slim, save_bundle)]
+)
+
+
+@LAYOUTS
+@pytest.mark.parametrize("place", [1, 100, -1])
+def test_a_missing_tensor_is_named(
+    convert: Callable[[State], State], save: Write, place: int, state: State, tmp_path: Path
+) -> None:
+    held = convert(
+        {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+    )
+    name = list(held)[place]
+    del held[name]
+    with pytest.raises(ZooError, match=f"does not fit this network; missing: {name}$"):
+        load_released(small(1001), save(held, tmp_path))
+
+
+@LAYOUTS
+def test_a_tensor_too_many_is_named(
+    convert: Callable[[State], State], save: Write, state: State, tmp_path: Path
+) -> None:
+    held = convert(state)
+    name = list(held)[7]
+    held[f"{name}_more"] = held[name]
+    with pytest.raises(ZooError, match=f"does not fit this network; not in the network: {name}_more$"):
+        load_released(small(1001), save(held, tmp_path))
+
+
+def test_wrong_shapes_are_listed_and_nothing_is_loaded(state: State, tmp_path: Path) -> None:
+    state["cell_2.conv_1x1.conv.weight"] = torch.zeros(2, 2, 1, 1)
+    network = small(1001)
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(
+        ZooError, match=r"another shape: cell_2.conv_1x1.conv.weight is \(2, 2, 1, 1\) for \(24, "
+    ):
+        load_released(network, write_pth(state, tmp_path))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize(("held", "wanted"), [(1001, 10), (1000, 1001), (1001, 1002)])
+def test_other_numbers_of_classes_are_refused(held: int, wanted: int, tmp_path: Path) -> None:
+    reference = ReferencePNASNet(SMALL.repeats, SMALL.filters, 8, classes=held)
+    path = write_pth(dict(reference.state_dict()), tmp_path)
+    with pytest.raises(ZooError, match=rf"last_linear.bias is \({held},\) for \({wanted},\)"):
+        load_released(small(wanted), path)
+
+
+def test_a_long_list_is_cut(state: State, tmp_path: Path) -> None:
+    path = write_pth({"conv_0.conv.weight": state["conv_0.conv.weight"]}, tmp_path)
+    with pytest.raises(ZooError, match=r"missing: .* and \d+ more$") as caught:
+        load_released(small(1001), path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_with_an_auxiliary_classifier_needs_one_in_the_file(state: State, tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match=r"missing: auxiliary\.classifier\.bias"):
+        load_released(small(1001, auxiliary=True), write_pth(state, tmp_path))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.6, 0.99])
+@pytest.mark.parametrize("write", [write_pth, write_old_pth, write_safetensors])
+def test_a_file_that_is_cut_off_is_refused(write: Write, share: float, state: State, tmp_path: Path) -> None:
+    path = write(state, tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ZooError, match=r"not a whole|refused") as caught:
+        load_released(small(1001), path)
+    assert "\n" not in str(caught.value)
+
+
+class Malicious:
+    """Unpickled by Python, it makes a file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.target,)
+
+
+def malicious_pickle(victim: Path, path: Path) -> None:
+    path.write_bytes(pickle.dumps({"conv_0.conv.weight": Malicious(victim)}))
+
+
+def malicious_archive(victim: Path, path: Path) -> None:
+    torch.save({"conv_0.conv.weight": Malicious(victim)}, path)
+
+
+@pytest.mark.parametrize("write", [malicious_pickle, malicious_archive])
+def test_no_pickle_is_executed(write: Callable[[Path, Path], None], tmp_path: Path) -> None:
+    victim, path = tmp_path / "victim", tmp_path / "weights.pth"
+    write(victim, path)
+    with pytest.raises(ZooError, match=r"weights\.pth: (refused|not a whole)"):
+        load_released(small(), path)
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([torch.zeros(2)], "holds list, allowed is a dictionary"),
+        (
+            {"state_dict": {"conv_0.conv.weight": torch.zeros(2)}},
+            "holds dict, allowed is a dictionary of tensors",
+        ),
+        ({"features.0.weight": torch.zeros(2)}, r"none of its 1 tensors is called stem\.weight or"),
+    ],
+)
+def test_files_of_something_else_are_refused(content: object, message: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(ZooError, match=message):
+        load_released(small(), tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("name", ["nothing.pth", "nothing.safetensors", "nothing.index"])
+def test_a_file_that_is_not_there_is_named(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match=f"{name}: no such file"):
+        load_released(small(), tmp_path / name)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match="no such file"):
+        load_released(small(), tmp_path)
