@@ -19,19 +19,22 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pnas_fast import SearchConfig
-from pnas_fast.network import Logits
+from pnas_fast.data import load
+from pnas_fast.network import CellNetwork, Logits
 from pnas_fast.options import ConfigError
 from pnas_fast.store import Trial, TrialStore
 from pnas_fast.train.__main__ import main
 from pnas_fast.train.checkpoint import CHECKPOINTS, read_checkpoint
 from pnas_fast.train.cli import parse
-from pnas_fast.train.config import PNASNET5, TrainConfig
-from pnas_fast.train.group import GroupError, joined
+from pnas_fast.train.config import TrainConfig
+from pnas_fast.train.group import Group, GroupError, joined
 from pnas_fast.train.history import Epoch, HistoryError, read_history, write_history
+from pnas_fast.train.network import design, published_names
 from pnas_fast.train.training import LongTraining
 from pnas_fast.training import Stepper
 from pnas_fast.training.averaging import WeightAverage
-from pnas_fast.weights import load_child
+from pnas_fast.weights import load_child, save_child
+from pnas_fast.zoo import MODELS
 
 CELL = "0:sep3x3+1:max_pool3x3,2:identity+1:avg_pool3x3"
 OPTIONS = (
@@ -217,7 +220,8 @@ def test_training_that_diverges_says_so_and_keeps_its_last_checkpoint(
 
 
 BAD = [
-    ("--cell 0:sep4x4+1:identity", "cell: "),
+    ("--cell 0:sep4x4+1:identity", "cell: block 0 (0:sep4x4+1:identity): unknown operation"),
+    ("--cell pnasnet6", "allowed are a cell's text and pnasnet5_cifar nasnet_a_cifar"),
     ("--cell 0:sep3x3+1:identity --run runs/x", "--cell with --run: allowed is one of them"),
     ("--run {tmp}/nowhere", "nowhere: holds no trials.sqlite, expected the folder of a run"),
     ("--fused --backend eager", "--fused with --backend eager"),
@@ -277,7 +281,6 @@ def test_the_best_cell_of_a_search_can_be_chosen(tmp_path: Path) -> None:
             rest = {"status": "done", "epoch_losses": (1.0,), "error": None}
             store.add(Trial(position=position, cell=cell, accuracy=accuracy, **numbers, **counts, **rest))
     assert parse(["--run", str(tmp_path)], processes=1).config.cell == CELL
-    assert parse([], processes=1).config.cell == PNASNET5
 
 
 def test_processes_need_a_batch_to_share_and_a_backend_that_shares_norms() -> None:
@@ -359,3 +362,26 @@ def test_the_auxiliary_loss_is_added_with_its_weight() -> None:
     torch.testing.assert_close(loss, (losses[0] + 0.25 * losses[1]).detach())
     # Nesterov's first step moves by (1 + 0.9) times the gradient.
     torch.testing.assert_close(network.side.bias.detach(), bias - 0.5 * 1.9 * gradient.detach())
+
+
+@pytest.mark.parametrize("name", published_names())
+def test_published_networks_are_trained_at_their_size_and_kept_whole(name: str, tmp_path: Path) -> None:
+    config = parse(["--cell", name, "--data", "synthetic:12x12x3/10", "--device", "cpu"], processes=1).config
+    layout = MODELS[name].layout
+    assert (config.repeats, config.filters) == (layout.repeats, layout.filters)
+    small = replace(config, repeats=1, filters=2, batch=2)
+    data = load("synthetic:12x12x3/10").subset(2)
+    training = LongTraining(small, data, Group())
+    training.step(0, 0)
+    save_child(training.network, data, tmp_path / "best.safetensors")
+    again = load_child(tmp_path / "best.safetensors")
+    training.network.eval()
+    again.eval()
+    images = torch.randn(3, 3, 12, 12)
+    assert torch.equal(training.network(images), again(images))
+
+
+def test_the_default_is_pnasnet_5_at_its_published_size() -> None:
+    genotype, layout = design(parse([], processes=1).config)
+    network = CellNetwork(genotype, layout, 10, (3, 32, 32), auxiliary=True)
+    assert network.parameters_count == 4_832_868  # SPEC 4: with the auxiliary classifier

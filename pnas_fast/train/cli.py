@@ -12,6 +12,7 @@ from pnas_fast.options import ConfigError
 from pnas_fast.run_folder import check_same, default_folder, saved_config
 from pnas_fast.search.result import SearchResult
 from pnas_fast.train.config import TrainConfig
+from pnas_fast.train.network import design, published_size
 
 DESCRIPTION = """\
 Train the network of one cell for long, as published results are made: auxiliary classifier, scheduled
@@ -22,6 +23,7 @@ EXAMPLES = """\
 examples:
   python -m pnas_fast.train --fused --download             PNASNet-5's cell, 600 epochs on CIFAR-10
   python -m pnas_fast.train --run runs/paper --fused       the best cell of a search
+  python -m pnas_fast.train --cell nasnet_a_cifar --fused  a published network
   python -m pnas_fast.train --cell 0:sep3x3+1:identity --data digits --auxiliary 0 --cutout 0 --epochs 9
   python -m pnas_fast.train --out runs/mine                go on with a training that was stopped
   torchrun --nproc-per-node 8 -m pnas_fast.train --batch 256 --learning-rate 0.2     on eight GPUs
@@ -79,6 +81,7 @@ def parse(arguments: Sequence[str] | None, processes: int) -> Request:
         given.setdefault("backend", "auto")
     saved = None if out is None else saved_config(out, TrainConfig)
     config = replace(saved or TrainConfig(), **given).resolved(processes)
+    design(config)  # a cell that is none is refused here
     folder = default_folder(config) if out is None else out
     if saved is not None:
         check_same(folder, saved, config)
@@ -86,11 +89,12 @@ def parse(arguments: Sequence[str] | None, processes: int) -> Request:
 
 
 def _choose_cell(given: dict[str, Any], run: Path | None) -> None:
-    if run is None:
-        return
-    if "cell" in given:
-        raise ConfigError("--cell with --run: allowed is one of them")
-    given["cell"] = str(SearchResult.load(run).best)
+    if run is not None:
+        if "cell" in given:
+            raise ConfigError("--cell with --run: allowed is one of them")
+        given["cell"] = str(SearchResult.load(run).best)
+    for name, value in published_size(given.get("cell", "")).items():
+        given.setdefault(name, value)
 
 
 def _parser() -> Parser:

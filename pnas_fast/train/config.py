@@ -8,12 +8,6 @@ from typing import ClassVar, Self
 
 from pnas_fast.options import ConfigError, option
 from pnas_fast.run_config import RunConfig
-from pnas_fast.space import Cell, CellError
-
-PNASNET5 = (
-    "0:sep5x5+0:max_pool3x3,1:sep7x7+1:max_pool3x3,1:sep5x5+1:sep3x3,"
-    "4:sep3x3+1:max_pool3x3,0:sep3x3+1:identity"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +24,7 @@ class TrainConfig(RunConfig):
 
     KIND: ClassVar[str] = "training"
 
-    cell: str = option(PNASNET5, "the cell: its text or a name of the zoo")
+    cell: str = option("pnasnet5_cifar", "the cell: its text, or a published network's name")
     data: str = option("cifar10:data/cifar10", "data set: digits, cifar10:DIR or synthetic:HxWxC/CLASSES")
     repeats: int = option(3, "N: the network has 3N cells", minimum=1, maximum=100)
     filters: int = option(48, "F: channels of a block in the first cells", minimum=1, maximum=4096)
@@ -62,13 +56,6 @@ class TrainConfig(RunConfig):
     checkpoint_minutes: float = option(
         10.0, "between checkpoints within an epoch; there is one after each", minimum=0.001, identity=False
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        try:
-            object.__setattr__(self, "cell", str(Cell.parse(self.cell)))
-        except CellError as error:
-            raise ConfigError(f"cell: {error}") from error
 
     def resolved(self, processes: int = 1) -> Self:
         """This configuration with device, backend and threads settled for this machine.

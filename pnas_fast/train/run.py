@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pnas_fast.data import DataSet
-from pnas_fast.space import Cell
 from pnas_fast.train.checkpoint import (
     CheckpointError,
     Place,
@@ -142,8 +141,7 @@ class Run:
         self._display.step(place.epoch, place.index, loss)
 
     def _keep_best(self) -> None:
-        config = self._config
-        save_child(self._training.judged, Cell.parse(config.cell), config, self._data, self._folder / BEST)
+        save_child(self._training.judged, self._data, self._folder / BEST)
 
     def _save(self) -> None:
         self._saved = time.monotonic()

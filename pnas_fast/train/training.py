@@ -10,15 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from pnas_fast.data import DataSet
-from pnas_fast.network import ChildNetwork
-from pnas_fast.options import ConfigError
-from pnas_fast.space import Cell
+from pnas_fast.network import CellNetwork
 from pnas_fast.train.batch_norm import share_batch_norms
 from pnas_fast.train.batches import TrainingBatches
 from pnas_fast.train.checkpoint import Checkpoint, CheckpointError
 from pnas_fast.train.config import TrainConfig
 from pnas_fast.train.group import Group
-from pnas_fast.training import Stepper, build_child, evaluate
+from pnas_fast.train.network import build
+from pnas_fast.training import Stepper, evaluate
 from pnas_fast.training.averaging import WeightAverage
 
 
@@ -46,14 +45,14 @@ class LongTraining:
     def __init__(self, config: TrainConfig, data: DataSet, group: Group) -> None:
         self._config, self._data, self._group = config, data, group
         self._validation = _share(data, group)
-        self.network = self._build()
+        self.network = build(config, data)
         if group.size > 1:
             share_batch_norms(self.network)
             self.network.share_drop_path(group.rank, group.size)
-        self._averaged: ChildNetwork | None = None
+        self._averaged: CellNetwork | None = None
         self._average: WeightAverage | None = None
         if config.ema > 0:
-            self._averaged = self._build()
+            self._averaged = build(config, data)
             self._average = WeightAverage(self.network, self._averaged, config.ema)
         self._stepper = Stepper(self.network, config, auxiliary=config.auxiliary, average=group.average)
         share = (group.rank, group.size)
@@ -62,7 +61,7 @@ class LongTraining:
         self.losses = torch.zeros((), dtype=torch.float64, device=data.train_images.device)
 
     @property
-    def judged(self) -> ChildNetwork:
+    def judged(self) -> CellNetwork:
         """The network whose accuracy counts and whose weights are kept: the averaged one, if any."""
         return self.network if self._averaged is None else self._averaged
 
@@ -119,14 +118,6 @@ class LongTraining:
     def is_finite(self) -> bool:
         """Whether every weight is a finite number."""
         return all(bool(parameter.isfinite().all()) for parameter in self.network.parameters())
-
-    def _build(self) -> ChildNetwork:
-        config = self._config
-        cell = Cell.parse(config.cell)
-        try:
-            return build_child(cell, config, self._data, config.seed, auxiliary=config.auxiliary > 0)
-        except ValueError as error:
-            raise ConfigError(f"{error} (--auxiliary 0 is without one)") from error
 
     def _accuracy(self, network: nn.Module) -> float:
         mine = len(self._validation.validation_labels)

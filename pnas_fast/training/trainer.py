@@ -52,13 +52,8 @@ class ChildError(Exception):
     """Training cannot go on; the message is the recorded reason."""
 
 
-def build_child(
-    cell: Cell, settings: TrainingSettings, data: DataSet, seed: int, *, auxiliary: bool = False
-) -> ChildNetwork:
-    """A cell's child for a data set, with seeded weights, on the data set's device.
-
-    With ``auxiliary`` it has an auxiliary classifier (SPEC 3.2) while it trains.
-    """
+def build_child(cell: Cell, settings: TrainingSettings, data: DataSet, seed: int) -> ChildNetwork:
+    """A cell's child for a data set, with seeded weights, on the data set's device."""
     torch.manual_seed(seed)
     network = ChildNetwork(
         cell,
@@ -68,7 +63,6 @@ def build_child(
         data.image_shape,
         settings.backend,
         settings.drop_path,
-        auxiliary,
     )
     network.to(data.train_images.device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pnas_fast.network import CellNetwork, ChildNetwork, Genotype, Layout
+from pnas_fast.network import CellNetwork, Genotype, Layout
 from pnas_fast.network.layout import Stem
 from pnas_fast.weights import BEST, load_child
 from pnas_fast.zoo.download import released_file
@@ -91,7 +91,7 @@ def create_model(
     return network
 
 
-def from_run(run: Path | str, *, backend: str = "eager") -> ChildNetwork:
+def from_run(run: Path | str, *, backend: str = "eager") -> CellNetwork:
     """The best child of a search's run folder, with its trained weights.
 
     Its cell is ``network.genotype.normal``, of which `create_model` makes larger networks.
