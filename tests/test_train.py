@@ -25,7 +25,13 @@ from pnas_fast.options import ConfigError
 from pnas_fast.store import Trial, TrialStore
 from pnas_fast.threads import torch_threads
 from pnas_fast.train.__main__ import main
-from pnas_fast.train.checkpoint import CHECKPOINTS, read_checkpoint
+from pnas_fast.train.checkpoint import (
+    CHECKPOINTS,
+    Place,
+    latest_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
 from pnas_fast.train.cli import parse
 from pnas_fast.train.config import TrainConfig
 from pnas_fast.train.group import Group, GroupError, joined
@@ -392,3 +398,24 @@ def test_the_default_is_pnasnet_5_at_its_published_size() -> None:
     genotype, layout = design(parse([], processes=1).config)
     network = CellNetwork(genotype, layout, 10, (3, 32, 32), auxiliary=True)
     assert network.parameters_count == 4_832_868  # SPEC 4: with the auxiliary classifier
+
+
+@pytest.mark.parametrize(("optimizer", "backend"), [("rmsprop", "eager"), ("sgd", "cpu")])
+def test_every_optimizer_and_backend_goes_on_with_the_same_bits(
+    tmp_path: Path, optimizer: str, backend: str
+) -> None:
+    arguments = [*OPTIONS, "--optimizer", optimizer, "--learning-rate", "0.01", "--backend", backend]
+    config = parse(arguments, processes=1).config
+    data = load(config.data).subset(config.train_images)
+    whole, first, second = (LongTraining(config, data, Group()) for _ in range(3))
+    for index in range(4):
+        whole.step(1, index)
+    for index in range(2):
+        first.step(1, index)
+    save_checkpoint(tmp_path, Place(1, 2), first.tensors())
+    checkpoint = latest_checkpoint(tmp_path, pytest.fail)
+    assert checkpoint is not None
+    second.restore(checkpoint)
+    for index in range(2, 4):
+        second.step(1, index)
+    assert_equal(second.tensors(), whole.tensors())
