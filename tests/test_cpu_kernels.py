@@ -68,12 +68,12 @@ def test_dense(
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("filters", [2, 13, 48])
-def test_factorized_reduction(shape: tuple[int, ...], filters: int) -> None:
+@pytest.mark.parametrize(("filters", "rectify"), [(2, True), (13, True), (48, True), (2, False), (13, False)])
+def test_factorized_reduction(shape: tuple[int, ...], filters: int, rectify: bool) -> None:
     images, channels, _, *size = shape
 
     def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
-        return backend.factorized_reduction(x[0], weights[0], weights[1], norm)
+        return backend.factorized_reduction(x[0], weights[0], weights[1], norm, rectify=rectify)
 
     paths = filters // 2, filters - filters // 2
     weights = [torch.randn(path, channels, 1, 1) for path in paths]
@@ -110,6 +110,23 @@ def test_add(shape: tuple[int, ...], stride: int, left: Any, right: Any) -> None
         again = Side(first, "avg" if right == "avg" else None)
         second = backend.add(again, side(normalised, left, True), output, 1)
         return backend.concatenate([first, second], output)
+
+    sources = [stepped(images, channels, *size), stepped(images, channels, *size)]
+    compare(CPU, operation, sources, [], norm_of(channels))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_add_of_one_side_puts_it_among_the_blocks(shape: tuple[int, ...]) -> None:
+    """A cell input that is concatenated, and a block that is not but is read."""
+    images, channels, _, *size = shape
+
+    def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        normalised, output = pending(backend, x[0], norm), CellOutput(3)
+        inner = backend.add(Side(x[1]), Side(normalised, "max"), CellOutput(1), 0)
+        block = backend.add(Side(inner), Side(normalised), output, 2)
+        alone = backend.add(Side(normalised), None, output, 0)
+        raw = backend.add(Side(x[1]), None, output, 1)
+        return backend.concatenate([alone, raw, block], output)
 
     sources = [stepped(images, channels, *size), stepped(images, channels, *size)]
     compare(CPU, operation, sources, [], norm_of(channels))

@@ -113,13 +113,15 @@ def test_convolution(
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_factorized_reduction(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("rectify", [True, False])
+def test_factorized_reduction(size: tuple[int, int], rectify: bool) -> None:
     x, even, odd, norm = images(4, size), weight(2, 4, 1, 1), weight(3, 4, 1, 1), new_norm(5)
-    rectified = x.relu()
+    rectified = x.relu() if rectify else x
     shifted = torch.zeros_like(rectified)
     shifted[:, :, :-1, :-1] = rectified[:, :, 1:, 1:]
     z = torch.cat([convolve(rectified, even, (2, 2)), convolve(shifted, odd, (2, 2))], dim=1)
-    torch.testing.assert_close(EAGER.factorized_reduction(x, even, odd, norm), normalised(z, norm))
+    got = EAGER.factorized_reduction(x, even, odd, norm, rectify=rectify)
+    torch.testing.assert_close(got, normalised(z, norm))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

@@ -168,6 +168,26 @@ def test_factorized_reduction(filters: int, dtype: torch.dtype, size: tuple[int,
     check(operation, [(3, 40, *size)], weights, norm_of(filters), dtype)
 
 
+def test_factorized_reduction_without_a_relu() -> None:
+    def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        return backend.factorized_reduction(x[0], weights[0], weights[1], norm, rectify=False)
+
+    weights = [torch.randn(path, 7, 1, 1) for path in (6, 7)]
+    check(operation, [(3, 7, 5, 4)], weights, norm_of(13), torch.float32)
+
+
+def test_add_of_one_side_puts_it_among_the_blocks() -> None:
+    def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        pending, output = backend.convolution(x[0], weights[0], norm), CellOutput(3)
+        inner = backend.add(Side(x[1]), Side(pending, "avg"), CellOutput(1), 0)
+        block = backend.add(Side(inner), Side(pending), output, 2)
+        alone = backend.add(Side(pending), None, output, 0)
+        raw = backend.add(Side(x[1]), None, output, 1)
+        return backend.concatenate([alone, raw, block], output)
+
+    check(operation, [(2, 8, 3, 4)] * 2, [torch.randn(8, 8, 1, 1)], norm_of(8), torch.float32)
+
+
 @pytest.mark.parametrize(
     ("case", "shape"),
     beside(

@@ -41,6 +41,8 @@ class CellNetwork(nn.Module):
         auxiliary: whether there is an auxiliary classifier (SPEC 3.2).
 
     Attributes:
+        genotype, layout, image_shape: as given.
+        places: of its cells, the stem's included.
         parameters_count: trainable parameters.
         multiply_adds: of convolutions and classifiers for one image.
 
@@ -63,9 +65,10 @@ class CellNetwork(nn.Module):
         super().__init__()
         _check_sizes(layout.repeats, layout.filters, classes, image_shape)
         self.genotype, self.layout = genotype, layout
+        self.image_shape = Shape(*image_shape)
         self.drop_path = drop_path
         self.backend = kernels = get_backend(backend)
-        self.stem, shapes = build_stem(layout, kernels, Shape(*image_shape))
+        self.stem, shapes = build_stem(layout, kernels, self.image_shape)
         self.places = layout.places()
         cells: list[CellModule] = []
         for place in self.places:

@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Literal, NamedTuple, get_args
 
 from pnas_fast.network import CellNetwork, Genotype, Layout
-from pnas_fast.network.layout import Stem
 from pnas_fast.weights import BEST, load_child
 from pnas_fast.zoo.download import released_file
 from pnas_fast.zoo.errors import ZooError
-from pnas_fast.zoo.models import MODELS, Model
+from pnas_fast.zoo.models import MODELS, imagenet_layout
 from pnas_fast.zoo.released import load_released
 
-CIFAR = (3, 32, 32)
+CellStem = Literal["cifar", "imagenet"]
+
+
+class _Plan(NamedTuple):
+    """What a network is before anything of it is changed."""
+
+    genotype: Genotype
+    layout: Layout
+    image_size: int
+    classes: int
+    drop_path: float
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -28,7 +38,7 @@ def create_model(
     cell: str | None = None,
     repeats: int | None = None,
     filters: int | None = None,
-    stem: Stem = "cifar",
+    stem: CellStem = "cifar",
     classes: int | None = None,
     image_shape: Sequence[int] | None = None,
     weights: Path | str | None = None,
@@ -44,15 +54,15 @@ def create_model(
         cell: text of a cell, such as a search prints, with any operation and concatenation (`Wiring.parse`).
         repeats: N.
         filters: F.
-        stem: for a cell: ``cifar``, ``imagenet`` with its two stem cells, or ``strided``.
-        classes: outputs; None is what was published, and 10 for a cell.
-        image_shape: (C, H, W); None is what was published, and (3, 32, 32) for a cell.
+        stem: for a cell, ``cifar`` or ``imagenet``: what surrounds it is as in PNASNet-5 CIFAR or mobile.
+        classes: outputs; None is what was published, for a cell 10 or 1,000.
+        image_shape: (C, H, W); None is what was published, for a cell (3, 32, 32) or (3, 224, 224).
         weights: a file of released weights of PNASNet-5: the ``.pth`` of its author or of Cadene, timm's file
             (``.safetensors`` too), or the prefix or ``.index`` file of a TensorFlow checkpoint.
         pretrained: the released file of that name, fetched if need be.
         drop_path: largest probability of dropping an operation's result while training; None is that of the
             published recipe, and 0 for a cell.
-        auxiliary: whether there is an auxiliary classifier, which released PyTorch files have no weights for.
+        auxiliary: whether there is an auxiliary classifier, for which released files have no weights.
         backend: a name in `pnas_fast.kernels.BACKENDS`.
 
     Returns:
@@ -63,29 +73,25 @@ def create_model(
         CellError: text that is no cell.
         ValueError: a size below 1, or a backend that does not exist.
     """
-    if name is not None:
-        if cell is not None or repeats is not None or filters is not None or stem != "cifar":
-            raise ZooError(f"model {name!r} has its own cell, repeats, filters and stem: none may be given")
-        model = _model(name)
-        genotype, layout = model.genotype, model.layout
-        shape: Sequence[int] = (3, model.image_size, model.image_size)
-        outputs, drop = model.classes, model.drop_path
+    if name is None:
+        plan = _of_cell(cell, repeats, filters, stem)
+    elif (cell, repeats, filters, stem) == (None, None, None, "cifar"):
+        plan = _of_name(name)
     else:
-        genotype, layout = _of_cell(cell, repeats, filters, stem)
-        shape, outputs, drop = CIFAR, 10, 0.0
+        raise ZooError(f"model {name!r} has its own cell, repeats, filters and stem: none may be given")
+    if pretrained:  # fetched before time is spent on a network
+        if weights is not None:
+            raise ZooError("pretrained and weights are both given, allowed is one of them")
+        weights = released_file(name)
     network = CellNetwork(
-        genotype,
-        layout,
-        outputs if classes is None else classes,
-        shape if image_shape is None else image_shape,
+        plan.genotype,
+        plan.layout,
+        plan.classes if classes is None else classes,
+        (3, plan.image_size, plan.image_size) if image_shape is None else image_shape,
         backend=backend,
-        drop_path=drop if drop_path is None else drop_path,
+        drop_path=plan.drop_path if drop_path is None else drop_path,
         auxiliary=auxiliary,
     )
-    if pretrained and weights is not None:
-        raise ZooError("pretrained and weights are both given, allowed is one of them")
-    if pretrained:
-        weights = released_file(name)
     if weights is not None:
         load_released(network, weights)
     return network
@@ -106,17 +112,22 @@ def from_run(run: Path | str, *, backend: str = "eager") -> CellNetwork:
     return load_child(path, backend)
 
 
-def _model(name: str) -> Model:
+def _of_name(name: str) -> _Plan:
     if name not in MODELS:
         raise ZooError(f"model {name!r}: allowed are {' '.join(list_models())}")
-    return MODELS[name]
+    model = MODELS[name]
+    return _Plan(model.genotype, model.layout, model.image_size, model.classes, model.drop_path)
 
 
-def _of_cell(
-    cell: str | None, repeats: int | None, filters: int | None, stem: Stem
-) -> tuple[Genotype, Layout]:
+def _of_cell(cell: str | None, repeats: int | None, filters: int | None, stem: str) -> _Plan:
     if cell is None or repeats is None or filters is None:
         raise ZooError(
             "neither a model's name nor cell, repeats and filters together: allowed is one or the other"
         )
-    return Genotype.parse(cell), Layout(repeats=repeats, filters=filters, stem=stem)
+    genotype = Genotype.parse(cell)
+    match stem:
+        case "cifar":
+            return _Plan(genotype, Layout(repeats=repeats, filters=filters), 32, 10, 0.0)
+        case "imagenet":
+            return _Plan(genotype, imagenet_layout(repeats, filters), 224, 1000, 0.0)
+    raise ZooError(f"stem {stem!r}: allowed are {' '.join(get_args(CellStem))}")

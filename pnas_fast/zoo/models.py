@@ -15,8 +15,8 @@ TOLERANCE = 0.05
 class Preprocessing:
     """What a network's images go through before it sees them.
 
-    The middle ``crop`` of an image's shorter side is resized (bilinear) to the network's size; values in
-    [0, 1] have ``mean`` subtracted and are divided by ``std``, per channel.
+    The middle ``crop`` of height and of width is resized, bilinearly, to the network's size; values in
+    [0, 1] have ``mean`` subtracted and are divided by ``std``, per channel (SPEC 5.4).
     """
 
     crop: float = 0.875
@@ -68,10 +68,18 @@ class Model:
     tolerance: float = TOLERANCE
 
 
-def _google(
-    repeats: int, filters: int, stem_filters: int = 32, *, within: bool = False, skip: bool = False
+def imagenet_layout(
+    repeats: int, filters: int, stem_filters: int = 32, *, within: bool = True, skip: bool = False
 ) -> Layout:
-    """Of slim's and AmoebaNet's ImageNet networks."""
+    """The layout of PNASNet-5 and, with ``within=False``, of NASNet-A and AmoebaNet on ImageNet.
+
+    Args:
+        repeats: N.
+        filters: F.
+        stem_filters: of the stem's convolution.
+        within: whether reductions are among the 3N cells, or two more.
+        skip: see `Layout.skip_reduction_input`.
+    """
     return Layout(
         repeats=repeats,
         filters=filters,
@@ -93,7 +101,7 @@ MODELS: dict[str, Model] = {
     "pnasnet5_large": Model(
         title="PNASNet-5 large",
         genotype=genotypes.PNASNET5,
-        layout=_google(4, 216, 96, within=True),
+        layout=imagenet_layout(4, 216, 96),
         image_size=331,
         classes=1000,
         drop_path=0.4,
@@ -104,7 +112,7 @@ MODELS: dict[str, Model] = {
     "pnasnet5_mobile": Model(
         title="PNASNet-5 mobile",
         genotype=genotypes.PNASNET5,
-        layout=_google(3, 54, within=True),
+        layout=imagenet_layout(3, 54),
         image_size=224,
         classes=1000,
         preprocessing=Preprocessing(),
@@ -124,7 +132,7 @@ MODELS: dict[str, Model] = {
     "nasnet_a_large": Model(
         title="NASNet-A large",
         genotype=genotypes.NASNET_A,
-        layout=_google(6, 168, 96, skip=True),
+        layout=imagenet_layout(6, 168, 96, within=False, skip=True),
         image_size=331,
         classes=1000,
         drop_path=0.3,
@@ -134,7 +142,7 @@ MODELS: dict[str, Model] = {
     "nasnet_a_mobile": Model(
         title="NASNet-A mobile",
         genotype=genotypes.NASNET_A,
-        layout=_google(4, 44),
+        layout=imagenet_layout(4, 44, within=False),
         image_size=224,
         classes=1000,
         preprocessing=Preprocessing(),
@@ -152,7 +160,7 @@ MODELS: dict[str, Model] = {
     "amoebanet_a_large": Model(
         title="AmoebaNet-A large",
         genotype=genotypes.AMOEBANET_A,
-        layout=_google(6, 190),
+        layout=imagenet_layout(6, 190, within=False),
         image_size=331,
         classes=1001,
         drop_path=0.3,
@@ -162,7 +170,7 @@ MODELS: dict[str, Model] = {
     "amoebanet_a_mobile": Model(
         title="AmoebaNet-A mobile",
         genotype=genotypes.AMOEBANET_A,
-        layout=_google(4, 50),
+        layout=imagenet_layout(4, 50, within=False),
         image_size=224,
         classes=1001,
         preprocessing=Preprocessing(),
@@ -179,7 +187,7 @@ MODELS: dict[str, Model] = {
     "amoebanet_b_large": Model(
         title="AmoebaNet-B large",
         genotype=genotypes.AMOEBANET_B,
-        layout=_google(6, 196),
+        layout=imagenet_layout(6, 196, within=False),
         image_size=331,
         classes=1001,
         drop_path=0.3,
@@ -189,7 +197,7 @@ MODELS: dict[str, Model] = {
     "amoebanet_b_mobile": Model(
         title="AmoebaNet-B mobile",
         genotype=genotypes.AMOEBANET_B,
-        layout=_google(3, 62),
+        layout=imagenet_layout(3, 62, within=False),
         image_size=224,
         classes=1001,
         preprocessing=Preprocessing(),
@@ -206,7 +214,7 @@ MODELS: dict[str, Model] = {
     "amoebanet_c_large": Model(
         title="AmoebaNet-C large",
         genotype=genotypes.AMOEBANET_C,
-        layout=_google(6, 228),
+        layout=imagenet_layout(6, 228, within=False),
         image_size=331,
         classes=1001,
         drop_path=0.3,
@@ -216,7 +224,7 @@ MODELS: dict[str, Model] = {
     "amoebanet_c_mobile": Model(
         title="AmoebaNet-C mobile",
         genotype=genotypes.AMOEBANET_C,
-        layout=_google(4, 50),
+        layout=imagenet_layout(4, 50, within=False),
         image_size=224,
         classes=1001,
         preprocessing=Preprocessing(),
