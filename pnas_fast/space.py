@@ -8,7 +8,7 @@ results; its inputs are the outputs of the two preceding cells and of earlier bl
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,18 +80,7 @@ class Cell:
     def __post_init__(self) -> None:
         if not 1 <= len(self.blocks) <= MAX_BLOCKS:
             raise CellError(f"cell has {len(self.blocks)} blocks, allowed are 1 to {MAX_BLOCKS}")
-        for index, block in enumerate(self.blocks):
-            for source, operation in block.sides:
-                if operation not in _CODE:
-                    raise CellError(
-                        f"block {index} ({block}): unknown operation {operation!r}, "
-                        f"allowed are {' '.join(OPERATIONS)}"
-                    )
-                if not 0 <= source < CELL_INPUTS + index:
-                    raise CellError(
-                        f"block {index} ({block}): input {source} does not exist there, "
-                        f"allowed are 0 to {CELL_INPUTS + index - 1}"
-                    )
+        check_blocks(self.blocks, _CODE)
 
     @classmethod
     def parse(cls, text: str, operations: Sequence[str] = OPERATIONS) -> Cell:
@@ -163,6 +152,22 @@ class Cell:
 
     def __str__(self) -> str:
         return ",".join(map(str, self.blocks))
+
+
+def check_blocks(blocks: Sequence[Block], operations: Collection[str]) -> None:
+    """Raise `CellError` for the first unknown operation or input that does not exist where it is read."""
+    for index, block in enumerate(blocks):
+        for source, operation in block.sides:
+            if operation not in operations:
+                raise CellError(
+                    f"block {index} ({block}): unknown operation {operation!r}, "
+                    f"allowed are {' '.join(operations)}"
+                )
+            if not 0 <= source < CELL_INPUTS + index:
+                raise CellError(
+                    f"block {index} ({block}): input {source} does not exist there, "
+                    f"allowed are 0 to {CELL_INPUTS + index - 1}"
+                )
 
 
 def parse_blocks(text: str) -> tuple[Block, ...]:

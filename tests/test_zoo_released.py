@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -188,6 +189,32 @@ def test_wrong_shapes_are_listed_and_nothing_is_loaded(state: State, tmp_path: P
     ):
         load_released(network, write_pth(state, tmp_path))
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_numbers_of_another_kind_are_refused(state: State, tmp_path: Path) -> None:
+    state["cell_2.conv_1x1.bn.weight"] = torch.zeros(24, dtype=torch.int64)
+    with pytest.raises(
+        ZooError, match=r"other numbers than floats; cell_2\.conv_1x1\.bn\.weight is torch\.int64$"
+    ):
+        load_released(small(1001), write_pth(state, tmp_path))
+
+
+def test_half_precision_is_read(state: State, tmp_path: Path) -> None:
+    halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    network = loaded(small(1001), write_safetensors(halves, tmp_path))
+    assert torch.equal(network.stem.weight, state["conv_0.conv.weight"].half().float())
+
+
+def test_a_compiled_model_is_refused(tmp_path: Path) -> None:
+    class Scripted(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(Scripted()), tmp_path / "weights.pth")
+        with pytest.raises(ZooError, match=r"not a whole PyTorch file|refused"):
+            load_released(small(), tmp_path / "weights.pth")
 
 
 @pytest.mark.parametrize(("held", "wanted"), [(1001, 10), (1000, 1001), (1001, 1002)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pnas_fast.network.operations import EXTRA_OPERATIONS
-from pnas_fast.space import CELL_INPUTS, OPERATIONS, Block, Cell, CellError, parse_blocks
+from pnas_fast.space import CELL_INPUTS, OPERATIONS, Block, Cell, CellError, check_blocks, parse_blocks
 
 _ARROW = "=>"
 
@@ -28,19 +28,7 @@ class Wiring:
     outputs: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        allowed = (*OPERATIONS, *EXTRA_OPERATIONS)
-        for index, block in enumerate(self.blocks):
-            for source, operation in block.sides:
-                if operation not in allowed:
-                    raise CellError(
-                        f"block {index} ({block}): unknown operation {operation!r}, "
-                        f"allowed are {' '.join(allowed)}"
-                    )
-                if not 0 <= source < CELL_INPUTS + index:
-                    raise CellError(
-                        f"block {index} ({block}): input {source} does not exist there, "
-                        f"allowed are 0 to {CELL_INPUTS + index - 1}"
-                    )
+        check_blocks(self.blocks, (*OPERATIONS, *EXTRA_OPERATIONS))
         states = CELL_INPUTS + len(self.blocks)
         if not self.blocks or not self.outputs or len(set(self.outputs)) < len(self.outputs):
             raise CellError(

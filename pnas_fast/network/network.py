@@ -43,6 +43,7 @@ class CellNetwork(nn.Module):
     Attributes:
         genotype, layout, image_shape: as given.
         places: of its cells, the stem's included.
+        auxiliary_place: which of them the auxiliary classifier reads, if there is one.
         parameters_count: trainable parameters.
         multiply_adds: of convolutions and classifiers for one image.
 
@@ -81,7 +82,8 @@ class CellNetwork(nn.Module):
         self.cells = nn.ModuleList(cells)
         self.dropout = nn.Dropout(layout.dropout)
         self.classifier = nn.Linear(shapes[-1].channels, classes, bias=layout.classifier_bias)
-        source = cells[layout.auxiliary_place].shape
+        self.auxiliary_place = layout.auxiliary_place
+        source = cells[self.auxiliary_place].shape
         self.auxiliary = AuxiliaryHead(kernels, source, classes) if auxiliary else None
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -125,7 +127,7 @@ class CellNetwork(nn.Module):
         auxiliary = None
         for index, (cell, place) in enumerate(zip(self.cells, self.places, strict=True)):
             states = [*states[1 - LONGEST_REACH :], cell(states[-place.back :][0], states[-1])]
-            if self.training and self.auxiliary is not None and index == self.layout.auxiliary_place:
+            if self.training and self.auxiliary is not None and index == self.auxiliary_place:
                 auxiliary = self.auxiliary(states[-1])
         logits: Tensor = self.classifier(self.dropout(self._pooled(states[-1])))
         return logits if auxiliary is None else Logits(logits, auxiliary)

@@ -1,4 +1,7 @@
-"""Published networks by name: cells, layout, images, and the figures that were published (SPEC 6.3)."""
+"""Published networks by name: cells, layout, images, and the figures that were published (SPEC 6.3).
+
+All pad as TensorFlow's SAME does. DARTS pads alike on both sides; no figure here depends on it.
+"""
 
 from __future__ import annotations
 

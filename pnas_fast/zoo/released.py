@@ -75,6 +75,13 @@ def load_released(network: CellNetwork, path: Path | str) -> None:
         for name, item in wanted.items()
         if item.name in contents.shapes
     }
+    kinds = [
+        f"{wanted[name].name} is {tensor.dtype}"
+        for name, tensor in state.items()
+        if tensor.is_floating_point() != own[name].is_floating_point() or tensor.layout != torch.strided
+    ]
+    if kinds:
+        raise ZooError(f"{path}: {layout.title} file holds other numbers than floats; {_listed(kinds)}")
     network.load_state_dict(own | state)
 
 
