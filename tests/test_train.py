@@ -28,6 +28,7 @@ from pnas_fast.train.__main__ import main
 from pnas_fast.train.checkpoint import (
     CHECKPOINTS,
     Place,
+    discard_unusable,
     latest_checkpoint,
     read_checkpoint,
     save_checkpoint,
@@ -184,6 +185,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(
     assert f"{newest}: {said}" in output.replace("\n", " ")
     assert "going back to the one before" in output
     assert_same_result(folder, finished)
+    assert len(checkpoints(folder)) == 2
 
 
 def test_without_a_whole_checkpoint_it_is_refused(
@@ -419,3 +421,18 @@ def test_every_optimizer_and_backend_goes_on_with_the_same_bits(
     for index in range(2, 4):
         second.step(1, index)
     assert_equal(second.tensors(), whole.tensors())
+
+
+def test_damaged_checkpoints_are_not_kept_for_those_that_follow(tmp_path: Path) -> None:
+    for index in (1, 2, 3):
+        save_checkpoint(tmp_path, Place(0, index), {"x": torch.tensor(index)})
+    older, newest = checkpoints(tmp_path)
+    cut(newest)
+    unfinished = newest.with_name(f".{newest.name}.99.tmp")
+    unfinished.touch()
+    checkpoint = latest_checkpoint(tmp_path, print)
+    assert checkpoint is not None
+    assert checkpoint.place == Place(0, 2)
+    discard_unusable(tmp_path, checkpoint.place)
+    assert checkpoints(tmp_path) == [older]
+    assert not unfinished.exists()

@@ -91,13 +91,14 @@ def _load(console: Console, request: Request, group: Group) -> DataSet:
 @contextmanager
 def _reproducible() -> Iterator[None]:
     """Numbers too small to matter do not cost time, and a GPU's libraries choose what repeats itself."""
+    before = torch.backends.cudnn.deterministic
     torch.set_flush_denormal(True)
     torch.backends.cudnn.deterministic = True
     try:
         yield
     finally:
         torch.set_flush_denormal(False)
-        torch.backends.cudnn.deterministic = False
+        torch.backends.cudnn.deterministic = before
 
 
 @contextmanager
@@ -126,6 +127,8 @@ def _heading(config: TrainConfig, training: LongTraining, group: Group) -> str:
 
 
 def _summary(history: list[Epoch], folder: Path) -> str:
+    if not history:
+        return f"trained already; weights in {folder / BEST}"
     best = max(history, key=lambda record: record.judged)
     return (
         f"best accuracy {percent(best.judged, 2)} on validation images, after epoch {best.epoch}; "

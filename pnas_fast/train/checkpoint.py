@@ -59,7 +59,7 @@ def save_checkpoint(folder: Path, place: Place, tensors: Mapping[str, Tensor]) -
     home.mkdir(exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"place": json.dumps(asdict(place)), "sha256": _digest(place, state)}
-    path = home / f"{place.epoch:06d}-{place.index:08d}{_SUFFIX}"
+    path = home / _name(place)
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(save(state, metadata))
         file.flush()
@@ -110,14 +110,20 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(place, tensors)
 
 
-def discard_unfinished(folder: Path) -> None:
-    """Remove what a process left that was killed while it wrote a checkpoint."""
-    for path in (folder / CHECKPOINTS).glob(".*.tmp"):
+def discard_unusable(folder: Path, place: Place) -> None:
+    """Remove half-written checkpoints, and the damaged ones after the place that a training goes on from."""
+    home = folder / CHECKPOINTS
+    damaged = [path for path in _newest_first(home) if path.name > _name(place)]
+    for path in [*home.glob(".*.tmp"), *damaged]:
         path.unlink()
 
 
+def _name(place: Place) -> str:
+    # Widths are fixed, so that the order of names is that of places.
+    return f"{place.epoch:06d}-{place.index:08d}{_SUFFIX}"
+
+
 def _newest_first(home: Path) -> list[Path]:
-    # Names have fixed widths, so that their order is that of places.
     return sorted((path for path in home.glob(f"*{_SUFFIX}") if path.name[0] != "."), reverse=True)
 
 

@@ -11,7 +11,7 @@ from pnas_fast.data import DataSet
 from pnas_fast.train.checkpoint import (
     CheckpointError,
     Place,
-    discard_unfinished,
+    discard_unusable,
     latest_checkpoint,
     save_checkpoint,
 )
@@ -25,6 +25,9 @@ from pnas_fast.weights import BEST, save_child
 
 LOOK_SECONDS = 1.0
 """So often is the loss of an epoch in progress read, which waits for the device."""
+
+DRAW_SECONDS = 60.0
+"""So often are the curves drawn anew."""
 
 
 class TrainError(Exception):
@@ -73,7 +76,7 @@ class Run:
         self._group, self._display, self._stop = group, display, stop
         self._place, self._history = Place(), list[Epoch]()
         self._go_on()
-        self._saved = self._looked = time.monotonic()
+        self._saved = self._looked = self._drawn = time.monotonic()
 
     def train(self) -> list[Epoch]:
         """Train to the last epoch; the history.
@@ -85,8 +88,7 @@ class Run:
         for epoch in range(self._place.epoch, self._config.epochs):
             self._train_epoch(epoch)
             self._finish_epoch(epoch)
-        if self._group.leads:
-            write_curves(self._folder, self._history)
+        self._draw()
         return self._history
 
     def _go_on(self) -> None:
@@ -99,7 +101,7 @@ class Run:
         if not self._group.agree(self._place.epoch * self._training.steps + self._place.index):
             raise CheckpointError(f"{self._folder}: processes find different checkpoints there")
         if self._group.leads:
-            discard_unfinished(self._folder)
+            discard_unusable(self._folder, self._place)
 
     def _train_epoch(self, epoch: int) -> None:
         training = self._training
@@ -111,6 +113,7 @@ class Run:
             self._show(now)
             if self._group.any(self._stop.asked):
                 self._save()
+                self._draw()
                 raise Stopped
             if now - self._saved > 60 * self._config.checkpoint_minutes:
                 self._save()
@@ -132,6 +135,8 @@ class Run:
         training.losses.zero_()
         self._save()
         self._display.epoch(record, self._place.best)
+        if time.monotonic() - self._drawn > DRAW_SECONDS:
+            self._draw()
 
     def _show(self, now: float) -> None:
         place, loss = self._place, None
@@ -142,6 +147,11 @@ class Run:
 
     def _keep_best(self) -> None:
         save_child(self._training.judged, self._data, self._folder / BEST)
+
+    def _draw(self) -> None:
+        self._drawn = time.monotonic()
+        if self._group.leads:
+            write_curves(self._folder, self._history)
 
     def _save(self) -> None:
         self._saved = time.monotonic()
