@@ -1,8 +1,9 @@
-"""A few steps of a long training in fp64, alone or as one of torchrun's processes."""
+"""A few steps of a long training, alone or as one of torchrun's processes."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from pnas_fast.train.config import TrainConfig
 from pnas_fast.train.group import Group, joined
 from pnas_fast.train.training import LongTraining
 
+BACKENDS = ("eager", "cpu")
 STEPS = 4
 CONFIG = TrainConfig(
     cell="0:sep3x3+1:max_pool3x3,1:dil_conv3x3+2:avg_pool3x3",
@@ -29,17 +31,18 @@ CONFIG = TrainConfig(
     clip=1.0,
     label_smoothing=0.1,
     device="cpu",
-    backend="eager",
     threads=1,
 )
 
 
-def steps(group: Group) -> dict[str, Tensor]:
-    """Everything that changed, and each step's loss over all processes."""
-    training = LongTraining(CONFIG, load(CONFIG.data).subset(CONFIG.train_images), group)
-    training.network.double()
-    training.judged.double()
-    training.network.register_forward_pre_hook(lambda _, inputs: inputs[0].double())
+def steps(group: Group, backend: str) -> dict[str, Tensor]:
+    """Everything that changed, and each step's loss over all processes; in fp64 by the eager backend."""
+    config = replace(CONFIG, backend=backend)
+    training = LongTraining(config, load(config.data).subset(config.train_images), group)
+    if backend == "eager":
+        training.network.double()
+        training.judged.double()
+        training.network.register_forward_pre_hook(lambda _, inputs: inputs[0].double())
     losses = []
     for index in range(STEPS):
         training.losses.zero_()
@@ -51,6 +54,7 @@ def steps(group: Group) -> dict[str, Tensor]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with joined("cpu") as group:
-        result = steps(group)
-        if group.leads:
-            save_file({name: tensor.contiguous() for name, tensor in result.items()}, Path(sys.argv[1]))
+        for backend in BACKENDS:
+            result = {name: tensor.contiguous() for name, tensor in steps(group, backend).items()}
+            if group.leads:
+                save_file(result, Path(sys.argv[1]) / f"{backend}.safetensors")

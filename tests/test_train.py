@@ -298,10 +298,8 @@ def test_the_best_cell_of_a_search_can_be_chosen(tmp_path: Path) -> None:
     assert parse(["--run", str(tmp_path)], processes=1).config.cell == CELL
 
 
-def test_processes_need_a_batch_to_share_and_a_backend_that_shares_norms() -> None:
-    assert TrainConfig(backend="auto", batch=6, device="cpu").resolved(3).backend == "eager"
-    with pytest.raises(ConfigError, match="backend is cpu, allowed with 2 processes is eager"):
-        TrainConfig(backend="cpu", device="cpu").resolved(2)
+def test_processes_need_a_batch_to_share() -> None:
+    assert TrainConfig(batch=6, device="cpu").resolved(3).batch == 6
     with pytest.raises(ConfigError, match="batch is 9, allowed are multiples of 2"):
         TrainConfig(batch=9, device="cpu").resolved(2)
     with pytest.raises(ConfigError, match=r"batch is 2, allowed are multiples of 2, .* from 4"):

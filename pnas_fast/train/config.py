@@ -61,23 +61,18 @@ class TrainConfig(RunConfig):
         """This configuration with device, backend and threads settled for this machine.
 
         Args:
-            processes: that train together. Batch norm is shared among them by the eager backend alone.
+            processes: that train together.
 
         Raises:
-            ConfigError: a device this machine lacks, a backend that does not serve it or so many processes,
-                or a batch that they cannot share evenly.
+            ConfigError: a device this machine lacks, a backend that does not serve it, or a batch that the
+                processes cannot share evenly.
         """
-        if processes > 1 and self.backend not in ("auto", "eager"):
-            raise ConfigError(
-                f"backend is {self.backend}, allowed with {processes} processes is eager: "
-                "no other shares batch norm among them"
-            )
         if self.batch % processes or self.batch < 2 * processes:
             raise ConfigError(
                 f"batch is {self.batch}, allowed are multiples of {processes}, the number of processes, "
                 f"from {2 * processes}"
             )
-        config = RunConfig.resolved(self if processes == 1 else replace(self, backend="eager"))
+        config = super().resolved()
         return replace(config, threads=config.threads or config._cores(processes))
 
     def _cores(self, processes: int) -> int:

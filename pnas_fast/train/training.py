@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pnas_fast.data import DataSet
+from pnas_fast.kernels import share_batch_norms
 from pnas_fast.network import CellNetwork
-from pnas_fast.train.batch_norm import share_batch_norms
 from pnas_fast.train.batches import TrainingBatches
 from pnas_fast.train.checkpoint import Checkpoint, CheckpointError
 from pnas_fast.train.config import TrainConfig

@@ -1,6 +1,6 @@
 """Batch norm over the images of all processes, so that they train as one with the whole batch would.
 
-PyTorch's own `torch.nn.SyncBatchNorm` is for GPUs alone; this one is plain operations, for every device.
+PyTorch's own `torch.nn.SyncBatchNorm` is for its own operations on GPUs; this one is for every backend.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _AXES = (0, 2, 3)
 class SharedBatchNorm2d(nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d` whose batch is that of all processes together.
 
-    Every process must have as many pixels as every other. Parameters, running statistics (the variance
-    unbiased) and evaluation are those of the plain one; the gradients of its weight and bias are this
-    process's share, which are to be added up or averaged with those of all other parameters.
+    Every process must have as many pixels as every other, and take the same steps. Parameters, running
+    statistics (the variance unbiased) and evaluation are those of the plain norm. The mean over the processes
+    of its weight's and bias's gradients is the gradient of the mean loss, as it is for other parameters.
     """
 
     @classmethod
@@ -35,21 +35,66 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         return shared
 
     def forward(self, z: Tensor) -> Tensor:
-        """(N, C, H, W), normalised."""
+        """(N, C, H, W), normalised: the eager backend's way."""
         if not self.training:
             return super().forward(z)
         out, mean, variance = _Normalise.apply(z, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
-        count = z.numel() // z.shape[1] * dist.get_world_size()
-        assert self.momentum is not None
-        assert self.running_mean is not None
-        assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        with torch.no_grad():
-            self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        self.num_batches_tracked.add_(1)
+        count = z.numel() // z.shape[1] * dist.get_world_size()
+        self._move(mean - self._mean, variance * (count / (count - 1)) - self._variance)
         normalised: Tensor = out
         return normalised
+
+    def share(self, statistics: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
+        """The fused backends' way: from a norm of this process's batch to that of all processes.
+
+        Running statistics, which this process's batch has moved already, are put right.
+
+        Args:
+            statistics: (2, C), mean and 1 / std of this process's batch.
+            pixels: it has in a channel.
+
+        Returns:
+            Affine (2, C), scale and shift, and statistics (2, C), of the batch of all processes.
+        """
+        mean, deviation = statistics
+        variance = deviation.reciprocal().square() - self.eps
+        whole_mean, whole_variance = _combine(mean, variance)
+        count = pixels * dist.get_world_size()
+        unbiased = whole_variance * (count / (count - 1)) - variance * (pixels / (pixels - 1))
+        self._move(whole_mean - mean, unbiased)
+        deviation = torch.rsqrt(whole_variance + self.eps)
+        scale = self.weight * deviation
+        affine = torch.stack([scale, self.bias - whole_mean * scale])
+        return affine, torch.stack([whole_mean, deviation])
+
+    @staticmethod
+    def share_gradient(d_affine: Tensor) -> Tensor:
+        """The mean over the processes of the gradients that reached scale and shift.
+
+        What statistics add to the gradient of z is proportional to d_affine / pixels, so the mean stands for
+        the sum over as many times the pixels.
+        """
+        d_affine = d_affine.clone()
+        dist.all_reduce(d_affine)
+        return d_affine.div_(dist.get_world_size())
+
+    @property
+    def _mean(self) -> Tensor:
+        assert self.running_mean is not None
+        return self.running_mean
+
+    @property
+    def _variance(self) -> Tensor:
+        assert self.running_var is not None
+        return self.running_var
+
+    @torch.no_grad()
+    def _move(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.momentum is not None
+        self._mean.add_(mean, alpha=self.momentum)
+        self._variance.add_(variance, alpha=self.momentum)
 
 
 def share_batch_norms(network: nn.Module) -> None:
