@@ -310,6 +310,37 @@ def test_operations_of_published_cells(name: str, stride: int, parameters: int) 
     assert operation(torch.randn(2, 6, 9, 8)).state.shape == (2, 8, -(-9 // stride), 8 // stride)
 
 
+@pytest.mark.parametrize(("name", "rectify"), [("skip", True), ("skip_linear", False)])
+def test_a_strided_skip_is_a_factorized_reduction(name: str, rectify: bool) -> None:
+    operation = build_operation(name, get_backend("eager"), Shape(6, 8, 8), 6, 2).eval()
+    x = torch.randn(2, 6, 8, 8)
+    source = x.relu() if rectify else x
+    paths = zip(
+        (operation.project.even, operation.project.odd),
+        (source[:, :, ::2, ::2], source[:, :, 1::2, 1::2]),
+        strict=True,
+    )
+    halves = torch.cat([F.conv2d(part, weight) for weight, part in paths], 1)
+    torch.testing.assert_close(operation(x).state, halves / (1 + 1e-5) ** 0.5)
+    assert operation(x).state.shape == (2, 6, 4, 4)
+    assert build_operation(name, get_backend("eager"), Shape(6, 8, 8), 6, 1)(x).state is x
+
+
+@pytest.mark.parametrize("rectify", [True, False])
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
+def test_the_head_of_a_layout(rectify: bool, backend: str) -> None:
+    layout = Layout(repeats=1, filters=4, final_rectify=rectify, classifier_bias=False)
+    network = CellNetwork(PLAIN, layout, 3, (3, 8, 8), backend=backend).eval()
+    outputs = []
+    network.cells[-1].register_forward_hook(
+        lambda _, __, out: outputs.append(network.backend.materialise(out))
+    )
+    logits = network(torch.randn(2, 3, 8, 8))
+    last = outputs[0].relu() if rectify else outputs[0]
+    assert network.classifier.bias is None
+    torch.testing.assert_close(logits, last.mean((2, 3)) @ network.classifier.weight.T)
+
+
 def test_a_bottleneck_too_narrow_for_one_is_left_out() -> None:
     operation = build_operation("conv3x3_bottleneck", get_backend("eager"), Shape(3, 8, 8), 3, 1)
     assert sum(parameter.numel() for parameter in operation.parameters()) == 9 * 3 * 3 + 6

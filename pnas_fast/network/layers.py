@@ -31,7 +31,7 @@ class Shape(NamedTuple):
 def new_weight(outputs: int, inputs: int, height: int, width: int, groups: int = 1) -> nn.Parameter:
     """A convolution's weight, normal with variance 2 / fan_out (SPEC 3.3: variance scaling, FAN_OUT)."""
     fan_out = outputs // groups * height * width
-    weight = torch.randn(outputs, inputs, height, width) * math.sqrt(2.0 / max(fan_out, 1))
+    weight = torch.randn(outputs, inputs, height, width).mul_(math.sqrt(2.0 / max(fan_out, 1)))
     return nn.Parameter(weight)
 
 
