@@ -10,6 +10,7 @@ from pnas_fast.kernels.backend import Backend, BackendError, CellOutput, PoolKin
 from pnas_fast.kernels.cpu import CpuPrimitives, require_instruction_set
 from pnas_fast.kernels.eager import EagerBackend
 from pnas_fast.kernels.fused import FusedBackend
+from pnas_fast.kernels.shared_norm import share_batch_norms
 from pnas_fast.kernels.triton import LazyPrimitives, require_triton
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "State",
     "get_backend",
     "resolve_backend",
+    "share_batch_norms",
 ]
 
 BACKENDS: dict[str, Backend[Any]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -11,9 +12,7 @@ from safetensors.torch import load_file, save
 
 from pnas_fast.data import DataSet
 from pnas_fast.files import replacing
-from pnas_fast.network import ChildNetwork
-from pnas_fast.space import Cell
-from pnas_fast.training import TrainingSettings
+from pnas_fast.network import CellNetwork, Genotype, Layout
 
 CHILDREN = "children"
 BEST = "best.safetensors"
@@ -28,26 +27,31 @@ def child_file(folder: Path, position: int) -> Path:
     return folder / CHILDREN / f"{position}.safetensors"
 
 
-def save_child(
-    network: ChildNetwork, cell: Cell, settings: TrainingSettings, data: DataSet, path: Path
-) -> None:
-    """Write a child's weights, with what `load_child` needs to build it again."""
+def save_child(network: CellNetwork, data: DataSet, path: Path) -> None:
+    """Write a child's weights, with what `load_child` needs to build it again.
+
+    An auxiliary classifier, which serves training alone, is left out.
+    """
     network_arguments = {
-        "cell": str(cell),
-        "repeats": settings.repeats,
-        "filters": settings.filters,
+        "normal": str(network.genotype.normal),
+        "reduction": str(network.genotype.reduction),
+        "layout": asdict(network.layout),
         "classes": data.classes,
         "image_shape": list(data.image_shape),
     }
     # One entry: with several, their order in the file would differ from run to run.
     metadata = {"network": json.dumps(network_arguments)}
-    state = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+    state = {
+        name: tensor.contiguous().cpu()
+        for name, tensor in network.state_dict().items()
+        if not name.startswith("auxiliary.")
+    }
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_bytes(save(state, metadata))
 
 
-def load_child(path: Path | str, backend: str = "eager") -> ChildNetwork:
+def load_child(path: Path | str, backend: str = "eager") -> CellNetwork:
     """The network of a weights file, such as a run's ``best.safetensors``, with its weights.
 
     Raises:
@@ -61,9 +65,13 @@ def load_child(path: Path | str, backend: str = "eager") -> ChildNetwork:
         raise WeightsError(f"{path}: not a safetensors file ({error})") from error
     if "network" not in metadata:
         raise WeightsError(f"{path}: metadata names no network, expected that of a child's weights")
-    arguments = json.loads(metadata["network"])
-    network = ChildNetwork(Cell.parse(arguments.pop("cell")), **arguments, backend=backend)
-    network.load_state_dict(state)
+    try:
+        arguments = json.loads(metadata["network"])
+        genotype = Genotype.parse(arguments.pop("normal"), arguments.pop("reduction"))
+        network = CellNetwork(genotype, Layout(**arguments.pop("layout")), **arguments, backend=backend)
+        network.load_state_dict(state)
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise WeightsError(f"{path}: not the weights of a network that can be built ({error})") from error
     return network
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from pnas_fast import OPERATIONS, SearchConfig
 from pnas_fast.options import ConfigError
+from pnas_fast.run_folder import RunError, check_same, default_folder, opened, saved_config
 from pnas_fast.search.__main__ import main
 from pnas_fast.search.cli import parse
 from pnas_fast.search.config import paper, quick
-from pnas_fast.search.run_folder import RunError, check_same, default_folder, opened, saved_config
 
 
 def test_the_paper_preset_is_the_papers_search() -> None:
@@ -62,11 +62,11 @@ def test_the_number_of_workers_is_not_part_of_a_runs_identity(tmp_path: Path) ->
 def test_a_run_is_created_continued_and_kept_from_others(tmp_path: Path) -> None:
     folder, config = tmp_path / "new" / "run", quick().resolved()
     with opened(folder, config):
-        assert saved_config(folder) == config
-        with pytest.raises(RunError, match="in use by another search"), opened(folder, config):
+        assert saved_config(folder, SearchConfig) == config
+        with pytest.raises(RunError, match="in use by another process"), opened(folder, config):
             pass
     with opened(folder, replace(config, workers=3)):
-        assert saved_config(folder) == replace(config, workers=3)
+        assert saved_config(folder, SearchConfig) == replace(config, workers=3)
     with pytest.raises(RunError, match="another configuration"), opened(folder, replace(config, seed=1)):
         pass
 
@@ -74,16 +74,16 @@ def test_a_run_is_created_continued_and_kept_from_others(tmp_path: Path) -> None
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(RunError, match="holds other files"):
-        saved_config(tmp_path)
+        saved_config(tmp_path, SearchConfig)
     with pytest.raises(RunError, match="is a file"):
-        saved_config(tmp_path / "thesis.txt")
+        saved_config(tmp_path / "thesis.txt", SearchConfig)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_what_a_killed_search_left_before_its_configuration_does_not_matter(tmp_path: Path) -> None:
     (tmp_path / ".lock").touch()
     (tmp_path / ".config.json.123.tmp").write_text('{"bea')
-    assert saved_config(tmp_path) is None
+    assert saved_config(tmp_path, SearchConfig) is None
 
 
 def test_every_option_changes_its_field() -> None:

@@ -104,7 +104,7 @@ def test_other_errors_keep_their_kind() -> None:
 def test_a_runs_best_child_comes_with_its_weights(tmp_path: Path) -> None:
     data, cell = load("synthetic:8x8x3/4"), Cell.parse(CELL)
     child = build_child(cell, TrainingSettings(filters=4), data, seed=1)
-    save_child(child, cell, TrainingSettings(filters=4), data, tmp_path / BEST)
+    save_child(child, data, tmp_path / BEST)
     found = from_run(tmp_path)
     assert all(torch.equal(tensor, child.state_dict()[name]) for name, tensor in found.state_dict().items())
     larger = create_model(cell=str(found.genotype.normal), repeats=2, filters=8)

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from pnas_fast.kernels.activation import Accumulator, GradientSink, new_gradient
 from pnas_fast.kernels.backend import PoolKind
 from pnas_fast.kernels.fused.primitives import Convolution, Normal, Pooled, Primitives, Result, Source
+from pnas_fast.kernels.shared_norm import SharedBatchNorm2d
 
 Gradients = tuple[Tensor | None, Tensor | None]
 
@@ -64,6 +65,8 @@ class NormalisedConvolution(Function):
         convolution, norm = call.convolution, call.norm
         out = new_output(z, filters(convolution, weights), convolution.stride)
         normal = call.kernels.convolution(convolution, Source(z, affine), weights, norm, out)
+        if normal is not None and isinstance(norm, SharedBatchNorm2d) and norm.training:
+            normal = Normal(*norm.share(normal.statistics, out.numel() // out.shape[1]))
         ctx.set_materialize_grads(False)
         ctx.call = call
         ctx.training = norm is not None and norm.training
@@ -80,6 +83,8 @@ class NormalisedConvolution(Function):
         if g is None:
             return (None,) * (5 + len(weights))
         normal = None if statistics is None else Normal(normal_affine, statistics)
+        if d_affine is not None and ctx.training and isinstance(call.norm, SharedBatchNorm2d):
+            d_affine = call.norm.share_gradient(d_affine)
         source, result = Source(z, affine), Result(out, g, normal, d_affine, gamma, ctx.training)
         into = _claim(call.source_sink, source) if ctx.needs_input_grad[1] else None
         gradients = call.kernels.convolution_backward(call.convolution, source, tuple(weights), result, into)

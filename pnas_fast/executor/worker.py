@@ -57,7 +57,7 @@ def _serve(task: Task, settings: TrainingSettings, data: DataSet, folder: Path, 
     cell = Cell.parse(task.cell)
     result, network = train_child(cell, settings, data, task.seed, report)
     if network is not None:
-        save_child(network, cell, settings, data, child_file(folder, task.position))
+        save_child(network, data, child_file(folder, task.position))
     send(replies, {"position": task.position, "result": encode_result(result)})
 
 

@@ -18,13 +18,16 @@ class DropPath:
 
     def __init__(self) -> None:
         self.keep = 1.0
+        self.share = 0, 1
+        """Which part of the batch is here, and of how many: masks are drawn for the whole batch."""
 
     def mask(self, state: State) -> Tensor | None:
         """A multiplier per image, 0 or 1 / keep; None where everything is kept."""
         if self.keep >= 1.0:
             return None
-        mask = torch.empty((state.shape[0], 1, 1, 1), device=state.device, dtype=state.dtype)
-        return mask.bernoulli_(self.keep).div_(self.keep)
+        (rank, size), images = self.share, state.shape[0]
+        mask = torch.empty((size * images, 1, 1, 1), device=state.device, dtype=state.dtype)
+        return mask.bernoulli_(self.keep).div_(self.keep)[rank * images : (rank + 1) * images]
 
 
 class BlockModule(nn.Module):

@@ -107,6 +107,16 @@ class CellNetwork(nn.Module):
             assert isinstance(cell, CellModule)
             cell.drop.keep = 1.0 - self.drop_path * progress * (index + 1) / len(self.cells)
 
+    def share_drop_path(self, rank: int, size: int) -> None:
+        """Draw drop-path's masks as for a batch of ``size`` equal parts, of which part ``rank`` is here.
+
+        With the same state of the generators everywhere, the parts together see the masks that one
+        network with the whole batch would.
+        """
+        for cell in self.cells:
+            assert isinstance(cell, CellModule)
+            cell.drop.share = rank, size
+
     def forward(self, images: Tensor) -> Tensor | Logits:
         """Logits (batch, classes) of images (batch, C, H, W).
 

@@ -39,9 +39,9 @@ def search(
     # Here, so that `import pnas_fast` needs neither the compiled module nor the plotting libraries.
     from rich.console import Console
 
+    from pnas_fast.run_folder import default_folder
     from pnas_fast.search.display import SilentDisplay, choose_display
     from pnas_fast.search.run import run
-    from pnas_fast.search.run_folder import default_folder
     from pnas_fast.training import load_training_data
 
     config = (config or quick()).resolved()

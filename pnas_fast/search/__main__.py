@@ -4,41 +4,29 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.table import Table
 
+from pnas_fast.commands import INTERRUPTED, download_bar, interrupt, one_line
 from pnas_fast.data import DataError
 from pnas_fast.executor import ExecutorError
 from pnas_fast.options import ConfigError
 from pnas_fast.report.text import magnitude, share
+from pnas_fast.run_folder import RunError
 from pnas_fast.search.cli import Request, parse
 from pnas_fast.search.display import choose_display, duration
 from pnas_fast.search.loop import SearchError
 from pnas_fast.search.plan import Plan, make_plan
 from pnas_fast.search.result import SearchResult
 from pnas_fast.search.run import heading, run
-from pnas_fast.search.run_folder import RunError
 from pnas_fast.space import CellError
 from pnas_fast.store import StoreError
 from pnas_fast.training import load_training_data
 
 BAD_INPUT = (ConfigError, CellError, DataError, ExecutorError, RunError, StoreError, OSError)
 """What says in one line what a person gave and what is allowed; anything else is a defect of ours."""
-
-INTERRUPTED = 130
-"""The exit status of a search that was stopped by Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,15 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # before a run was opened: there is nothing to continue
         return INTERRUPTED
     except (*BAD_INPUT, SearchError) as error:
-        print(f"python -m pnas_fast.search: error: {_one_line(error)}", file=sys.stderr)
+        print(f"python -m pnas_fast.search: error: {one_line(error)}", file=sys.stderr)
         return 1 if isinstance(error, SearchError) else 2
 
 
 def _search(console: Console, request: Request) -> int:
     config = request.config
-    with _download_bar(console) as progress:
+    with download_bar(console) as progress:
         load_training_data(config, download=request.download, progress=progress)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     display = choose_display(console)
     try:
         result = run(config, request.folder, display)
@@ -132,38 +120,6 @@ def _plan_table(plan: Plan) -> Table:
             duration(level.hours * 3600),
         )
     return table
-
-
-@contextmanager
-def _download_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """A bar that appears with the first bytes, for nothing is fetched as a rule."""
-    columns = (
-        TextColumn("fetching CIFAR-10"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    bar = Progress(*columns, console=console)
-    task = bar.add_task("")
-
-    def update(done: int, total: int) -> None:
-        bar.start()
-        bar.update(task, completed=done, total=total)
-
-    try:
-        yield update
-    finally:
-        if bar.live.is_started:
-            bar.stop()
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 if __name__ == "__main__":

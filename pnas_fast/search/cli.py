@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from pnas_fast.options import ConfigError, option_name
+from pnas_fast.commands import Parser, add_option
+from pnas_fast.options import ConfigError
+from pnas_fast.run_folder import check_same, default_folder, saved_config
 from pnas_fast.search.config import PRESETS, SearchConfig, default_preset, preset
-from pnas_fast.search.run_folder import check_same, default_folder, saved_config
 
 DESCRIPTION = """\
 Progressive Neural Architecture Search (Liu et al., ECCV 2018): train every one-block cell, fit a
@@ -55,13 +56,6 @@ class Request:
     download: bool
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
 def parse(arguments: Sequence[str] | None = None) -> Request:
     """Read a command line; exits with status 2 and one line where it is not allowed.
 
@@ -73,7 +67,7 @@ def parse(arguments: Sequence[str] | None = None) -> Request:
     plan, download = given.pop("plan"), given.pop("download")
     chosen_preset: str | None = given.pop("preset")
     _choose_backend(given, fused=given.pop("fused"))
-    saved = None if out is None else saved_config(out)
+    saved = None if out is None else saved_config(out, SearchConfig)
     base = None if chosen_preset else saved
     config = replace(base or preset(chosen_preset or default_preset()), **given).resolved()
     folder = default_folder(config) if out is None else out
@@ -91,14 +85,7 @@ def _choose_backend(given: dict[str, Any], *, fused: bool) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m pnas_fast.search",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
-    )
+    parser = Parser("python -m pnas_fast.search", DESCRIPTION, EXAMPLES)
     run = parser.add_argument_group("the run")
     run.add_argument(
         "--preset",
@@ -126,28 +113,6 @@ def _parser() -> argparse.ArgumentParser:
     for title, names in _GROUPS.items():
         group = parser.add_argument_group(title)
         for name in names:
-            _add_option(group, items.pop(name), [getattr(values, name) for values in presets])
+            add_option(group, items.pop(name), [getattr(values, name) for values in presets])
     assert not items, f"options in no group: {sorted(items)}"
     return parser
-
-
-def _add_option(group: Any, item: Field[Any], defaults: list[Any]) -> None:
-    assert item.default is not MISSING
-    kind = type(item.default)
-    shown = " / ".join(str(value) for value in dict.fromkeys(defaults)) if kind is not tuple else "all"
-    group.add_argument(
-        option_name(item.name),
-        type=_operations if kind is tuple else kind,
-        metavar="A,B" if kind is tuple else {int: "N", float: "X", str: "NAME"}[kind],
-        help=f"{item.metadata['help']}{_choices(item)} [{shown}]".replace("%", "%%"),
-    )
-
-
-def _choices(item: Field[Any]) -> str:
-    choices = item.metadata["choices"]
-    described = choices is None or all(choice in item.metadata["help"] for choice in choices)
-    return "" if described else f" ({', '.join(choices)})"
-
-
-def _operations(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import torch
 
-from pnas_fast.files import write_text
-from pnas_fast.kernels import BackendError, resolve_backend
-from pnas_fast.options import ConfigError, option, option_name
+from pnas_fast.options import ConfigError, option
+from pnas_fast.run_config import RunConfig
 from pnas_fast.space import MAX_BLOCKS, OPERATIONS, CellError, check_operations
 from pnas_fast.surrogate import PREDICTORS, REFITS
-from pnas_fast.training import TrainingSettings
 
 PRESETS = ("quick", "paper")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchConfig(TrainingSettings):
+class SearchConfig(RunConfig):
     """What a search does. Without arguments it is the ``quick`` preset.
 
     Fields of `TrainingSettings` say how each child is built and trained; every field is also an option
@@ -30,6 +26,8 @@ class SearchConfig(TrainingSettings):
     Raises:
         ConfigError: a value outside its limits.
     """
+
+    KIND: ClassVar[str] = "search"
 
     blocks: int = option(3, "B: grow cells up to so many blocks", minimum=1, maximum=MAX_BLOCKS)
     beam: int = option(24, "K: children trained at each level after the first", minimum=1)
@@ -56,63 +54,10 @@ class SearchConfig(TrainingSettings):
         except CellError as error:
             raise ConfigError(f"operations: {error}") from error
 
-    def resolved(self) -> SearchConfig:
-        """This configuration with ``device`` and ``backend`` settled for this machine.
-
-        Raises:
-            ConfigError: a device this machine lacks, or a backend that does not serve it.
-        """
-        cuda = torch.cuda.is_available()
-        if self.device == "cuda" and not cuda:
-            raise ConfigError("device is cuda, allowed is cpu: this machine has no CUDA GPU that torch sees")
-        device = ("cuda" if cuda else "cpu") if self.device == "auto" else self.device
-        try:
-            return replace(self, device=device, backend=resolve_backend(self.backend, device))
-        except BackendError as error:
-            raise ConfigError(str(error)) from error
-
-    def values(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self) | {"operations": list(self.operations)}
-
-    def save(self, path: Path) -> None:
-        """Write the configuration as JSON."""
-        write_text(path, json.dumps(self.values(), indent=2) + "\n")
-
     @classmethod
-    def load(cls, path: Path) -> SearchConfig:
-        """Read a configuration that `save` wrote.
-
-        Raises:
-            ConfigError: the file is not one.
-        """
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            return cls.from_values(values)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ConfigError(f"{path}: not the configuration of a search ({error})") from error
-
-    @classmethod
-    def from_values(cls, values: Mapping[str, Any]) -> SearchConfig:
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
         """The configuration of `values()`."""
         return cls(**{**values, "operations": tuple(values["operations"])})
-
-    def difference(self, other: SearchConfig) -> list[str]:
-        """What another configuration changes about the run, as ``name: mine -> theirs``."""
-        pairs = {
-            item.name: (getattr(self, item.name), getattr(other, item.name))
-            for item in fields(self)
-            if item.metadata["identity"]
-        }
-        return [
-            f"{option_name(name)} {_text(mine)} -> {_text(theirs)}"
-            for name, (mine, theirs) in pairs.items()
-            if mine != theirs
-        ]
-
-
-def _text(value: Any) -> str:
-    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def quick() -> SearchConfig:

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pnas_fast.run_folder import CONFIG, RunError
 from pnas_fast.search.config import SearchConfig
-from pnas_fast.search.run_folder import CONFIG, REPORT, TRIALS, RunError
 from pnas_fast.space import Cell
 from pnas_fast.store import Level, Trial, TrialStore
 from pnas_fast.weights import BEST
+
+TRIALS = "trials.sqlite"
+REPORT = "report.html"
 
 
 @dataclass(frozen=True, slots=True)

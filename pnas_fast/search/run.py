@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from pnas_fast.executor import WorkerPool
+from pnas_fast.run_folder import opened
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.display import Display
 from pnas_fast.search.evaluator import Evaluator, worker_count
 from pnas_fast.search.loop import run_levels
-from pnas_fast.search.result import SearchResult
-from pnas_fast.search.run_folder import TRIALS, opened
+from pnas_fast.search.result import TRIALS, SearchResult
 from pnas_fast.store import TrialStore
 from pnas_fast.version import VERSION
 from pnas_fast.weights import discard_all

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from pnas_fast.network import CellNetwork, ChildNetwork, Genotype, Layout
+from pnas_fast.network import CellNetwork, Genotype, Layout
 from pnas_fast.weights import BEST, load_child
 from pnas_fast.zoo.download import released_file
 from pnas_fast.zoo.errors import ZooError
@@ -97,7 +97,7 @@ def create_model(
     return network
 
 
-def from_run(run: Path | str, *, backend: str = "eager") -> ChildNetwork:
+def from_run(run: Path | str, *, backend: str = "eager") -> CellNetwork:
     """The best child of a search's run folder, with its trained weights.
 
     Its cell is ``network.genotype.normal``, of which `create_model` makes larger networks.

@@ -1,36 +1,32 @@
-"""The folder of a run: created once, continued ever after, used by one search at a time."""
+"""The folder of a run: created once, continued ever after, used by one process at a time."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
-from pnas_fast.search.config import SearchConfig
+from pnas_fast.run_config import RunConfig
 
 CONFIG = "config.json"
-TRIALS = "trials.sqlite"
-REPORT = "report.html"
 _LOCK = ".lock"
+
+C = TypeVar("C", bound=RunConfig)
 
 
 class RunError(ValueError):
-    """A folder that cannot be used for this search; the message says why and what can be done."""
+    """A folder that cannot be used for this run; the message says why and what can be done."""
 
 
-def default_folder(config: SearchConfig) -> Path:
+def default_folder(config: RunConfig) -> Path:
     """``runs/DATA-SEED-DIGEST``: the same configuration always has the same folder."""
-    identity = {item.name: getattr(config, item.name) for item in fields(config) if item.metadata["identity"]}
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    return Path("runs") / f"{config.data.partition(':')[0]}-seed{config.seed}-{digest}"
+    return Path("runs") / f"{config.data.partition(':')[0]}-seed{config.seed}-{config.digest()}"
 
 
-def saved_config(folder: Path) -> SearchConfig | None:
+def saved_config(folder: Path, kind: type[C]) -> C | None:
     """The configuration of the run in a folder; None where there is no run.
 
     Raises:
@@ -38,17 +34,17 @@ def saved_config(folder: Path) -> SearchConfig | None:
         ConfigError: its configuration cannot be read.
     """
     if (folder / CONFIG).is_file():
-        return SearchConfig.load(folder / CONFIG)
+        return kind.load(folder / CONFIG)
     if folder.exists():
         if not folder.is_dir():
             raise RunError(f"--out {folder}: is a file, expected a run's folder or a new name")
-        # Names with a dot are what a search leaves that was killed before it wrote its configuration.
+        # Names with a dot are what a run leaves that was killed before it wrote its configuration.
         if any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise RunError(f"--out {folder}: holds other files and no {CONFIG}, expected a run or a new name")
     return None
 
 
-def check_same(folder: Path, saved: SearchConfig, config: SearchConfig) -> None:
+def check_same(folder: Path, saved: C, config: C) -> None:
     """Raise `RunError`, with the difference, where a run exists with another configuration."""
     difference = saved.difference(config)
     if difference:
@@ -59,13 +55,13 @@ def check_same(folder: Path, saved: SearchConfig, config: SearchConfig) -> None:
 
 
 @contextmanager
-def opened(folder: Path, config: SearchConfig) -> Iterator[Path]:
+def opened(folder: Path, config: C) -> Iterator[Path]:
     """Create or continue a run and keep others out of it.
 
     Raises:
         RunError: the run is in use, is of another configuration, or the folder cannot be written.
     """
-    saved = saved_config(folder)
+    saved = saved_config(folder, type(config))
     if saved is not None:
         check_same(folder, saved, config)
     try:
@@ -74,7 +70,7 @@ def opened(folder: Path, config: SearchConfig) -> Iterator[Path]:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise RunError(
-            f"--out {folder}: in use by another search, wait for it or choose another --out"
+            f"--out {folder}: in use by another process, wait for it or choose another --out"
         ) from error
     except OSError as error:
         raise RunError(f"--out {folder}: cannot be written ({error.strerror})") from error

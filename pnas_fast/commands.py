@@ -1,0 +1,100 @@
+"""What commands share: options made from fields of a configuration, one-line errors, a download bar."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, Field
+from types import FrameType
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from pnas_fast.options import option_name
+
+INTERRUPTED = 130
+"""The exit status of a command that was stopped by Ctrl-C."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; leaves out of its result what was not given."""
+
+    def __init__(self, prog: str, description: str, epilog: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            argument_default=argparse.SUPPRESS,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2 and one line."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def add_option(group: Any, item: Field[Any], defaults: list[Any]) -> None:
+    """Add a configuration's field to a group of a parser, its help ending in the defaults."""
+    assert item.default is not MISSING
+    kind = type(item.default)
+    shown = " / ".join(str(value) for value in dict.fromkeys(defaults)) if kind is not tuple else "all"
+    group.add_argument(
+        option_name(item.name),
+        type=_operations if kind is tuple else kind,
+        metavar="A,B" if kind is tuple else {int: "N", float: "X", str: "NAME"}[kind],
+        help=f"{item.metadata['help']}{_choices(item)} [{shown}]".replace("%", "%%"),
+    )
+
+
+def _choices(item: Field[Any]) -> str:
+    choices = item.metadata["choices"]
+    described = choices is None or all(choice in item.metadata["help"] for choice in choices)
+    return "" if described else f" ({', '.join(choices)})"
+
+
+def _operations(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+@contextmanager
+def download_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A bar that appears with the first bytes, for nothing is fetched as a rule."""
+    columns = (
+        TextColumn("fetching CIFAR-10"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=console)
+    task = bar.add_task("")
+
+    def update(done: int, total: int) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield update
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """A signal handler that does what Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def one_line(error: Exception) -> str:
+    """A message for people, without line breaks."""
+    return " ".join(str(error).split())

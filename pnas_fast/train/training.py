@@ -1,0 +1,144 @@
+"""A network in long training: everything that changes, a step of it, and going on from a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from pnas_fast.data import DataSet
+from pnas_fast.kernels import share_batch_norms
+from pnas_fast.network import CellNetwork
+from pnas_fast.train.batches import TrainingBatches
+from pnas_fast.train.checkpoint import Checkpoint, CheckpointError
+from pnas_fast.train.config import TrainConfig
+from pnas_fast.train.group import Group
+from pnas_fast.train.network import build
+from pnas_fast.training import Stepper, evaluate
+from pnas_fast.training.averaging import WeightAverage
+
+
+class LongTraining:
+    """A network, what trains it, and what it has seen.
+
+    What a step does depends on the state before it and on the step's number alone: batches are those of
+    (seed, epoch, index), and drop-path's generator is seeded anew with (seed, step). So a training that
+    goes on from `tensors` is, bit for bit on a CPU, the one that was never stopped.
+
+    Args:
+        config: resolved.
+        data: on this process's device.
+        group: the processes that train together; each works on its share of every batch.
+
+    Attributes:
+        steps: in an epoch.
+        network: the one that learns.
+        losses: the sum of the steps' losses in this epoch, float64, on the device.
+
+    Raises:
+        ConfigError: a network that cannot be built for such images.
+    """
+
+    def __init__(self, config: TrainConfig, data: DataSet, group: Group) -> None:
+        self._config, self._data, self._group = config, data, group
+        self._validation = _share(data, group)
+        self.network = build(config, data)
+        if group.size > 1:
+            share_batch_norms(self.network)
+            self.network.share_drop_path(group.rank, group.size)
+        self._averaged: CellNetwork | None = None
+        self._average: WeightAverage | None = None
+        if config.ema > 0:
+            self._averaged = build(config, data)
+            self._average = WeightAverage(self.network, self._averaged, config.ema)
+        self._stepper = Stepper(self.network, config, auxiliary=config.auxiliary, average=group.average)
+        share = (group.rank, group.size)
+        self._batches = TrainingBatches(data, config.batch, config.seed, cutout=config.cutout, share=share)
+        self.steps = len(self._batches)
+        self.losses = torch.zeros((), dtype=torch.float64, device=data.train_images.device)
+
+    @property
+    def judged(self) -> CellNetwork:
+        """The network whose accuracy counts and whose weights are kept: the averaged one, if any."""
+        return self.network if self._averaged is None else self._averaged
+
+    def step(self, epoch: int, index: int) -> None:
+        """Train on one batch; epoch and index are counted from 0."""
+        config = self._config
+        step = epoch * self.steps + index
+        progress = step / (config.epochs * self.steps)
+        self.network.train()
+        self.network.set_progress(progress)
+        torch.manual_seed(_mix(config.seed, step))  # of drop-path
+        images, labels = self._batches.batch(epoch, index)
+        self.losses += self._stepper.step(images, labels, progress)
+        if self._average is not None:
+            self._average.update(step)
+
+    def loss_so_far(self, steps: int) -> float:
+        """The mean loss of the epoch's first steps in this process; waits for the device."""
+        return float(self.losses) / steps
+
+    def epoch_loss(self) -> float:
+        """The mean loss of a whole epoch over all processes."""
+        return float(self._group.sum(self.losses)) / (self.steps * self._group.size)
+
+    def evaluate(self) -> tuple[float, float | None]:
+        """Validation accuracies, in [0, 1], of the weights and of their average."""
+        average = None if self._averaged is None else self._accuracy(self._averaged)
+        return self._accuracy(self.network), average
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a step changes, by name."""
+        parts = {"network": self.network.state_dict(), "optimizer": self._stepper.state()}
+        if self._averaged is not None:
+            parts["average"] = self._averaged.state_dict()
+        named = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+        return named | {"losses": self.losses}
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            CheckpointError: it is of another network.
+        """
+        tensors = checkpoint.tensors
+        try:
+            self.network.load_state_dict(_part(tensors, "network"))
+            if self._averaged is not None:
+                self._averaged.load_state_dict(_part(tensors, "average"))
+            self._stepper.restore(_part(tensors, "optimizer"))
+            self.losses.copy_(tensors["losses"])
+        except (RuntimeError, KeyError, IndexError) as error:
+            raise CheckpointError(f"the checkpoint is of another network ({error})") from error
+
+    def is_finite(self) -> bool:
+        """Whether every weight is a finite number."""
+        return all(bool(parameter.isfinite().all()) for parameter in self.network.parameters())
+
+    def _accuracy(self, network: nn.Module) -> float:
+        mine = len(self._validation.validation_labels)
+        correct = torch.tensor(round(evaluate(network, self._validation) * mine), device=self.losses.device)
+        return int(self._group.sum(correct)) / len(self._data.validation_labels)
+
+
+def _share(data: DataSet, group: Group) -> DataSet:
+    """The data set with this process's share of the validation images."""
+    mine = slice(group.rank, None, group.size)
+    return replace(
+        data, validation_images=data.validation_images[mine], validation_labels=data.validation_labels[mine]
+    )
+
+
+def _part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(f"{part}."): value for name, value in tensors.items() if name.startswith(f"{part}.")
+    }
+
+
+def _mix(seed: int, step: int) -> int:
+    """A generator's seed for a step: 32 bits, all that a CPU's generator looks at."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {step}".encode(), digest_size=4).digest())

@@ -1,0 +1,60 @@
+"""A few steps of a long training, alone or as one of torchrun's processes."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pnas_fast.data import load
+from pnas_fast.train.config import TrainConfig
+from pnas_fast.train.group import Group, joined
+from pnas_fast.train.training import LongTraining
+
+BACKENDS = ("eager", "cpu")
+STEPS = 4
+CONFIG = TrainConfig(
+    cell="0:sep3x3+1:max_pool3x3,1:dil_conv3x3+2:avg_pool3x3",
+    data="synthetic:12x12x3/10",
+    train_images=64,
+    repeats=1,
+    filters=4,
+    epochs=2,
+    batch=16,
+    learning_rate=0.1,
+    cutout=4,
+    ema=0.9,
+    clip=1.0,
+    label_smoothing=0.1,
+    device="cpu",
+    threads=1,
+)
+
+
+def steps(group: Group, backend: str) -> dict[str, Tensor]:
+    """Everything that changed, and each step's loss over all processes; in fp64 by the eager backend."""
+    config = replace(CONFIG, backend=backend)
+    training = LongTraining(config, load(config.data).subset(config.train_images), group)
+    if backend == "eager":
+        training.network.double()
+        training.judged.double()
+        training.network.register_forward_pre_hook(lambda _, inputs: inputs[0].double())
+    losses = []
+    for index in range(STEPS):
+        training.losses.zero_()
+        training.step(1, index)  # of the second epoch, where drop-path is at work
+        losses.append(group.sum(training.losses) / group.size)
+    return training.tensors() | {"losses": torch.stack(losses)}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with joined("cpu") as group:
+        for backend in BACKENDS:
+            result = {name: tensor.contiguous() for name, tensor in steps(group, backend).items()}
+            if group.leads:
+                save_file(result, Path(sys.argv[1]) / f"{backend}.safetensors")
