@@ -148,7 +148,7 @@ def test_one_gradient_is_begun_and_another_added_to() -> None:
         for launch in launches_of(operation, [SHAPE] * 2, weights)
         if launch.kernel.__name__ == "pointwise_backward_kernel"
     ]
-    assert backwards == [(1, 0), (0, 0)]
+    assert backwards == [0b01, 0]
 
 
 def test_readers_of_one_source_do_not_go_together() -> None:

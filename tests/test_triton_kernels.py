@@ -280,6 +280,8 @@ def test_refusals_name_what_was_found_and_what_is_allowed() -> None:
     with pytest.raises(BackendError, match=r"on meta: allowed is cpu"):
         TRITON.separable(torch.empty(2, 4, 3, 3, device="meta"), *weights, norm)
     with pytest.raises(BackendError, match=r"without affine or running statistics"):
-        TRITON.materialise(TRITON.separable(activation(2, 4, 3, 3), *weights, nn.BatchNorm2d(5, affine=False)))
+        TRITON.materialise(
+            TRITON.separable(activation(2, 4, 3, 3), *weights, nn.BatchNorm2d(5, affine=False))
+        )
     with pytest.raises(BackendError, match=r"trained on 1 value per channel: allowed are 2 or more"):
         TRITON.materialise(TRITON.separable(activation(1, 4, 1, 1), *weights, norm))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 # PyTorch's public name for it, torch.compiler.disable, imports the compiler at once, which takes a second.
@@ -34,6 +36,11 @@ class GroupedBackend(FusedBackend):
     factorized_reduction = between_graphs(FusedBackend.factorized_reduction)
     pool = between_graphs(FusedBackend.pool)
     add = between_graphs(FusedBackend.add)
+
+    @between_graphs
+    def compute(self, states: Sequence[Fused]) -> None:
+        """Run what these states wait for, and what that waits for."""
+        compute(self._grouped, states)
 
     @between_graphs
     def concatenate(self, states: list[Fused], output: CellOutput) -> Fused:

@@ -86,25 +86,23 @@ def add_kernel(
 ):  # fmt: skip
     """See the top of the file."""
     problem = tl.program_id(2)
-    left_z, left_affine = pick(left_z, problem), pick(left_affine, problem)
-    left_keep = pick(left_keep, problem)
-    right_z, right_affine = pick(right_z, problem), pick(right_affine, problem)
-    right_keep, out = pick(right_keep, problem), pick(out, problem)
     p = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     c = tl.program_id(1) * CHUNK + tl.arange(0, CHUNK)
     ok = p < N * OH * OW
     image, y, x = p // (OH * OW), p // OW % OH, p % OW
     value = read_side(
-        left_z, left_affine, left_keep, image, y, x, ok, c, left_H, left_W, left_pad_y, left_pad_x,
-        left_units * ALIGN, C, left_POOL, left_S, left_AFFINE, left_KEEP,
+        pick(left_z, problem), pick(left_affine, problem), pick(left_keep, problem),
+        image, y, x, ok, c, left_H, left_W, left_pad_y, left_pad_x, left_units * ALIGN,
+        C, left_POOL, left_S, left_AFFINE, left_KEEP,
     )  # fmt: skip
     if right_z is not None:
         value += read_side(
-            right_z, right_affine, right_keep, image, y, x, ok, c, right_H, right_W,
-            right_pad_y, right_pad_x, right_units * ALIGN, C, right_POOL, right_S, right_AFFINE, right_KEEP,
+            pick(right_z, problem), pick(right_affine, problem), pick(right_keep, problem),
+            image, y, x, ok, c, right_H, right_W, right_pad_y, right_pad_x, right_units * ALIGN,
+            C, right_POOL, right_S, right_AFFINE, right_KEEP,
         )  # fmt: skip
     at = p[:, None] * (out_units * ALIGN) + c[None, :]
-    tl.store(out + at, value, mask=ok[:, None] & (c < C)[None, :])
+    tl.store(pick(out, problem) + at, value, mask=ok[:, None] & (c < C)[None, :])
 
 
 def side_tensors(sides: Sequence[Pooled]) -> dict[str, tuple[Tensor, ...] | None]:

@@ -28,7 +28,7 @@ from pnas_fast.kernels.fused.problems import SumBackward
 from pnas_fast.kernels.triton.add import AVERAGE, MAXIMUM, side_arguments, side_tensors
 from pnas_fast.kernels.triton.device import CHUNK, PIXELS, finish_affine, load_affine, pick
 from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
-from pnas_fast.kernels.triton.problems import accumulators, each, kept
+from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept
 from pnas_fast.kernels.triton.tiles import new_partials, spread, tile_of
 
 
@@ -97,7 +97,7 @@ def add_backward_kernel(
     program, programs, chunk = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     problem = tl.program_id(2)
     z, affine, keep, g = pick(z, problem), pick(affine, problem), pick(keep, problem), pick(g, problem)
-    into, accumulate = pick(into, problem), pick(accumulate, problem)
+    into, accumulate = pick(into, problem), (accumulate >> problem) & 1
     z_pixel, g_pixel, into_pixel = z_units * ALIGN, g_units * ALIGN, into_units * ALIGN
     c = chunk * CHUNK + tl.arange(0, CHUNK)
     scale, shift = load_affine(affine, c, c < C, C, AFFINE)
@@ -156,7 +156,7 @@ def add_backward(problems: Sequence[SumBackward]) -> None:
             "g": each([own.g for own in problems]),
             **side_tensors([own.side for own in problems]), **accumulators(sinks),
         },
-        tickets=tickets(z.device), N=n, OH=g.shape[2], OW=g.shape[3],
+        accumulate=added_to(sinks), tickets=tickets(z.device), N=n, OH=g.shape[2], OW=g.shape[3],
         z_units=pixel(z) // align, g_units=pixel(g) // align, into_units=pixel(into.z) // align,
         C=c, ALIGN=align, **side_arguments(side),
     )  # fmt: skip

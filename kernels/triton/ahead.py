@@ -91,8 +91,7 @@ def variant_of(launch: Launch) -> Variant:
         value = launch.arguments[parameter.name]
         if isinstance(value, tuple):
             signature[parameter.name] = tuple(map(_type, value))
-            if not parameter.do_not_specialize:
-                attributes += [(index, place) for place, own in enumerate(value) if _divisible(own)]
+            attributes += [(index, place) for place, own in enumerate(value) if own.aligned]
             continue
         fixed = parameter.is_constexpr or value is None
         if not parameter.do_not_specialize:

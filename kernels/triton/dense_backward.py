@@ -45,7 +45,7 @@ from pnas_fast.kernels.triton.device import (
     pick,
 )
 from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
-from pnas_fast.kernels.triton.problems import accumulators, each, kept, new_like
+from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept, new_like
 from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
 
 
@@ -54,8 +54,8 @@ def weight_part(
     work, programs, z, affine, result, g, statistics, d_normal, gamma, d_norm,
     d_weight, d_second, partial, tickets, inverse_count,
     N, H, W, OH, OW, pad_y, pad_x, z_pixel, g_pixel, result_pixel,
-    by_f, by_c, by_y, by_x, second_by_f, second_by_c, F0,
-    C: tl.constexpr, F: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    by_f, by_c, by_y, by_x, second_by_f, second_by_c,
+    F0: tl.constexpr, C: tl.constexpr, F: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
     SY: tl.constexpr, SX: tl.constexpr, AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
     NORM: tl.constexpr, BLOCK_F: tl.constexpr,
 ):  # fmt: skip
@@ -66,7 +66,7 @@ def weight_part(
     c = group // (KH * KW) % chunks * CHUNK + tl.arange(0, CHUNK)
     half, f, f_ok = block_of_filters(group // (KH * KW) // chunks, F0, F - F0, BLOCK_F)
     channel = f + half * F0
-    if d_second is not None:
+    if F0 < F:
         d_weight = tl.where(half == 1, d_second, d_weight)
         by_f = tl.where(half == 1, second_by_f, by_f)
         by_c = tl.where(half == 1, second_by_c, by_c)
@@ -136,8 +136,8 @@ def source_part(
     work, programs, z, affine, weight, second, result, g, statistics, d_normal, gamma,
     into, d_affine, accumulate, partial, tickets, ticket, inverse_count,
     N, H, W, OH, OW, pad_y, pad_x, z_pixel, g_pixel, result_pixel, into_pixel,
-    by_f, by_c, by_y, by_x, second_by_f, second_by_c, F0,
-    C: tl.constexpr, F: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    by_f, by_c, by_y, by_x, second_by_f, second_by_c,
+    F0: tl.constexpr, C: tl.constexpr, F: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
     SY: tl.constexpr, SX: tl.constexpr, AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
     NORM: tl.constexpr,
 ):  # fmt: skip
@@ -157,7 +157,7 @@ def source_part(
             image, y, x, ok, c, OH, OW, g_pixel, result_pixel, 0, F0, by_f, by_c, by_y, by_x,
             C, F, KH, KW, SY, SX, NORM, z.dtype.element_ty,
         )  # fmt: skip
-        if second is not None:
+        if F0 < F:
             dr = spread_gradient(
                 dr, second, result, g, statistics, d_normal, gamma, inverse_count,
                 image, y - 1, x - 1, ok, c, OH, OW, g_pixel, result_pixel, F0, F - F0,
@@ -211,7 +211,7 @@ def dense_backward_kernel(
         source_part(
             work - weight_programs * weight_groups, source_programs, z, affine, pick(weight, problem),
             pick(second, problem), result, g, statistics, d_normal, gamma,
-            pick(into, problem), pick(d_affine, problem), pick(accumulate, problem),
+            pick(into, problem), pick(d_affine, problem), (accumulate >> problem) & 1,
             source_partial + problem * source_programs * 2 * C, tickets, weight_groups,
             inverse_count, N, H, W, OH, OW, pad_y, pad_x, z_pixel, g_pixel, result_pixel, into_units * ALIGN,
             by_f, by_c, by_y, by_x, second_by_f, second_by_c, F0,
@@ -259,7 +259,8 @@ def dense_backward(convolution: Convolution, problems: Sequence[Backward]) -> li
             "d_weight": d_tensors["weight"], "d_second": d_tensors["second"],
             **weight_tensors([own.weights for own in problems]), **accumulators(sinks), **tensors,
         },
-        tickets=tickets(z.device), N=n, H=h, W=w, OH=oh, OW=ow, pad_y=pad_y, pad_x=pad_x,
+        accumulate=added_to(sinks), tickets=tickets(z.device),
+        N=n, H=h, W=w, OH=oh, OW=ow, pad_y=pad_y, pad_x=pad_x,
         z_units=pixel(z) // align, g_units=pixel(result.g) // align, result_units=pixel(result.z) // align,
         into_units=0 if gradient is None else pixel(gradient) // align,
         weight_programs=programs, weight_groups=groups, source_programs=source_programs,

@@ -33,8 +33,9 @@ STEP, ACROSS = tl.constexpr(16), tl.constexpr(256)
 
 @triton.jit
 def pick(values, problem):
-    """Of what a launch was given for each of its problems, one's own; None where it was given nothing."""
-    own = values
+    """Of what a launch was given for each of its problems, one's own; of None nothing that can be used."""
+    # No None: Triton 3.6 cannot return it.
+    own = problem
     if values is not None:
         own = values[0]
         for other in tl.static_range(1, len(values)):

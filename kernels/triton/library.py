@@ -39,7 +39,7 @@ def call(
     Args:
         kernel: a jitted function named ``…_kernel``.
         grid: programs along each axis.
-        arguments: by parameter name; tensors, None, numbers, tuples of tensors or of whole numbers.
+        arguments: by parameter name; tensors, tuples of them, None, numbers.
         grouped: names of those that are tuples, or None for none.
         options: of Triton's compiler, whole numbers.
     """
@@ -84,8 +84,6 @@ def _run_nothing(*values: Any) -> None:
 
 
 def _type(name: str, value: Any, grouped: bool, index: int) -> str:
-    if name == "accumulate":
-        return "int[]" if grouped else "int"
     if value is None or isinstance(value, (Tensor, tuple)):
         kind = f"Tensor(a{index}!)" if name in WRITTEN else "Tensor"
         return kind + ("[]" if grouped else "?")

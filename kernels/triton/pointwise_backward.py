@@ -36,7 +36,7 @@ from pnas_fast.kernels.triton.device import (
     pick,
 )
 from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
-from pnas_fast.kernels.triton.problems import accumulators, each, kept, new_like
+from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept, new_like
 from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
 
 
@@ -56,7 +56,7 @@ def pointwise_backward_kernel(
     weight, gamma = pick(weight, problem), pick(gamma, problem)
     result, g, into = pick(result, problem), pick(g, problem), pick(into, problem)
     statistics, d_normal, d_norm = pick(statistics, problem), pick(d_normal, problem), pick(d_norm, problem)
-    accumulate = pick(accumulate, problem)
+    accumulate = (accumulate >> problem) & 1
     tickets += problem * 2 * chunks
     c = chunk * CHUNK + tl.arange(0, CHUNK)
     f = tl.arange(0, BLOCK_F)
@@ -142,7 +142,7 @@ def pointwise_backward(convolution: Convolution, problems: Sequence[Backward]) -
             "d_weight": each([own[0] for own in d_weights]),
             **accumulators(sinks), **tensors,
         },
-        tickets=tickets(z.device),
+        accumulate=added_to(sinks), tickets=tickets(z.device),
         SIZE=n * h * w, z_units=pixel(z) // align, g_units=pixel(result.g) // align,
         result_units=pixel(result.z) // align, into_units=pixel(into.z) // align,
         by_f=weight.stride(0), by_c=weight.stride(1), C=c, AFFINE=affine is not None,

@@ -32,15 +32,17 @@ def each(tensors: Sequence[Tensor | None]) -> tuple[Tensor, ...] | None:
     return present or None
 
 
-def accumulators(
-    into: Sequence[Accumulator | None],
-) -> dict[str, tuple[Tensor, ...] | tuple[int, ...] | None]:
+def accumulators(into: Sequence[Accumulator | None]) -> dict[str, tuple[Tensor, ...] | None]:
     """A kernel's view of where gradients of sources go; None for all where nobody wants them."""
     return {
         "into": each([None if one is None else one.z for one in into]),
         "d_affine": each([None if one is None else one.affine for one in into]),
-        "accumulate": tuple(int(one is not None and one.accumulate) for one in into),
     }
+
+
+def added_to(into: Sequence[Accumulator | None]) -> int:
+    """A bit for each problem whose gradient is added to, the first problem's the lowest."""
+    return sum((one is not None and one.accumulate) << place for place, one in enumerate(into))
 
 
 def kept(into: Sequence[Accumulator | None]) -> list[Tensor]:

@@ -33,7 +33,7 @@ from pnas_fast.kernels.fused.problems import Backward
 from pnas_fast.kernels.triton import norm as norms
 from pnas_fast.kernels.triton.device import CHUNK, LANES, last_to_arrive, pick, wait_for
 from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
-from pnas_fast.kernels.triton.problems import accumulators, each, kept, new_like
+from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept, new_like
 from pnas_fast.kernels.triton.separable_parts import depthwise_part, pointwise_part, source_part
 from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
 
@@ -90,7 +90,7 @@ def separable_backward_kernel(
         elif into is not None:
             source_part(
                 work - before_source, source_programs, z, affine, depthwise, dd, pick(into, problem),
-                pick(d_affine, problem), pick(accumulate, problem),
+                pick(d_affine, problem), (accumulate >> problem) & 1,
                 source_partial + problem * source_programs * 2 * C, packed + before_source * K * K * CHUNK,
                 tickets, ready + 1 + chunks * blocks, N, H, W, OH, OW, pad_y, pad_x,
                 z_pixel, into_units * ALIGN, by_c, by_y, by_x, C, K, S, D, AFFINE, COLUMNS,
@@ -147,7 +147,7 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
             "d_pointwise": each([own[1] for own in d_weights]),
             **accumulators(sinks), **tensors,
         },
-        tickets=tickets(z.device),
+        accumulate=added_to(sinks), tickets=tickets(z.device),
         N=n, H=h, W=w, OH=oh, OW=ow,
         pad_y=same_padding(h, k, stride, dilation)[0], pad_x=same_padding(w, k, stride, dilation)[0],
         z_units=pixel(z) // align, g_units=pixel(result.g) // align, result_units=pixel(result.z) // align,
