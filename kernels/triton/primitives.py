@@ -29,7 +29,7 @@ LARGEST = 2**31 - 1
 
 
 class TritonPrimitives:
-    """Every operation one launch, forward and backward; see the files of the operations.
+    """Every operation one launch, forward and backward, or two that are alike in one; see their files.
 
     Activations are fp32, bf16 or fp16, in NHWC memory; sums, statistics and weights are fp32. Products of
     fp32 are taken as three tf32 products. Results are the same to the bit on the same card.
