@@ -9,7 +9,7 @@ from typing import Any
 from pnas_fast.kernels.backend import Backend, BackendError, CellOutput, PoolKind, Side, State
 from pnas_fast.kernels.cpu import CpuPrimitives, require_instruction_set
 from pnas_fast.kernels.eager import EagerBackend
-from pnas_fast.kernels.fused import FusedBackend
+from pnas_fast.kernels.fused import FusedBackend, GroupedBackend
 from pnas_fast.kernels.shared_norm import share_batch_norms
 from pnas_fast.kernels.triton import LazyPrimitives, require_triton
 
@@ -29,7 +29,7 @@ __all__ = [
 BACKENDS: dict[str, Backend[Any]] = {
     "eager": EagerBackend(),
     "cpu": FusedBackend(CpuPrimitives()),
-    "triton": FusedBackend(LazyPrimitives()),
+    "triton": GroupedBackend(LazyPrimitives()),
 }
 """Every backend by name."""
 

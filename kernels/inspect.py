@@ -39,8 +39,21 @@ def search_cells() -> Iterator[Cell]:
         for pairs in (("00", "01", "11", "20", "21"), ("10", "02", "12", "22", "33")):
             blocks = [f"{one}:{left}+{other}:{right}" for one, other in pairs]
             yield Cell.parse(",".join(blocks))
-    for count in range(1, 5):
-        yield Cell.parse(",".join(["0:identity+1:identity"] * count))
+        # Alone, too: what one cell does twice goes in one launch. With two blocks the cell before the
+        # previous one has a reduction's channels and is read as it is.
+        for pair in ("00", "01", "10", "11"):
+            yield Cell.parse(f"{pair[0]}:{left}+{pair[1]}:{right},0:identity+1:identity")
+        # And of two blocks.
+        blocks = [
+            "0:identity+1:identity",
+            "1:identity+0:identity",
+            f"2:{left}+2:{right}",
+            f"3:{left}+3:{right}",
+        ]
+        yield Cell.parse(",".join(blocks))
+    # What a cell does not read is not brought to its size, so the other input is alone with that.
+    for count, pair in itertools.product(range(1, 6), ("01", "00", "11")):
+        yield Cell.parse(",".join([f"{pair[0]}:identity+{pair[1]}:identity"] * count))
 
 
 def search_variants(

@@ -258,14 +258,14 @@ def test_momentum_and_count_of_batches(momentum: float | None) -> None:
     norms = [nn.BatchNorm2d(140, momentum=momentum) for _ in range(2)]
     for _ in range(3):
         for backend, norm in zip((TRITON, get_backend("eager")), norms, strict=True):
-            backend.convolution(x, weight, norm)
+            backend.materialise(backend.convolution(x, weight, norm))
     torch.testing.assert_close(norms[0].state_dict(), norms[1].state_dict())
 
 
 def test_statistics_keep_their_digits_far_from_zero() -> None:
     x = activation(4, 4, 16, 16) + 1000.0
     norm = nn.BatchNorm2d(4, momentum=1.0)
-    TRITON.convolution(x, torch.eye(4).view(4, 4, 1, 1), norm, rectify=False)
+    TRITON.materialise(TRITON.convolution(x, torch.eye(4).view(4, 4, 1, 1), norm, rectify=False))
     expected = x.double().var(dim=(0, 2, 3))
     assert norm.running_var is not None
     assert float((norm.running_var.double() - expected).norm() / expected.norm()) < 1e-4
@@ -300,6 +300,8 @@ def test_refusals_name_what_was_found_and_what_is_allowed() -> None:
     with pytest.raises(BackendError, match=r"on meta: allowed is cpu"):
         TRITON.separable(torch.empty(2, 4, 3, 3, device="meta"), *weights, norm)
     with pytest.raises(BackendError, match=r"without affine or running statistics"):
-        TRITON.separable(activation(2, 4, 3, 3), *weights, nn.BatchNorm2d(5, affine=False))
+        TRITON.materialise(
+            TRITON.separable(activation(2, 4, 3, 3), *weights, nn.BatchNorm2d(5, affine=False))
+        )
     with pytest.raises(BackendError, match=r"trained on 1 value per channel: allowed are 2 or more"):
-        TRITON.separable(activation(1, 4, 1, 1), *weights, norm)
+        TRITON.materialise(TRITON.separable(activation(1, 4, 1, 1), *weights, norm))

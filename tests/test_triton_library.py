@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -11,6 +12,8 @@ from oracle import activation
 from pnas_fast.kernels import CellOutput, Side, get_backend
 from pnas_fast.kernels.triton.average import average_kernel
 from pnas_fast.kernels.triton.library import call, name_of
+from pnas_fast.network import ChildNetwork
+from pnas_fast.space import Cell
 
 TRITON = get_backend("triton")
 KERNELS = {
@@ -51,7 +54,10 @@ class Watch(TorchDispatchMode):  # type: ignore[misc, no-untyped-call]
         self.ran.add(function.overloadpacket.__name__)
         given = zip(function._schema.arguments, arguments, strict=True)
         read = [(place.name, value) for place, value in given if not place.is_write]
-        before = [(name, value, value.clone()) for name, value in read if isinstance(value, Tensor)]
+        single = [
+            (name, one) for name, value in read for one in (value if isinstance(value, list) else [value])
+        ]
+        before = [(name, value, value.clone()) for name, value in single if isinstance(value, Tensor)]
         function(*arguments)
         for name, value, kept in before:
             if not torch.equal(value, kept):
@@ -78,5 +84,65 @@ def test_on_tensors_without_memory_nothing_runs() -> None:
     every_kernel()
     z, out = torch.empty(2, 4, 3, 3, device="meta"), torch.empty(2, 4, device="meta")
     whole = {"SIZE": 9, "z_units": 1, "C": 4, "AFFINE": False, "ALIGN": 4}
-    call(average_kernel, (2, 1), {"z": z, "affine": None, "out": out, **whole}, {"num_warps": 4})
+    arguments = {"z": z, "affine": None, "out": out, **whole}
+    call(average_kernel, (2, 1), arguments, frozenset(), {"num_warps": 4})
     assert name_of(average_kernel) == "average"
+
+
+def average(z: Tensor) -> Tensor:
+    """A kernel's operator between other operations, as a graph compiler meets it."""
+    out = torch.empty(z.shape[:2])
+    doubled = z * 2
+    numbers = [9, 1, 4, False, 4]  # SIZE, z_units, C, AFFINE, ALIGN
+    torch.ops.pnas_fast.average(doubled, None, out, *numbers, [2, 1], ["num_warps"], [4])
+    return out + 1
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_an_operator_is_part_of_a_compiled_graph(backend: str) -> None:
+    every_kernel()
+    z = activation(2, 4, 3, 3)
+    compiled = torch.compile(average, backend=backend, fullgraph=True)
+    torch.testing.assert_close(compiled(z), 2 * z.relu().mean((2, 3)) + 1)
+
+
+def test_operators_are_what_they_declare() -> None:
+    """PyTorch's own checks of schema, registrations and fake tensors."""
+    every_kernel()
+    z, out = activation(2, 4, 3, 3), torch.empty(2, 4)
+    given = (z, None, out, 9, 1, 4, False, 4, [2, 1], ["num_warps"], [4])
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
+    found = torch.library.opcheck(torch.ops.pnas_fast.average.default, given, test_utils=checks)
+    assert set(found.values()) == {"SUCCESS"}
+
+
+# The compiler looks at .grad of what it is given, and hides this warning where it is not an error.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_what_surrounds_operations_can_be_compiled(backend: str) -> None:
+    """The fused operations and their gradients stay as they are, between compiled graphs."""
+    x = activation(2, 4, 3, 3).requires_grad_()
+    weights = [torch.randn(shape, requires_grad=True) for shape in [(4, 1, 3, 3), (4, 4, 1, 1)]]
+
+    def surrounding(norm: nn.BatchNorm2d) -> Tensor:
+        states = [TRITON.separable(torch.sin(x) * 2, *weights, norm), torch.cos(x)]
+        output = CellOutput(1)
+        block = TRITON.add(Side(states[0]), Side(states[1], "max"), output, 0)
+        average = TRITON.global_average(TRITON.concatenate([block], output))
+        return average.square().sum() + 1
+
+    found = []
+    for function in (surrounding, torch.compile(surrounding, backend=backend)):
+        norm = nn.BatchNorm2d(4)
+        out = function(norm)
+        found.append((out, *torch.autograd.grad(out, [x, *weights, norm.weight]), norm.running_mean))
+    torch.testing.assert_close(*found)
+
+
+def test_a_child_can_be_compiled() -> None:
+    network = ChildNetwork(
+        Cell.parse("0:identity+1:max_pool3x3"), 1, 2, 3, (3, 4, 4), backend="triton"
+    ).eval()
+    images = torch.randn(1, 3, 4, 4)
+    compiled = torch.compile(network, backend="aot_eager")
+    torch.testing.assert_close(compiled(images), network(images))

@@ -1,6 +1,7 @@
 """A backend of fused kernels: one set of autograd functions over the kernels of a device."""
 
 from pnas_fast.kernels.fused.backend import FusedBackend
+from pnas_fast.kernels.fused.grouped import GroupedBackend
 from pnas_fast.kernels.fused.primitives import (
     Convolution,
     Gradients,
@@ -15,6 +16,7 @@ __all__ = [
     "Convolution",
     "FusedBackend",
     "Gradients",
+    "GroupedBackend",
     "Normal",
     "Pooled",
     "Primitives",

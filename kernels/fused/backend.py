@@ -78,8 +78,7 @@ class FusedBackend:
         z = left.state.shape
         channels = z[1]
         if output.memory is None:
-            full = _tensor_of(left.state)
-            output.memory = new_output(full, channels * output.blocks, (left.stride, left.stride))
+            output.memory = new_output(left.state, channels * output.blocks, (left.stride, left.stride))
         # Memory of its own as far as autograd knows: it must not take blocks for views of one tensor.
         memory = output.memory
         out = torch.empty(0, dtype=memory.dtype, device=memory.device)
@@ -127,7 +126,7 @@ class FusedBackend:
             calls.append(SideCall(side.pool, side.stride, side.keep, sink))
         if out is None:
             stride = sides[0].stride
-            out = new_output(_tensor_of(sides[0].state), sides[0].state.shape[1], (stride, stride))
+            out = new_output(sides[0].state, sides[0].state.shape[1], (stride, stride))
         result_sink = GradientSink()
         z = Add.apply(AddCall(self._kernels, tuple(calls), result_sink), Room(out), *tensors)  # type: ignore[no-untyped-call]
         return Activation(z, None, result_sink)
@@ -137,7 +136,3 @@ class FusedBackend:
             return x.z, x.affine, x.sink
         self._kernels.check(x)
         return x, None, None
-
-
-def _tensor_of(state: Fused) -> Tensor:
-    return state.z if isinstance(state, Activation) else state

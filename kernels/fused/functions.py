@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from pnas_fast.kernels.activation import Accumulator, GradientSink, new_gradient
+from pnas_fast.kernels.activation import Accumulator, Activation, GradientSink, new_gradient
 from pnas_fast.kernels.backend import PoolKind
 from pnas_fast.kernels.fused.primitives import Convolution, Normal, Pooled, Primitives, Result, Source
 from pnas_fast.kernels.shared_norm import SharedBatchNorm2d
@@ -23,7 +23,7 @@ from pnas_fast.kernels.shared_norm import SharedBatchNorm2d
 Gradients = tuple[Tensor | None, Tensor | None]
 
 
-def new_output(z: Tensor, channels: int, stride: tuple[int, int]) -> Tensor:
+def new_output(z: Tensor | Activation, channels: int, stride: tuple[int, int]) -> Tensor:
     """Memory for an operation's result, NHWC."""
     shape = (z.shape[0], channels, -(-z.shape[2] // stride[0]), -(-z.shape[3] // stride[1]))
     return torch.empty(shape, dtype=z.dtype, device=z.device, memory_format=torch.channels_last)

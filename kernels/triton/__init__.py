@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from pnas_fast.kernels.backend import BackendError
-from pnas_fast.kernels.fused.primitives import Primitives
+from pnas_fast.kernels.fused.problems import GroupedPrimitives
 
 __all__ = ["LazyPrimitives", "require_triton"]
 
@@ -32,7 +32,7 @@ class LazyPrimitives:
 
 
 @cache
-def _primitives() -> Primitives:
+def _primitives() -> GroupedPrimitives:
     require_triton()
     from pnas_fast.kernels.triton.primitives import TritonPrimitives
 

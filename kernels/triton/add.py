@@ -9,11 +9,12 @@ Shapes and strides:
     each a number of units of ALIGN elements apart; affine (2, C) fp32; keep (N, 1, 1, 1), any dtype.
 
 Grid:
-    (tiles of PIXELS output pixels, chunks of CHUNK channels).
+    (tiles of PIXELS output pixels, chunks of CHUNK channels, problems).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import triton
@@ -22,8 +23,10 @@ from torch import Tensor
 
 from pnas_fast.kernels.eager import same_padding
 from pnas_fast.kernels.fused import Pooled
-from pnas_fast.kernels.triton.device import CHUNK, PIXELS, load_affine
+from pnas_fast.kernels.fused.problems import Sum
+from pnas_fast.kernels.triton.device import CHUNK, PIXELS, load_affine, pick
 from pnas_fast.kernels.triton.launch import Tile, alignment, launch, pixel
+from pnas_fast.kernels.triton.problems import each
 
 POOLS = {None: 0, "avg": 1, "max": 2}
 AVERAGE = tl.constexpr(POOLS["avg"])
@@ -69,19 +72,8 @@ def read_side(
 
 
 @triton.jit(
-    do_not_specialize=[
-        "N",
-        "OH",
-        "OW",
-        "left_H",
-        "left_W",
-        "right_H",
-        "right_W",
-        "left_pad_y",
-        "left_pad_x",
-        "right_pad_y",
-        "right_pad_x",
-    ]
+    do_not_specialize=["N", "OH", "OW", "left_H", "left_W", "right_H", "right_W"]
+    + ["left_pad_y", "left_pad_x", "right_pad_y", "right_pad_x"]
     + ["left_units", "right_units", "out_units"]
 )
 def add_kernel(
@@ -93,49 +85,62 @@ def add_kernel(
     right_AFFINE: tl.constexpr, right_KEEP: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     """See the top of the file."""
+    problem = tl.program_id(2)
     p = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     c = tl.program_id(1) * CHUNK + tl.arange(0, CHUNK)
     ok = p < N * OH * OW
     image, y, x = p // (OH * OW), p // OW % OH, p % OW
     value = read_side(
-        left_z, left_affine, left_keep, image, y, x, ok, c, left_H, left_W, left_pad_y, left_pad_x,
-        left_units * ALIGN, C, left_POOL, left_S, left_AFFINE, left_KEEP,
+        pick(left_z, problem), pick(left_affine, problem), pick(left_keep, problem),
+        image, y, x, ok, c, left_H, left_W, left_pad_y, left_pad_x, left_units * ALIGN,
+        C, left_POOL, left_S, left_AFFINE, left_KEEP,
     )  # fmt: skip
     if right_z is not None:
         value += read_side(
-            right_z, right_affine, right_keep, image, y, x, ok, c, right_H, right_W,
-            right_pad_y, right_pad_x, right_units * ALIGN, C, right_POOL, right_S, right_AFFINE, right_KEEP,
+            pick(right_z, problem), pick(right_affine, problem), pick(right_keep, problem),
+            image, y, x, ok, c, right_H, right_W, right_pad_y, right_pad_x, right_units * ALIGN,
+            C, right_POOL, right_S, right_AFFINE, right_KEEP,
         )  # fmt: skip
     at = p[:, None] * (out_units * ALIGN) + c[None, :]
-    tl.store(out + at, value, mask=ok[:, None] & (c < C)[None, :])
+    tl.store(pick(out, problem) + at, value, mask=ok[:, None] & (c < C)[None, :])
+
+
+def side_tensors(sides: Sequence[Pooled]) -> dict[str, tuple[Tensor, ...] | None]:
+    """A kernel's view of a side of each problem: its tensors."""
+    return {
+        "z": each([side.source.z for side in sides]),
+        "affine": each([side.source.affine for side in sides]),
+        "keep": each([side.keep for side in sides]),
+    }
 
 
 def side_arguments(side: Pooled) -> dict[str, Any]:
-    """A kernel's view of a side; the distance of its pixels is for the launcher."""
+    """The numbers of a side; the distance of its pixels is for the launcher."""
     z, stride = side.source.z, side.stride if side.pool else 1
     h, w = z.shape[2:]
     pads = [same_padding(size, 3, stride)[0] if side.pool else 0 for size in (h, w)]
     return {
-        "z": z, "affine": side.source.affine, "keep": side.keep, "H": h, "W": w,
-        "pad_y": pads[0], "pad_x": pads[1], "POOL": POOLS[side.pool], "S": stride,
+        "H": h, "W": w, "pad_y": pads[0], "pad_x": pads[1], "POOL": POOLS[side.pool], "S": stride,
         "AFFINE": side.source.affine is not None, "KEEP": side.keep is not None,
     }  # fmt: skip
 
 
-def add(left: Pooled, right: Pooled | None, out: Tensor) -> None:
+def add(problems: Sequence[Sum]) -> None:
     """Launch it. See `pnas_fast.kernels.fused.Primitives.add`."""
+    left, right, out = problems[0]
     n, c, oh, ow = out.shape
-    sides = {"left": left, "right": right or Pooled(left.source._replace(affine=None), None, 1, None)}
-    sources = [side.source.z for side in (left, right) if side is not None]
+    lefts, rights = [own.left for own in problems], [own.right for own in problems if own.right is not None]
+    sources = [side.source.z for side in (*lefts, *rights)]
     align = alignment(c, pixel(out), *map(pixel, sources))
+    tensors: dict[str, tuple[Tensor, ...] | None] = {"out": each([own.out for own in problems])}
     arguments: dict[str, Any] = {}
-    for name, side in sides.items():
+    absent = Pooled(left.source._replace(affine=None), None, 1, None)
+    for name, sides, side in (("left", lefts, left), ("right", rights, right or absent)):
+        tensors |= {f"{name}_{key}": value for key, value in side_tensors(sides).items()}
         described = side_arguments(side) | {"units": pixel(side.source.z) // align}
         arguments |= {f"{name}_{key}": value for key, value in described.items()}
-    if right is None:
-        arguments["right_z"] = None
     launch(
-        add_kernel, (-(-n * oh * ow // PIXELS.value), -(-c // CHUNK.value)), TILE,
-        reads=sources, writes=(out,),
-        out=out, N=n, OH=oh, OW=ow, out_units=pixel(out) // align, C=c, ALIGN=align, **arguments,
+        add_kernel, (-(-n * oh * ow // PIXELS.value), -(-c // CHUNK.value), len(problems)), TILE,
+        reads=sources, writes=[own.out for own in problems], problems=tensors,
+        N=n, OH=oh, OW=ow, out_units=pixel(out) // align, C=c, ALIGN=align, **arguments,
     )  # fmt: skip

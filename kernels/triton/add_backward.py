@@ -8,26 +8,27 @@ Mathematics:
 
 Shapes and strides:
     z and into (N, H, W, C), g (N, OH, OW, C), NHWC, pixels of each a number of units of ALIGN elements
-    apart; affine and d_affine (2, C) fp32; keep (N, 1, 1, 1), any dtype; partial (chunks, programs,
-    2 CHUNK) fp32.
+    apart; affine and d_affine (2, C) fp32; keep (N, 1, 1, 1), any dtype; partial (problems, programs,
+    2, C) fp32.
 
 Grid:
-    (programs, chunks of CHUNK channels). A program walks over tiles of PIXELS input pixels. Of a maximum
-    it compares each pixel with its 24 neighbours once, keeping a bit for each of the 9 windows that
-    hold it: no window is searched, and nothing was saved of the forward.
+    (programs, chunks of CHUNK channels, problems). A program walks over tiles of PIXELS input pixels. Of
+    a maximum it compares each pixel with its 24 neighbours once, keeping a bit for each of the 9 windows
+    that hold it: no window is searched, and nothing was saved of the forward.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from pnas_fast.kernels.activation import Accumulator
-from pnas_fast.kernels.fused import Pooled
-from pnas_fast.kernels.triton.add import AVERAGE, MAXIMUM, side_arguments
-from pnas_fast.kernels.triton.device import CHUNK, PIXELS, finish_affine, load_affine
+from pnas_fast.kernels.fused.problems import SumBackward
+from pnas_fast.kernels.triton.add import AVERAGE, MAXIMUM, side_arguments, side_tensors
+from pnas_fast.kernels.triton.device import CHUNK, PIXELS, finish_affine, load_affine, pick
 from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
+from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept
 from pnas_fast.kernels.triton.tiles import new_partials, spread, tile_of
 
 
@@ -84,15 +85,19 @@ def gather(
 
 
 @triton.jit(
-    do_not_specialize=["N", "H", "W", "OH", "OW", "z_units", "g_units", "into_units", "pad_y", "pad_x"]
+    do_not_specialize=["N", "H", "W", "OH", "OW", "pad_y", "pad_x", "accumulate"]
+    + ["z_units", "g_units", "into_units"]
 )
 def add_backward_kernel(
-    z, affine, keep, g, into, d_affine, partial, tickets, N, H, W, OH, OW, pad_y, pad_x,
+    z, affine, keep, g, into, d_affine, accumulate, partial, tickets, N, H, W, OH, OW, pad_y, pad_x,
     z_units, g_units, into_units, C: tl.constexpr, POOL: tl.constexpr, S: tl.constexpr,
-    AFFINE: tl.constexpr, KEEP: tl.constexpr, ACCUMULATE: tl.constexpr, ALIGN: tl.constexpr,
+    AFFINE: tl.constexpr, KEEP: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     """See the top of the file."""
     program, programs, chunk = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
+    problem = tl.program_id(2)
+    z, affine, keep, g = pick(z, problem), pick(affine, problem), pick(keep, problem), pick(g, problem)
+    into, accumulate = pick(into, problem), (accumulate >> problem) & 1
     z_pixel, g_pixel, into_pixel = z_units * ALIGN, g_units * ALIGN, into_units * ALIGN
     c = chunk * CHUNK + tl.arange(0, CHUNK)
     scale, shift = load_affine(affine, c, c < C, C, AFFINE)
@@ -118,36 +123,40 @@ def add_backward_kernel(
         if AFFINE:
             d_scale += h * value
             d_shift += h
-        share = h * scale
-        at = p[:, None] * into_pixel + c[None, :]
-        if ACCUMULATE:
-            share += tl.load(into + at, mask=mask, other=0.0).to(tl.float32)
-        tl.store(into + at, share, mask=mask)
+        own = into + p[:, None] * into_pixel + c[None, :]
+        share = h * scale + tl.load(own, mask=mask & (accumulate != 0), other=0.0).to(tl.float32)
+        tl.store(own, share, mask=mask)
     if AFFINE:
         finish_affine(
-            d_scale, d_shift, program, programs, chunk, partial, d_affine, tickets, 0, C, ACCUMULATE
-        )
+            d_scale, d_shift, program, programs, chunk, partial + problem * programs * 2 * C,
+            pick(d_affine, problem), accumulate, tickets + problem * tl.num_programs(1), 0, C,
+        )  # fmt: skip
 
 
-def add_backward(side: Pooled, g: Tensor, into: Accumulator) -> None:
+def add_backward(problems: Sequence[SumBackward]) -> None:
     """Launch it. See `pnas_fast.kernels.fused.Primitives.add_backward`."""
+    side, g, into = problems[0]
     z = side.source.z
     n, c, h, w = z.shape
-    chunks = -(-c // CHUNK.value)
+    chunks, together = -(-c // CHUNK.value), len(problems)
     align = alignment(c, pixel(z), pixel(g), pixel(into.z))
     tile = tile_of("add_backward", z, CHUNK.value, align)
-    programs = spread(z.device, tile, -(-n * h * w // PIXELS.value), chunks)
-    described = side_arguments(side)
+    programs = spread(z.device, tile, -(-n * h * w // PIXELS.value), chunks * together)
+    sinks = [own.into for own in problems]
+    sources = [own.side.source.z for own in problems]
     launch(
-        add_backward_kernel, (programs, chunks), tile,
-        reads=(
-            z if side.pool == "max" or side.source.affine is not None else None,
-            *(g, into.z if into.accumulate else None),
-        ),
-        writes=(into.z,),
-        scratch={"partial": new_partials(z.device, chunks, programs, 2 * CHUNK.value)},
-        g=g, into=into.z, d_affine=into.affine, tickets=tickets(z.device),
-        N=n, OH=g.shape[2], OW=g.shape[3],
+        add_backward_kernel, (programs, chunks, together), tile,
+        reads=[
+            *(sources if side.pool == "max" or side.source.affine is not None else ()),
+            *(own.g for own in problems), *kept(sinks),
+        ],
+        writes=[sink.z for sink in sinks],
+        scratch={"partial": new_partials(z.device, together, programs, 2, c)},
+        problems={
+            "g": each([own.g for own in problems]),
+            **side_tensors([own.side for own in problems]), **accumulators(sinks),
+        },
+        accumulate=added_to(sinks), tickets=tickets(z.device), N=n, OH=g.shape[2], OW=g.shape[3],
         z_units=pixel(z) // align, g_units=pixel(g) // align, into_units=pixel(into.z) // align,
-        C=c, ACCUMULATE=into.accumulate, ALIGN=align, **described,
+        C=c, ALIGN=align, **side_arguments(side),
     )  # fmt: skip

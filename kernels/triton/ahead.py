@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,16 +40,16 @@ class Variant(NamedTuple):
 
     Attributes:
         kernel: the jitted function.
-        signature: types by parameter name.
+        signature: types by parameter name, tuples of them where problems have each their own.
         constants: values of compile-time constants by parameter name.
-        attributes: parameters divisible by 16.
+        attributes: places of what is divisible by 16: a parameter's, and within its tuple.
         options: of the compiler.
     """
 
     kernel: Any
-    signature: dict[str, str]
+    signature: dict[str, str | tuple[str, ...]]
     constants: dict[str, Any]
-    attributes: tuple[int, ...]
+    attributes: tuple[tuple[int, ...], ...]
     options: dict[str, int]
 
     def key(self) -> Hashable:
@@ -58,20 +58,23 @@ class Variant(NamedTuple):
         return self.kernel.__name__, signature, constants, self.attributes, tuple(self.options.items())
 
     def name(self) -> str:
-        """One line: the kernel, the type of what it reads, its constants, what is absent or not aligned."""
-        kinds = [kind.lstrip("*") for kind in self.signature.values() if kind in ("*bf16", "*fp16")]
+        """One line: kernel, type of what it reads, problems, constants, what is absent or not aligned."""
+        places = list(_places(self.signature))
+        kinds = [kind.lstrip("*") for _, _, kind in places if kind in ("*bf16", "*fp16")]
         words = [self.kernel.__name__.removesuffix("_kernel"), kinds[0] if kinds else "fp32"]
+        problems = max(len(kind) if isinstance(kind, tuple) else 1 for kind in self.signature.values())
+        words += [f"{problems} problems"] if problems > 1 else []
         for key, value in self.constants.items():
             words.append(f"no {key}" if value is None else f"{key}={int(value)}")
-        for index, (key, kind) in enumerate(self.signature.items()):
-            aligned = index in self.attributes
+        for place, key, kind in places:
+            aligned = place in self.attributes
             if kind.startswith("*") != aligned and kind != "fp32" and (aligned or kind.startswith("*")):
                 words.append(f"{key} {'divisible' if aligned else 'unaligned'}")
         return " ".join(words)
 
     def compile(self, architecture: int) -> Resources:
         """Compile for a compute capability, 90 for sm_90."""
-        attributes = {(index,): [["tt.divisibility", 16]] for index in self.attributes}
+        attributes = {place: [["tt.divisibility", 16]] for place in self.attributes}
         source = ASTSource(self.kernel, self.signature, self.constants, attributes)
         target = GPUTarget("cuda", architecture, 32)
         compiled = triton.compile(source, target=target, options=dict(self.options))
@@ -81,20 +84,35 @@ class Variant(NamedTuple):
 
 def variant_of(launch: Launch) -> Variant:
     """The specialisation that a launch asks for."""
-    signature: dict[str, str] = {}
+    signature: dict[str, str | tuple[str, ...]] = {}
     constants: dict[str, Any] = {}
-    attributes = []
+    attributes: list[tuple[int, ...]] = []
     for index, parameter in enumerate(launch.kernel.params):
         value = launch.arguments[parameter.name]
+        if isinstance(value, tuple):
+            signature[parameter.name] = tuple(map(_type, value))
+            attributes += [(index, place) for place, own in enumerate(value) if own.aligned]
+            continue
         fixed = parameter.is_constexpr or value is None
         if not parameter.do_not_specialize:
             fixed = fixed or (type(value) is int and value == 1)
             if not fixed and _divisible(value):
-                attributes.append(index)
+                attributes.append((index,))
         signature[parameter.name] = "constexpr" if fixed else _type(value)
         if fixed:
             constants[parameter.name] = value
     return Variant(launch.kernel, signature, constants, tuple(attributes), launch.options)
+
+
+def _places(
+    signature: dict[str, str | tuple[str, ...]],
+) -> Iterator[tuple[tuple[int, ...], str, str]]:
+    """Each parameter, and each entry of those that are tuples: its place, name, type."""
+    for index, (name, kind) in enumerate(signature.items()):
+        if isinstance(kind, str):
+            yield (index,), name, kind
+        else:
+            yield from (((index, place), name, own) for place, own in enumerate(kind))
 
 
 def _divisible(value: Any) -> bool:

@@ -6,7 +6,7 @@ Mathematics:
 
 Shapes and strides:
     z and into (N, H, W, C), NHWC, pixels a number of units of ALIGN elements apart; out and g (N, C),
-    contiguous; affine and d_affine (2, C) fp32; partial (chunks, programs, 2 CHUNK) fp32.
+    contiguous; affine and d_affine (2, C) fp32; partial (programs, 2, C) fp32.
 
 Grid:
     forward (images, chunks of CHUNK channels); backward (programs, chunks), a program walking over tiles
@@ -45,10 +45,10 @@ def average_kernel(
     tl.store(out + image * C + c, tl.sum(total, axis=0) / SIZE, mask=c < C)
 
 
-@triton.jit(do_not_specialize=["N", "SIZE", "z_units", "into_units"])
+@triton.jit(do_not_specialize=["N", "SIZE", "z_units", "into_units", "accumulate"])
 def average_backward_kernel(
-    z, affine, g, into, d_affine, partial, tickets, N, SIZE, z_units, into_units,
-    C: tl.constexpr, AFFINE: tl.constexpr, ACCUMULATE: tl.constexpr, ALIGN: tl.constexpr,
+    z, affine, g, into, d_affine, accumulate, partial, tickets, N, SIZE, z_units, into_units,
+    C: tl.constexpr, AFFINE: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     """See the top of the file."""
     program, programs, chunk = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
@@ -65,14 +65,12 @@ def average_backward_kernel(
         h = tl.where(mask & (value * scale + shift > 0.0), h, 0.0)
         d_scale += h * value
         d_shift += h
-        share = h * scale
-        at = p[:, None] * (into_units * ALIGN) + c[None, :]
-        if ACCUMULATE:
-            share += tl.load(into + at, mask=mask, other=0.0).to(tl.float32)
-        tl.store(into + at, share, mask=mask)
+        own = into + p[:, None] * (into_units * ALIGN) + c[None, :]
+        share = h * scale + tl.load(own, mask=mask & (accumulate != 0), other=0.0).to(tl.float32)
+        tl.store(own, share, mask=mask)
     if AFFINE:
         finish_affine(
-            d_scale, d_shift, program, programs, chunk, partial, d_affine, tickets, 0, C, ACCUMULATE
+            d_scale, d_shift, program, programs, chunk, partial, d_affine, accumulate, tickets, 0, C
         )
 
 
@@ -98,9 +96,9 @@ def global_average_backward(source: Source, g: Tensor, into: Accumulator) -> Non
     launch(
         average_backward_kernel, (programs, chunks), TILE,
         reads=(z, g, into.z if into.accumulate else None), writes=(into.z,),
-        scratch={"partial": new_partials(z.device, chunks, programs, 2 * CHUNK.value)},
+        scratch={"partial": new_partials(z.device, programs, 2, c)},
         z=z, affine=source.affine, g=g, into=into.z, d_affine=into.affine,
-        tickets=tickets(z.device),
+        accumulate=int(into.accumulate), tickets=tickets(z.device),
         N=n, SIZE=h * w, z_units=pixel(z) // align, into_units=pixel(into.z) // align,
-        C=c, AFFINE=source.affine is not None, ACCUMULATE=into.accumulate, ALIGN=align,
+        C=c, AFFINE=source.affine is not None, ALIGN=align,
     )  # fmt: skip

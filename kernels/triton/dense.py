@@ -10,26 +10,29 @@ Mathematics:
 Shapes and strides:
     z (N, H, W, C) and out (N, OH, OW, F), NHWC, pixels z_pixel and out_pixel elements apart (given in
     units of ALIGN); affine (2, C) fp32; weights (F0, C, KH, KW) and (F - F0, C, 1, 1) fp32 with any
-    strides; sums (programs, 3, F) fp32.
+    strides; sums (problems, programs, 3, F) fp32.
 
 Grid:
-    (programs, blocks of BLOCK_F filters, those of the first weight first). A program walks over tiles of
-    PIXELS output pixels; for each it loops over taps and over chunks of CHUNK channels.
+    (programs, blocks of BLOCK_F filters, those of the first weight first, problems). A program walks over
+    tiles of PIXELS output pixels; for each it loops over taps and over chunks of CHUNK channels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import triton
 import triton.language as tl
-from torch import Tensor, nn
+from torch import Tensor
 
 from pnas_fast.kernels.eager import same_padding
-from pnas_fast.kernels.fused import Convolution, Normal, Source
+from pnas_fast.kernels.fused import Convolution, Normal
+from pnas_fast.kernels.fused.problems import Forward
 from pnas_fast.kernels.triton import norm as norms
-from pnas_fast.kernels.triton.device import CHUNK, PIXELS, activate, load_affine, multiply
+from pnas_fast.kernels.triton.device import CHUNK, PIXELS, activate, load_affine, multiply, pick
 from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
+from pnas_fast.kernels.triton.problems import each
 from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
 
 
@@ -65,9 +68,12 @@ def dense_kernel(
 ):  # fmt: skip
     """See the top of the file."""
     program, programs, block = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
+    problem = tl.program_id(2)
+    z, affine = pick(z, problem), pick(affine, problem)
+    out, weight = pick(out, problem), pick(weight, problem)
     half, f, f_ok = block_of_filters(block, F0, F - F0, BLOCK_F)
     if second is not None:
-        weight = tl.where(half == 1, second, weight)
+        weight = tl.where(half == 1, pick(second, problem), weight)
         by_f = tl.where(half == 1, second_by_f, by_f)
         by_c = tl.where(half == 1, second_by_c, by_c)
     counted = 0.0
@@ -101,20 +107,26 @@ def dense_kernel(
     if NORM:
         norms.finish_norm(
             counted, pivot, ones, squares, f + half * F0, f_ok,
-            program, programs, block, tl.num_programs(1), sums, tickets,
+            program, programs, block, tl.num_programs(1), problem, sums, tickets,
             gamma, beta, running_mean, running_variance, batches, normal, statistics,
             count, momentum, eps, F, TRAINING,
         )  # fmt: skip
 
 
-def weight_arguments(weights: tuple[Tensor, ...]) -> dict[str, Any]:
-    """The kernels' view of one weight or, for a factorized reduction, two."""
-    weight, second = weights[0], weights[-1]
-    by_f, by_c, by_y, by_x = weight.stride()
+def weight_tensors(weights: Sequence[tuple[Tensor, ...]]) -> dict[str, tuple[Tensor, ...] | None]:
+    """The kernels' view of each problem's weight or, for a factorized reduction, two."""
     return {
-        "weight": weight, "second": second if len(weights) == 2 else None,
+        "weight": each([own[0] for own in weights]),
+        "second": each([own[1] if len(own) == 2 else None for own in weights]),
+    }
+
+
+def weight_arguments(weights: tuple[Tensor, ...]) -> dict[str, Any]:
+    """The numbers of a weight or two."""
+    by_f, by_c, by_y, by_x = weights[0].stride()
+    return {
         "by_f": by_f, "by_c": by_c, "by_y": by_y, "by_x": by_x,
-        "second_by_f": second.stride(0), "second_by_c": second.stride(1), "F0": weight.shape[0],
+        "second_by_f": weights[-1].stride(0), "second_by_c": weights[-1].stride(1), "F0": weights[0].shape[0],
     }  # fmt: skip
 
 
@@ -127,33 +139,36 @@ def padding(convolution: Convolution, z: Tensor) -> tuple[int, int]:
     return above, left
 
 
-def dense(
-    convolution: Convolution,
-    source: Source,
-    weights: tuple[Tensor, ...],
-    norm: nn.BatchNorm2d | None,
-    out: Tensor,
-) -> Normal | None:
-    """Launch it. See `pnas_fast.kernels.fused.Primitives.convolution`."""
-    z = source.z
+def dense(convolution: Convolution, problems: Sequence[Forward]) -> list[Normal]:
+    """Launch it; norms are none where none follows. See `pnas_fast.kernels.fused.Primitives.convolution`."""
+    (z, affine), weights, norm, out = problems[0]
     (n, c, h, w), (f, oh, ow) = z.shape, out.shape[1:]
+    together = len(problems)
     block_f = block_of(z, max(weight.shape[0] for weight in weights))
     blocks = sum(-(-weight.shape[0] // block_f) for weight in weights)
     align = alignment(c, f, weights[0].shape[0], pixel(z), pixel(out))
     tile = tile_of("dense", z, block_f, align)
-    programs = spread(z.device, tile, -(-n * oh * ow // PIXELS.value), blocks)
+    programs = spread(z.device, tile, -(-n * oh * ow // PIXELS.value), blocks * together)
     pad_y, pad_x = padding(convolution, z)
-    normal = None if norm is None else norms.new_normal(norm)
+    normals = [norms.new_normal(problem.norm) for problem in problems if problem.norm is not None]
     launch(
-        dense_kernel, (programs, blocks), tile, reads=(z, *weights), writes=(out,),
-        scratch={"sums": new_partials(z.device, programs, 3, f)},
-        products=sum(weight.numel() for weight in weights) * n * oh * ow,
-        z=z, affine=source.affine, out=out, tickets=tickets(z.device),
-        N=n, H=h, W=w, OH=oh, OW=ow, pad_y=pad_y, pad_x=pad_x,
+        dense_kernel, (programs, blocks, together), tile,
+        reads=[x for own in problems for x in (own.source.z, *own.weights)],
+        writes=[own.out for own in problems],
+        scratch={"sums": new_partials(z.device, together, programs, 3, f)},
+        products=together * sum(weight.numel() for weight in weights) * n * oh * ow,
+        problems={
+            "z": each([own.source.z for own in problems]),
+            "affine": each([own.source.affine for own in problems]),
+            "out": each([own.out for own in problems]),
+            **weight_tensors([own.weights for own in problems]),
+            **norms.forward_tensors([own.norm for own in problems], normals),
+        },
+        tickets=tickets(z.device), N=n, H=h, W=w, OH=oh, OW=ow, pad_y=pad_y, pad_x=pad_x,
         z_units=pixel(z) // align, out_units=pixel(out) // align,
         C=c, F=f, KH=convolution.kernel[0], KW=convolution.kernel[1],
-        SY=convolution.stride[0], SX=convolution.stride[1], AFFINE=source.affine is not None,
+        SY=convolution.stride[0], SX=convolution.stride[1], AFFINE=affine is not None,
         RECTIFY=convolution.rectify, ALIGN=align, BLOCK_F=block_f,
-        **weight_arguments(weights), **norms.forward_arguments(norm, normal, out),
+        **weight_arguments(weights), **norms.forward_arguments(norm, out),
     )  # fmt: skip
-    return normal
+    return normals

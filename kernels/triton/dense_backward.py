@@ -10,24 +10,31 @@ Shapes and strides:
     as in the forward; g and result (N, OH, OW, F) and into (N, H, W, C), NHWC, pixels of each a number
     of units of ALIGN elements apart; d_affine and d_norm (2, C) and (2, F) fp32; weight gradients with
     the strides of the weights. Partial results are fp32, a row for each program of a group: weights
-    (groups, programs, BLOCK_F CHUNK), affine (groups, programs, 2 CHUNK).
+    (problems, programs, KH KW, F, C), affine (problems, programs, 2, C).
 
 Grid:
-    one launch for both, which need nothing of each other. In 1 a group is a tap, a block of filters and
-    a chunk of channels, in 2 a chunk of channels; the programs of a group share the pixels.
+    (programs, problems), one launch for both parts, which need nothing of each other. In 1 a group is a
+    tap, a block of filters and a chunk of channels, in 2 a chunk of channels; the programs of a group
+    share the pixels.
 """
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from pnas_fast.kernels.activation import Accumulator
-from pnas_fast.kernels.fused import Convolution, Gradients, Result, Source
+from pnas_fast.kernels.fused import Convolution, Gradients
+from pnas_fast.kernels.fused.problems import Backward
 from pnas_fast.kernels.triton import norm as norms
-from pnas_fast.kernels.triton.dense import block_of_filters, load_sources, padding, weight_arguments
+from pnas_fast.kernels.triton.dense import (
+    block_of_filters,
+    load_sources,
+    padding,
+    weight_arguments,
+    weight_tensors,
+)
 from pnas_fast.kernels.triton.device import (
     CHUNK,
     PIXELS,
@@ -35,8 +42,10 @@ from pnas_fast.kernels.triton.device import (
     finish_weights,
     load_affine,
     multiply,
+    pick,
 )
 from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
+from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept, new_like
 from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
 
 
@@ -45,8 +54,8 @@ def weight_part(
     work, programs, z, affine, result, g, statistics, d_normal, gamma, d_norm,
     d_weight, d_second, partial, tickets, inverse_count,
     N, H, W, OH, OW, pad_y, pad_x, z_pixel, g_pixel, result_pixel,
-    by_f, by_c, by_y, by_x, second_by_f, second_by_c, F0,
-    C: tl.constexpr, F: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    by_f, by_c, by_y, by_x, second_by_f, second_by_c,
+    F0: tl.constexpr, C: tl.constexpr, F: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
     SY: tl.constexpr, SX: tl.constexpr, AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
     NORM: tl.constexpr, BLOCK_F: tl.constexpr,
 ):  # fmt: skip
@@ -57,7 +66,7 @@ def weight_part(
     c = group // (KH * KW) % chunks * CHUNK + tl.arange(0, CHUNK)
     half, f, f_ok = block_of_filters(group // (KH * KW) // chunks, F0, F - F0, BLOCK_F)
     channel = f + half * F0
-    if d_second is not None:
+    if F0 < F:
         d_weight = tl.where(half == 1, d_second, d_weight)
         by_f = tl.where(half == 1, second_by_f, by_f)
         by_c = tl.where(half == 1, second_by_c, by_c)
@@ -83,7 +92,8 @@ def weight_part(
         dz = norms.load_gradient(g, result, at_g, at_z, mask, offset, slope, NORM)
         total = multiply(tl.trans(dz), r, total, z.dtype.element_ty)
     finish_weights(
-        total, program, programs, group, partial, d_weight + i * by_y + j * by_x, tickets, 0,
+        total, program, programs, group, partial + (tap * F + half * F0) * C, KH * KW * F * C,
+        d_weight + i * by_y + j * by_x, tickets, 0,
         tl.min(f, axis=0), F0 + half * (F - F0 - F0), tl.min(c, axis=0), C, by_f, by_c, BLOCK_F,
     )  # fmt: skip
 
@@ -124,12 +134,12 @@ def spread_gradient(
 @triton.jit
 def source_part(
     work, programs, z, affine, weight, second, result, g, statistics, d_normal, gamma,
-    into, d_affine, partial, tickets, ticket, inverse_count,
+    into, d_affine, accumulate, partial, tickets, ticket, inverse_count,
     N, H, W, OH, OW, pad_y, pad_x, z_pixel, g_pixel, result_pixel, into_pixel,
-    by_f, by_c, by_y, by_x, second_by_f, second_by_c, F0,
-    C: tl.constexpr, F: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    by_f, by_c, by_y, by_x, second_by_f, second_by_c,
+    F0: tl.constexpr, C: tl.constexpr, F: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
     SY: tl.constexpr, SX: tl.constexpr, AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
-    NORM: tl.constexpr, ACCUMULATE: tl.constexpr,
+    NORM: tl.constexpr,
 ):  # fmt: skip
     """Part 2, for one chunk of channels."""
     program, group = work % programs, work // programs
@@ -147,7 +157,7 @@ def source_part(
             image, y, x, ok, c, OH, OW, g_pixel, result_pixel, 0, F0, by_f, by_c, by_y, by_x,
             C, F, KH, KW, SY, SX, NORM, z.dtype.element_ty,
         )  # fmt: skip
-        if second is not None:
+        if F0 < F:
             dr = spread_gradient(
                 dr, second, result, g, statistics, d_normal, gamma, inverse_count,
                 image, y - 1, x - 1, ok, c, OH, OW, g_pixel, result_pixel, F0, F - F0,
@@ -159,110 +169,103 @@ def source_part(
             dr = tl.where(mask & (value * scale + shift > 0.0), dr, 0.0)
         d_scale += dr * value
         d_shift += dr
-        share = dr * scale
-        at = p[:, None] * into_pixel + c[None, :]
-        if ACCUMULATE:
-            share += tl.load(into + at, mask=mask, other=0.0).to(tl.float32)
-        tl.store(into + at, share, mask=mask)
+        own = into + p[:, None] * into_pixel + c[None, :]
+        share = dr * scale + tl.load(own, mask=mask & (accumulate != 0), other=0.0).to(tl.float32)
+        tl.store(own, share, mask=mask)
     if AFFINE:
         finish_affine(
-            d_scale, d_shift, program, programs, group, partial, d_affine, tickets, ticket, C, ACCUMULATE
+            d_scale, d_shift, program, programs, group, partial, d_affine, accumulate, tickets, ticket, C
         )
 
 
 @triton.jit(
-    do_not_specialize=[
-        "N",
-        "H",
-        "W",
-        "OH",
-        "OW",
-        "z_units",
-        "g_units",
-        "result_units",
-        "into_units",
-        "pad_y",
-        "pad_x",
-        "weight_programs",
-        "weight_groups",
-        "source_programs",
-    ]
+    do_not_specialize=["N", "H", "W", "OH", "OW", "pad_y", "pad_x", "accumulate"]
+    + ["z_units", "g_units", "result_units", "into_units"]
+    + ["weight_programs", "weight_groups", "source_programs"]
 )
 def dense_backward_kernel(
     z, affine, weight, second, result, g, statistics, d_normal, gamma, d_norm,
-    into, d_affine, d_weight, d_second, weight_partial, source_partial, tickets, inverse_count,
+    into, d_affine, accumulate, d_weight, d_second, weight_partial, source_partial, tickets, inverse_count,
     N, H, W, OH, OW, pad_y, pad_x, z_units, g_units, result_units, into_units,
     by_f, by_c, by_y, by_x, second_by_f, second_by_c, weight_programs, weight_groups, source_programs,
     C: tl.constexpr, F: tl.constexpr, F0: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
     SY: tl.constexpr, SX: tl.constexpr, AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
-    NORM: tl.constexpr, ACCUMULATE: tl.constexpr, ALIGN: tl.constexpr, BLOCK_F: tl.constexpr,
+    NORM: tl.constexpr, ALIGN: tl.constexpr, BLOCK_F: tl.constexpr,
 ):  # fmt: skip
     """See the top of the file."""
-    work = tl.program_id(0)
+    work, problem = tl.program_id(0), tl.program_id(1)
     z_pixel, g_pixel, result_pixel = z_units * ALIGN, g_units * ALIGN, result_units * ALIGN
+    z, affine, result, g = pick(z, problem), pick(affine, problem), pick(result, problem), pick(g, problem)
+    statistics, d_normal, gamma = pick(statistics, problem), pick(d_normal, problem), pick(gamma, problem)
+    tickets += problem * (weight_groups + tl.cdiv(C, CHUNK))
     if work < weight_programs * weight_groups:
         weight_part(
-            work, weight_programs, z, affine, result, g, statistics, d_normal, gamma, d_norm,
-            d_weight, d_second, weight_partial, tickets, inverse_count,
+            work, weight_programs, z, affine, result, g, statistics, d_normal, gamma, pick(d_norm, problem),
+            pick(d_weight, problem), pick(d_second, problem),
+            weight_partial + problem * weight_programs * KH * KW * F * C, tickets, inverse_count,
             N, H, W, OH, OW, pad_y, pad_x, z_pixel, g_pixel, result_pixel,
             by_f, by_c, by_y, by_x, second_by_f, second_by_c, F0,
             C, F, KH, KW, SY, SX, AFFINE, RECTIFY, NORM, BLOCK_F,
         )  # fmt: skip
     elif into is not None:
         source_part(
-            work - weight_programs * weight_groups, source_programs, z, affine, weight, second, result, g,
-            statistics, d_normal, gamma, into, d_affine, source_partial, tickets, weight_groups,
+            work - weight_programs * weight_groups, source_programs, z, affine, pick(weight, problem),
+            pick(second, problem), result, g, statistics, d_normal, gamma,
+            pick(into, problem), pick(d_affine, problem), (accumulate >> problem) & 1,
+            source_partial + problem * source_programs * 2 * C, tickets, weight_groups,
             inverse_count, N, H, W, OH, OW, pad_y, pad_x, z_pixel, g_pixel, result_pixel, into_units * ALIGN,
             by_f, by_c, by_y, by_x, second_by_f, second_by_c, F0,
-            C, F, KH, KW, SY, SX, AFFINE, RECTIFY, NORM, ACCUMULATE,
+            C, F, KH, KW, SY, SX, AFFINE, RECTIFY, NORM,
         )  # fmt: skip
 
 
-def dense_backward(
-    convolution: Convolution,
-    source: Source,
-    weights: tuple[Tensor, ...],
-    result: Result,
-    into: Accumulator | None,
-) -> Gradients:
+def dense_backward(convolution: Convolution, problems: Sequence[Backward]) -> list[Gradients]:
     """Launch it. See `pnas_fast.kernels.fused.Primitives.convolution_backward`."""
-    z = source.z
+    (z, affine), weights, result, into = problems[0]
     (n, c, h, w), (f, oh, ow) = z.shape, result.z.shape[1:]
-    kh, kw = convolution.kernel
+    (kh, kw), together = convolution.kernel, len(problems)
     block_f, chunks = block_of(z, max(weight.shape[0] for weight in weights)), -(-c // CHUNK.value)
     gradient = None if into is None else into.z
     strides = [pixel(x) for x in (z, result.z, result.g, gradient) if x is not None]
     align = alignment(c, f, weights[0].shape[0], *strides)
     tile, pixels = tile_of("dense_backward", z, block_f, align), PIXELS.value
     groups = sum(-(-weight.shape[0] // block_f) for weight in weights) * chunks * kh * kw
-    programs = spread(z.device, tile, -(-n * oh * ow // pixels), groups)
-    source_programs = 0 if into is None else spread(z.device, tile, -(-n * h * w // pixels), chunks)
+    programs = spread(z.device, tile, -(-n * oh * ow // pixels), groups * together)
+    source_programs = 0
+    if into is not None:
+        source_programs = spread(z.device, tile, -(-n * h * w // pixels), chunks * together)
     pad_y, pad_x = padding(convolution, z)
-    d_weights = tuple(torch.empty_like(weight) for weight in weights)
-    norm = norms.backward_arguments(result)
-    normed = result.z if result.normal is not None else None
+    d_weights = [new_like(own.weights) for own in problems]
+    d_tensors = weight_tensors(d_weights)
+    sinks, tensors = [own.into for own in problems], norms.backward_tensors([own.result for own in problems])
+    reads = []
+    for own in problems:
+        normed = own.result.z if own.result.normal is not None else None
+        reads += [own.source.z, normed, own.result.g]
+        reads += [] if into is None else [own.source.z, normed, own.result.g, *own.weights]
     launch(
-        dense_backward_kernel, (programs * groups + source_programs * chunks,), tile,
-        reads=(
-            *(z, normed, result.g),
-            *(() if into is None else (z, normed, result.g, *weights)),
-            into.z if into is not None and into.accumulate else None,
-        ),
-        writes=(gradient, *d_weights),
+        dense_backward_kernel, (programs * groups + source_programs * chunks, together), tile,
+        reads=[*reads, *kept(sinks)],
+        writes=[*(x for own in d_weights for x in own), *(sink.z for sink in sinks if sink is not None)],
         scratch={
-            "weight_partial": new_partials(z.device, groups, programs, block_f * CHUNK.value),
-            "source_partial": new_partials(z.device, chunks, source_programs, 2 * CHUNK.value),
+            "weight_partial": new_partials(z.device, together, programs, kh * kw, f, c),
+            "source_partial": new_partials(z.device, together, source_programs, 2, c),
         },
-        products=(1 if into is None else 2) * sum(weight.numel() for weight in weights) * n * oh * ow,
-        z=z, affine=source.affine, into=gradient, d_affine=None if into is None else into.affine,
-        d_weight=d_weights[0], d_second=d_weights[1] if len(weights) == 2 else None,
-        tickets=tickets(z.device), N=n, H=h, W=w, OH=oh, OW=ow, pad_y=pad_y, pad_x=pad_x,
+        products=(1 if into is None else 2)
+        * together * sum(weight.numel() for weight in weights) * n * oh * ow,
+        problems={
+            "z": each([own.source.z for own in problems]),
+            "affine": each([own.source.affine for own in problems]),
+            "d_weight": d_tensors["weight"], "d_second": d_tensors["second"],
+            **weight_tensors([own.weights for own in problems]), **accumulators(sinks), **tensors,
+        },
+        accumulate=added_to(sinks), tickets=tickets(z.device),
+        N=n, H=h, W=w, OH=oh, OW=ow, pad_y=pad_y, pad_x=pad_x,
         z_units=pixel(z) // align, g_units=pixel(result.g) // align, result_units=pixel(result.z) // align,
         into_units=0 if gradient is None else pixel(gradient) // align,
         weight_programs=programs, weight_groups=groups, source_programs=source_programs,
         C=c, KH=kh, KW=kw, SY=convolution.stride[0], SX=convolution.stride[1],
-        AFFINE=source.affine is not None, RECTIFY=convolution.rectify,
-        ACCUMULATE=into is not None and into.accumulate, ALIGN=align, BLOCK_F=block_f,
-        **weight_arguments(weights), **norm,
+        AFFINE=affine is not None, RECTIFY=convolution.rectify, ALIGN=align, BLOCK_F=block_f,
+        **weight_arguments(weights), **norms.backward_arguments(result),
     )  # fmt: skip
-    return norms.gradients_of(d_weights, norm["d_norm"])
+    return norms.gradients_of(d_weights, tensors["d_norm"])

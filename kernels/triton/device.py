@@ -32,6 +32,18 @@ STEP, ACROSS = tl.constexpr(16), tl.constexpr(256)
 
 
 @triton.jit
+def pick(values, problem):
+    """Of what a launch was given for each of its problems, one's own; of None nothing that can be used."""
+    # No None: Triton 3.6 cannot return it.
+    own = problem
+    if values is not None:
+        own = values[0]
+        for other in tl.static_range(1, len(values)):
+            own = tl.where(problem == other, values[other], own)
+    return own
+
+
+@triton.jit
 def last_to_arrive(tickets, ticket, count):
     """Whether the other count - 1 programs have taken this ticket; their writes are then visible."""
     tl.debug_barrier()
@@ -108,37 +120,41 @@ def load_affine(affine, c, wanted, C: tl.constexpr, AFFINE: tl.constexpr):
 
 @triton.jit
 def finish_affine(
-    d_scale, d_shift, program, programs, group, partial, d_affine, tickets, ticket,
-    C: tl.constexpr, ACCUMULATE: tl.constexpr,
+    d_scale, d_shift, program, programs, group, partial, d_affine, accumulate, tickets, ticket,
+    C: tl.constexpr,
 ):  # fmt: skip
-    """Sum [pixels, CHUNK] over pixels and over the programs of a chunk of channels, into d_affine (2, C)."""
-    inner = tl.arange(0, CHUNK)
-    partial += group * programs * 2 * CHUNK
-    tl.store(partial + program * 2 * CHUNK + inner, tl.sum(d_scale, axis=0))
-    tl.store(partial + program * 2 * CHUNK + CHUNK + inner, tl.sum(d_shift, axis=0))
+    """Sum [pixels, CHUNK] over pixels and over the programs of a chunk of channels, into d_affine (2, C).
+
+    Of partial (programs, 2, C) each writes a row. What d_affine holds counts too if accumulate.
+    """
+    c = group * CHUNK + tl.arange(0, CHUNK)
+    row = partial + program * 2 * C + c
+    tl.store(row, tl.sum(d_scale, axis=0), mask=c < C)
+    tl.store(row + C, tl.sum(d_shift, axis=0), mask=c < C)
     if last_to_arrive(tickets, ticket + group, programs):
         column = tl.arange(0, 2 * CHUNK)
-        c = group * CHUNK + column % CHUNK
-        summed = sum_partials(partial, programs, 2 * CHUNK, column, c < C)
-        at = d_affine + column // CHUNK * C + c
-        if ACCUMULATE:
-            summed += tl.load(at, mask=c < C, other=0.0)
-        tl.store(at, summed, mask=c < C)
+        channel = group * CHUNK + column % CHUNK
+        at = column // CHUNK * C + channel
+        summed = sum_partials(partial, programs, 2 * C, at, channel < C)
+        summed += tl.load(d_affine + at, mask=(channel < C) & (accumulate != 0), other=0.0)
+        tl.store(d_affine + at, summed, mask=channel < C)
 
 
 @triton.jit
 def finish_weights(
-    total, program, programs, group, partial, d_weight, tickets, ticket,
+    total, program, programs, group, partial, length, d_weight, tickets, ticket,
     first_f, F, first_c, C, by_f, by_c, BLOCK_F: tl.constexpr,
 ):  # fmt: skip
-    """Sum [BLOCK_F, CHUNK] over the programs of a group, into filters and channels from the first on."""
-    partial += group * programs * BLOCK_F * CHUNK
-    inner = tl.arange(0, BLOCK_F)[:, None] * CHUNK + tl.arange(0, CHUNK)[None, :]
-    tl.store(partial + program * BLOCK_F * CHUNK + inner, total)
+    """Sum [BLOCK_F, CHUNK] over the programs of a group, into filters and channels from the first on.
+
+    Of partial each program has a row of a length, and in it (F, C) of this weight.
+    """
+    rows, columns = first_f + tl.arange(0, BLOCK_F)[:, None], first_c + tl.arange(0, CHUNK)[None, :]
+    tl.store(partial + program * length + rows * C + columns, total, mask=(rows < F) & (columns < C))
     if last_to_arrive(tickets, ticket + group, programs):
         for begin in range(0, BLOCK_F * CHUNK, ACROSS):
             column = begin + tl.arange(0, ACROSS)
             f, c = first_f + column // CHUNK, first_c + column % CHUNK
             wanted = (f < F) & (c < C)
-            summed = sum_partials(partial, programs, BLOCK_F * CHUNK, column, wanted)
+            summed = sum_partials(partial, programs, length, f * C + c, wanted)
             tl.store(d_weight + f * by_f + c * by_c, summed, mask=wanted)

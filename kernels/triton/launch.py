@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -41,7 +42,8 @@ class Tile(NamedTuple):
     programs: int
 
 
-class Pointer(NamedTuple):
+@dataclass(frozen=True)
+class Pointer:
     """What a compiled kernel depends on of a tensor it is given."""
 
     dtype: torch.dtype
@@ -55,7 +57,7 @@ class Launch(NamedTuple):
         kernel: the jitted function.
         grid: programs along each axis.
         arguments: by parameter name; tensors as `Pointer`s, since a gradient that somebody keeps is one
-            that PyTorch copies.
+            that PyTorch copies; tuples of what the problems of a grouped launch have each.
         options: of the compiler.
         cost: bytes of what it reads and writes. Programs that read the same part of a tensor at the same
             time read it once, together.
@@ -109,6 +111,7 @@ def launch(
     reads: Sequence[Tensor | None],
     writes: Sequence[Tensor | None],
     scratch: Mapping[str, Tensor] = MappingProxyType({}),
+    problems: Mapping[str, tuple[Any, ...] | None] = MappingProxyType({}),
     products: int = 0,
     taps: int = 0,
     **arguments: Any,
@@ -122,11 +125,13 @@ def launch(
         reads: activations and weights, an entry for each pass over one.
         writes: those it writes.
         scratch: arguments that it writes and reads again.
+        problems: arguments of which each problem of a grouped launch has its own, None where none has.
         products: see `Launch`.
         taps: see `Launch`.
         arguments: the others.
     """
     arguments |= scratch
+    arguments |= problems
     options = {"num_warps": tile.warps, "num_stages": 1}
     if tile.registers is not None:
         options["maxnreg"] = tile.registers
@@ -137,7 +142,7 @@ def launch(
         _recorders[-1].launches.append(Launch(kernel, grid, described, options, cost, products, taps))
         return
     with _on_device_of(writes):
-        library.call(kernel, grid, arguments, options)
+        library.call(kernel, grid, arguments, frozenset(problems), options)
 
 
 def _on_device_of(tensors: Sequence[Tensor | None]) -> AbstractContextManager[Any]:
@@ -146,6 +151,8 @@ def _on_device_of(tensors: Sequence[Tensor | None]) -> AbstractContextManager[An
 
 
 def _described(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_described, value))
     return Pointer(value.dtype, value.data_ptr() % 16 == 0) if isinstance(value, Tensor) else value
 
 

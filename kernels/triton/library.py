@@ -6,7 +6,7 @@ for what it is: an operation that writes to some of its arguments and returns no
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -27,17 +27,27 @@ _FLOATS = frozenset({"count", "momentum", "eps", "inverse_count"})
 _library = torch.library.Library("pnas_fast", "FRAGMENT")
 
 
-def call(kernel: Any, grid: Sequence[int], arguments: Mapping[str, Any], options: Mapping[str, int]) -> None:
+def call(
+    kernel: Any,
+    grid: Sequence[int],
+    arguments: Mapping[str, Any],
+    grouped: Set[str],
+    options: Mapping[str, int],
+) -> None:
     """Launch a kernel through its operator.
 
     Args:
         kernel: a jitted function named ``…_kernel``.
         grid: programs along each axis.
-        arguments: by parameter name; tensors, None, numbers.
+        arguments: by parameter name; tensors, tuples of them, None, numbers.
+        grouped: names of those that are tuples, or None for none.
         options: of Triton's compiler, whole numbers.
     """
-    operator = _operators.get(kernel) or _define(kernel, arguments)
-    operator(*[arguments[name] for name in kernel.arg_names], grid, list(options), list(options.values()))
+    operator = _operators.get(kernel) or _define(kernel, arguments, grouped)
+    given = [
+        () if arguments[name] is None and name in grouped else arguments[name] for name in kernel.arg_names
+    ]
+    operator(*given, grid, list(options), list(options.values()))
 
 
 _operators: dict[Any, Any] = {}
@@ -49,15 +59,19 @@ def name_of(kernel: Any) -> str:
     return name
 
 
-def _define(kernel: Any, arguments: Mapping[str, Any]) -> Any:
+def _define(kernel: Any, arguments: Mapping[str, Any], grouped: Set[str]) -> Any:
     """Make a kernel's operator; which parameters are tensors, its first launch tells."""
     name = name_of(kernel)
-    places = [f"{_type(key, arguments[key], index)} {key}" for index, key in enumerate(kernel.arg_names)]
+    places = [
+        f"{_type(key, arguments[key], key in grouped, index)} {key}"
+        for index, key in enumerate(kernel.arg_names)
+    ]
     _library.define(f"{name}({', '.join(places)}, int[] grid, str[] options, int[] values) -> ()")
 
     def run(*values: Any) -> None:
         *given, grid, names, settings = values
-        kernel[tuple(grid)](*given, **dict(zip(names, settings, strict=True)))
+        own = [(tuple(value) or None) if isinstance(value, (list, tuple)) else value for value in given]
+        kernel[tuple(grid)](*own, **dict(zip(names, settings, strict=True)))
 
     _library.impl(name, run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"pnas_fast::{name}", _run_nothing, lib=_library)
@@ -69,9 +83,10 @@ def _run_nothing(*values: Any) -> None:
     """What a graph compiler runs on tensors without memory."""
 
 
-def _type(name: str, value: Any, index: int) -> str:
-    if value is None or isinstance(value, Tensor):
-        return f"Tensor(a{index}!)?" if name in WRITTEN else "Tensor?"
+def _type(name: str, value: Any, grouped: bool, index: int) -> str:
+    if value is None or isinstance(value, (Tensor, tuple)):
+        kind = f"Tensor(a{index}!)" if name in WRITTEN else "Tensor"
+        return kind + ("[]" if grouped else "?")
     if name in _FLOATS:
         return "float"
     return "bool" if isinstance(value, bool) else "int"

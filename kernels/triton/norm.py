@@ -10,11 +10,12 @@ Mathematics:
     In evaluation mode slope and offset are 0: the launcher passes 1 / n as 0.
 
 Shapes: normal and statistics (2, F) fp32 hold scale, shift and mean, 1 / std. Partial sums are
-(programs, 2, F) fp32.
+(problems, programs, 3, F) fp32: of values, of squares, and how many.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,7 +25,8 @@ from torch import Tensor, nn
 
 from pnas_fast.kernels.backend import BackendError
 from pnas_fast.kernels.fused import Gradients, Normal, Result
-from pnas_fast.kernels.triton.device import last_to_arrive, sum_partials
+from pnas_fast.kernels.triton.device import last_to_arrive, pick, sum_partials
+from pnas_fast.kernels.triton.problems import each
 
 
 @triton.jit
@@ -71,6 +73,7 @@ def finish_norm(
     programs,
     group,
     groups,
+    problem,
     sums,
     tickets,
     gamma,
@@ -88,8 +91,13 @@ def finish_norm(
 ):
     """Write one program's sums of channels f; the last program to come makes the norm of them.
 
-    Tickets 0 … groups - 1 are one for each group of channels, ticket ``groups`` counts the groups.
+    A problem has tickets 0 … groups - 1, one for each group of channels, and ``groups`` to count groups.
     """
+    gamma, beta, batches = pick(gamma, problem), pick(beta, problem), pick(batches, problem)
+    running_mean, running_variance = pick(running_mean, problem), pick(running_variance, problem)
+    normal, statistics = pick(normal, problem), pick(statistics, problem)
+    tickets += problem * (groups + 1)
+    sums += problem * programs * 3 * F
     if TRAINING:
         row = sums + program * 3 * F + f
         tl.store(row, pivot * program_count + ones, mask=wanted)
@@ -165,47 +173,66 @@ def new_normal(norm: nn.BatchNorm2d) -> Normal:
     return Normal(affine, statistics)
 
 
-def forward_arguments(norm: nn.BatchNorm2d | None, normal: Normal | None, out: Tensor) -> dict[str, Any]:
-    """The arguments of `finish_norm` that come from the module; None for a convolution without one."""
-    names = ("gamma", "beta", "running_mean", "running_variance", "batches", "normal", "statistics")
-    tensors: tuple[Tensor | None, ...] = (None,) * len(names)
-    momentum, eps = 0.0, 0.0
-    if norm is not None and normal is not None:
-        tensors = (norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.num_batches_tracked)
-        tensors += normal
-        momentum, eps = -1.0 if norm.momentum is None else norm.momentum, norm.eps
-    return dict(zip(names, tensors, strict=True)) | {
+def forward_tensors(
+    batch_norms: Sequence[nn.BatchNorm2d | None], normals: Sequence[Normal]
+) -> dict[str, tuple[Tensor, ...] | None]:
+    """The tensors of `finish_norm` for each problem; None for convolutions without a norm."""
+    present = [norm for norm in batch_norms if norm is not None]
+    return {
+        "gamma": each([norm.weight for norm in present]),
+        "beta": each([norm.bias for norm in present]),
+        "running_mean": each([norm.running_mean for norm in present]),
+        "running_variance": each([norm.running_var for norm in present]),
+        "batches": each([norm.num_batches_tracked for norm in present]),
+        "normal": each([normal.affine for normal in normals]),
+        "statistics": each([normal.statistics for normal in normals]),
+    }
+
+
+def forward_arguments(norm: nn.BatchNorm2d | None, out: Tensor) -> dict[str, Any]:
+    """The numbers of `finish_norm`, which problems of a launch share."""
+    momentum = -1.0 if norm is None or norm.momentum is None else norm.momentum
+    return {
         "count": float(out.shape[0] * out.shape[2] * out.shape[3]),
         "momentum": momentum,
-        "eps": eps,
+        "eps": 0.0 if norm is None else norm.eps,
         "NORM": norm is not None,
         "TRAINING": norm is not None and norm.training,
     }
 
 
-def backward_arguments(result: Result) -> dict[str, Any]:
-    """The arguments of `load_gradient` and room for the norm's own gradients."""
-    n, f, h, w = result.z.shape
-    d_normal = result.d_affine
-    if result.normal is not None and d_normal is None:
-        d_normal = torch.zeros_like(result.normal.affine)
-    room = None if result.normal is None else torch.empty_like(result.normal.affine)
+def backward_tensors(results: Sequence[Result]) -> dict[str, tuple[Tensor, ...] | None]:
+    """The tensors of `load_gradient` for each problem, and room for the norms' own gradients."""
+    normed = [(result, result.normal) for result in results if result.normal is not None]
     return {
-        "result": result.z,
-        "g": result.g,
-        "statistics": None if result.normal is None else result.normal.statistics,
-        "d_normal": d_normal,
-        "gamma": result.gamma,
-        "d_norm": room,
+        "result": each([result.z for result in results]),
+        "g": each([result.g for result in results]),
+        "statistics": each([normal.statistics for _, normal in normed]),
+        "d_normal": each(
+            [
+                torch.zeros_like(normal.affine) if result.d_affine is None else result.d_affine
+                for result, normal in normed
+            ]
+        ),
+        "gamma": each([result.gamma for result, _ in normed]),
+        "d_norm": each([torch.empty_like(normal.affine) for _, normal in normed]),
+    }
+
+
+def backward_arguments(result: Result) -> dict[str, Any]:
+    """The numbers of `load_gradient`, which problems of a launch share."""
+    n, f, h, w = result.z.shape
+    return {
         "inverse_count": 1.0 / (n * h * w) if result.training else 0.0,
         "NORM": result.normal is not None,
         "F": f,
     }
 
 
-def gradients_of(weights: tuple[Tensor, ...], d_norm: Tensor | None) -> Gradients:
-    """Gradients from the buffers a backward kernel wrote."""
-    if d_norm is None:
-        return Gradients(weights, None, None)
-    gamma, beta = d_norm
-    return Gradients(weights, gamma, beta)
+def gradients_of(
+    weights: Sequence[tuple[Tensor, ...]], d_norms: tuple[Tensor, ...] | None
+) -> list[Gradients]:
+    """Gradients of each problem from the buffers a backward kernel wrote."""
+    if d_norms is None:
+        return [Gradients(own, None, None) for own in weights]
+    return [Gradients(own, *d_norm) for own, d_norm in zip(weights, d_norms, strict=True)]

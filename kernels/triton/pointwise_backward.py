@@ -7,22 +7,23 @@ Mathematics, with dz' = g + offset + slope z' (see `norm`) and r = scale z + shi
 Shapes and strides:
     z and into (N, H, W, C), g and result (N, H, W, F), NHWC, pixels of each a number of units of ALIGN
     elements apart; weight and d_weight (F, C, 1, 1) fp32 with any strides; affine and d_affine (2, C),
-    d_norm (2, F) fp32. Partial results are fp32: weights (chunks, programs, BLOCK_F CHUNK), affine
-    (chunks, programs, 2 CHUNK). F is at most BLOCK_F.
+    d_norm (2, F) fp32. Partial results are fp32: weights (problems, programs, F, C), affine (problems,
+    programs, 2, C). F is at most BLOCK_F.
 
 Grid:
-    (programs, chunks of CHUNK channels). A program walks over tiles of PIXELS pixels.
+    (programs, chunks of CHUNK channels, problems). A program walks over tiles of TILE pixels.
 """
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from pnas_fast.kernels.activation import Accumulator
-from pnas_fast.kernels.fused import Convolution, Gradients, Result, Source
+from pnas_fast.kernels.fused import Convolution, Gradients
+from pnas_fast.kernels.fused.problems import Backward
 from pnas_fast.kernels.triton import norm as norms
 from pnas_fast.kernels.triton.device import (
     CHUNK,
@@ -32,21 +33,31 @@ from pnas_fast.kernels.triton.device import (
     finish_weights,
     load_affine,
     multiply,
+    pick,
 )
 from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
+from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept, new_like
 from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
 
 
-@triton.jit(do_not_specialize=["SIZE", "z_units", "g_units", "result_units", "into_units"])
+@triton.jit(do_not_specialize=["SIZE", "z_units", "g_units", "result_units", "into_units", "accumulate"])
 def pointwise_backward_kernel(
-    z, affine, weight, result, g, statistics, d_normal, gamma, d_norm, into, d_affine, d_weight,
-    weight_partial, source_partial, tickets, inverse_count,
+    z, affine, weight, result, g, statistics, d_normal, gamma, d_norm, into, d_affine, accumulate,
+    d_weight, weight_partial, source_partial, tickets, inverse_count,
     SIZE, z_units, g_units, result_units, into_units, by_f, by_c,
     C: tl.constexpr, F: tl.constexpr, AFFINE: tl.constexpr, RECTIFY: tl.constexpr, NORM: tl.constexpr,
-    ACCUMULATE: tl.constexpr, ALIGN: tl.constexpr, BLOCK_F: tl.constexpr,
+    ALIGN: tl.constexpr, BLOCK_F: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """See the top of the file."""
     program, programs, chunk = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
+    problem = tl.program_id(2)
+    chunks = tl.num_programs(1)
+    z, affine = pick(z, problem), pick(affine, problem)
+    weight, gamma = pick(weight, problem), pick(gamma, problem)
+    result, g, into = pick(result, problem), pick(g, problem), pick(into, problem)
+    statistics, d_normal, d_norm = pick(statistics, problem), pick(d_normal, problem), pick(d_norm, problem)
+    accumulate = (accumulate >> problem) & 1
+    tickets += problem * 2 * chunks
     c = chunk * CHUNK + tl.arange(0, CHUNK)
     f = tl.arange(0, BLOCK_F)
     scale, shift = load_affine(affine, c, c < C, C, AFFINE)
@@ -62,10 +73,10 @@ def pointwise_backward_kernel(
     w_ok = (f < F)[:, None] & (c < C)[None, :]
     w = tl.load(weight + f[:, None] * by_f + c[None, :] * by_c, mask=w_ok, other=0.0)
     total = tl.zeros((BLOCK_F, CHUNK), tl.float32)
-    d_scale = tl.zeros((PIXELS, CHUNK), tl.float32)
-    d_shift = tl.zeros((PIXELS, CHUNK), tl.float32)
-    for tile in range(program, tl.cdiv(SIZE, PIXELS), programs):
-        p = tile * PIXELS + tl.arange(0, PIXELS)
+    d_scale = tl.zeros((TILE, CHUNK), tl.float32)
+    d_shift = tl.zeros((TILE, CHUNK), tl.float32)
+    for tile in range(program, tl.cdiv(SIZE, TILE), programs):
+        p = tile * TILE + tl.arange(0, TILE)
         p = p[:, None]
         f_mask, mask = (p < SIZE) & (f < F)[None, :], (p < SIZE) & (c < C)[None, :]
         at_g, at_z = p * (g_units * ALIGN) + f[None, :], p * (result_units * ALIGN) + f[None, :]
@@ -73,23 +84,22 @@ def pointwise_backward_kernel(
         value = tl.load(z + p * (z_units * ALIGN) + c[None, :], mask=mask, other=0.0).to(tl.float32)
         r = activate(value, mask, scale, shift, AFFINE, RECTIFY)
         total = multiply(tl.trans(dz), r, total, z.dtype.element_ty)
-        dr = multiply(dz, w, tl.zeros((PIXELS, CHUNK), tl.float32), z.dtype.element_ty)
+        dr = multiply(dz, w, tl.zeros((TILE, CHUNK), tl.float32), z.dtype.element_ty)
         if RECTIFY:
             dr = tl.where(r > 0.0, dr, 0.0)
         d_scale += dr * value
         d_shift += dr
-        share = dr * scale
-        at = p * (into_units * ALIGN) + c[None, :]
-        if ACCUMULATE:
-            share += tl.load(into + at, mask=mask, other=0.0).to(tl.float32)
-        tl.store(into + at, share, mask=mask)
+        own = into + p * (into_units * ALIGN) + c[None, :]
+        share = dr * scale + tl.load(own, mask=mask & (accumulate != 0), other=0.0).to(tl.float32)
+        tl.store(own, share, mask=mask)
     if AFFINE:
         finish_affine(
-            d_scale, d_shift, program, programs, chunk, source_partial, d_affine, tickets, 0, C, ACCUMULATE
-        )
+            d_scale, d_shift, program, programs, chunk, source_partial + problem * programs * 2 * C,
+            pick(d_affine, problem), accumulate, tickets, 0, C,
+        )  # fmt: skip
     finish_weights(
-        total, program, programs, chunk, weight_partial, d_weight, tickets, tl.num_programs(1),
-        0, F, chunk * CHUNK, C, by_f, by_c, BLOCK_F,
+        total, program, programs, chunk, weight_partial + problem * programs * F * C, F * C,
+        pick(d_weight, problem), tickets, chunks, 0, F, chunk * CHUNK, C, by_f, by_c, BLOCK_F,
     )  # fmt: skip
 
 
@@ -99,35 +109,44 @@ def serves(convolution: Convolution, z: Tensor, filters: int) -> bool:
     return pointwise and filters <= block_of(z, filters)
 
 
-def pointwise_backward(
-    convolution: Convolution, source: Source, weight: Tensor, result: Result, into: Accumulator
-) -> Gradients:
+def pointwise_backward(convolution: Convolution, problems: Sequence[Backward]) -> list[Gradients]:
     """Launch it. See `pnas_fast.kernels.fused.Primitives.convolution_backward`."""
-    z = source.z
+    (z, affine), (weight,), result, into = problems[0]
+    assert into is not None
     (n, c, h, w), f = z.shape, result.z.shape[1]
-    block_f, chunks = block_of(z, f), -(-c // CHUNK.value)
+    block_f, chunks, together = block_of(z, f), -(-c // CHUNK.value), len(problems)
     align = alignment(c, f, *(pixel(x) for x in (z, result.z, result.g, into.z)))
     tile = tile_of("pointwise_backward", z, block_f, align)
-    programs = spread(z.device, tile, -(-n * h * w // PIXELS.value), chunks)
-    d_weight = torch.empty_like(weight)
-    norm = norms.backward_arguments(result)
+    # Products of fp32 are three, of operands split in two: half the pixels fit in registers.
+    pixels = PIXELS.value if z.element_size() == 2 else PIXELS.value // 2
+    programs = spread(z.device, tile, -(-n * h * w // pixels), chunks * together)
+    d_weights = [new_like(own.weights) for own in problems]
+    sinks, tensors = [own.into for own in problems], norms.backward_tensors([own.result for own in problems])
+    reads = []
+    for own in problems:
+        normed = own.result.z if own.result.normal is not None else None
+        reads += [own.source.z, normed, own.result.g, *own.weights]
     launch(
-        pointwise_backward_kernel, (programs, chunks), tile,
-        reads=(
-            *(z, result.z if result.normal is not None else None, result.g, weight),
-            into.z if into.accumulate else None,
-        ),
-        writes=(into.z, d_weight),
+        pointwise_backward_kernel, (programs, chunks, together), tile,
+        reads=[*reads, *kept(sinks)],
+        writes=[*(x for own in d_weights for x in own), *(sink.z for sink in sinks if sink is not None)],
         scratch={
-            "weight_partial": new_partials(z.device, chunks, programs, block_f * CHUNK.value),
-            "source_partial": new_partials(z.device, chunks, programs, 2 * CHUNK.value),
+            "weight_partial": new_partials(z.device, together, programs, f, c),
+            "source_partial": new_partials(z.device, together, programs, 2, c),
         },
-        products=2 * weight.numel() * n * h * w,
-        z=z, affine=source.affine, weight=weight, into=into.z, d_affine=into.affine, d_weight=d_weight,
-        tickets=tickets(z.device),
+        products=2 * together * weight.numel() * n * h * w,
+        problems={
+            "z": each([own.source.z for own in problems]),
+            "affine": each([own.source.affine for own in problems]),
+            "weight": each([own.weights[0] for own in problems]),
+            "d_weight": each([own[0] for own in d_weights]),
+            **accumulators(sinks), **tensors,
+        },
+        accumulate=added_to(sinks), tickets=tickets(z.device),
         SIZE=n * h * w, z_units=pixel(z) // align, g_units=pixel(result.g) // align,
         result_units=pixel(result.z) // align, into_units=pixel(into.z) // align,
-        by_f=weight.stride(0), by_c=weight.stride(1), C=c, AFFINE=source.affine is not None,
-        RECTIFY=convolution.rectify, ACCUMULATE=into.accumulate, ALIGN=align, BLOCK_F=block_f, **norm,
+        by_f=weight.stride(0), by_c=weight.stride(1), C=c, AFFINE=affine is not None,
+        RECTIFY=convolution.rectify, ALIGN=align, BLOCK_F=block_f, TILE=pixels,
+        **norms.backward_arguments(result),
     )  # fmt: skip
-    return norms.gradients_of((d_weight,), norm["d_norm"])
+    return norms.gradients_of(d_weights, tensors["d_norm"])

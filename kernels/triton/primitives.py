@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Sequence
+
 import torch
 from torch import Tensor, nn
 
 from pnas_fast.kernels.activation import Accumulator
 from pnas_fast.kernels.backend import BackendError
 from pnas_fast.kernels.fused import Convolution, Gradients, Normal, Pooled, Result, Source
+from pnas_fast.kernels.fused.problems import Backward, Forward, Sum, SumBackward
 from pnas_fast.kernels.triton import norm as norms
 from pnas_fast.kernels.triton.add import add
 from pnas_fast.kernels.triton.add_backward import add_backward
 from pnas_fast.kernels.triton.average import global_average, global_average_backward
 from pnas_fast.kernels.triton.dense import dense
 from pnas_fast.kernels.triton.dense_backward import dense_backward
-from pnas_fast.kernels.triton.launch import INTERPRETED, is_nhwc, is_recording
+from pnas_fast.kernels.triton.launch import INTERPRETED, is_nhwc, is_recording, pixel
 from pnas_fast.kernels.triton.pointwise_backward import pointwise_backward, serves
+from pnas_fast.kernels.triton.problems import alike
 from pnas_fast.kernels.triton.separable import separable
 from pnas_fast.kernels.triton.separable_backward import separable_backward
 
@@ -25,7 +29,7 @@ LARGEST = 2**31 - 1
 
 
 class TritonPrimitives:
-    """Every operation one launch, forward and backward; see the files of the operations.
+    """Every operation one launch, forward and backward, or two that are alike in one; see their files.
 
     Activations are fp32, bf16 or fp16, in NHWC memory; sums, statistics and weights are fp32. Products of
     fp32 are taken as three tf32 products. Results are the same to the bit on the same card.
@@ -35,8 +39,8 @@ class TritonPrimitives:
 
     def check(self, x: Tensor) -> None:
         """See `pnas_fast.kernels.fused.Primitives.check`."""
-        device = "cpu" if INTERPRETED or is_recording() else "cuda"
-        if x.device.type != device:
+        device = "cpu" if INTERPRETED else "cuda"
+        if x.device.type != device and not is_recording():
             raise BackendError(f"backend triton reads an activation on {x.device}: allowed is {device}")
         if x.dtype not in DTYPES:
             raise BackendError(
@@ -62,12 +66,16 @@ class TritonPrimitives:
         out: Tensor,
     ) -> Normal | None:
         """See `pnas_fast.kernels.fused.Primitives.convolution`."""
-        if norm is not None:
-            norms.check_norm(norm, out.numel() // out.shape[1])
+        return self.convolutions(convolution, [Forward(source, weights, norm, out)])[0]
+
+    def convolutions(self, convolution: Convolution, problems: Sequence[Forward]) -> Sequence[Normal | None]:
+        """Convolutions of one shape, in one launch."""
+        for problem in problems:
+            if problem.norm is not None:
+                norms.check_norm(problem.norm, problem.out.numel() // problem.out.shape[1])
         if convolution.kind == "separable":
-            assert norm is not None
-            return separable(convolution, source, weights, norm, out)
-        return dense(convolution, source, weights, norm, out)
+            return separable(convolution, problems)
+        return dense(convolution, problems) or [None] * len(problems)
 
     def convolution_backward(
         self,
@@ -78,21 +86,35 @@ class TritonPrimitives:
         into: Accumulator | None,
     ) -> Gradients:
         """See `pnas_fast.kernels.fused.Primitives.convolution_backward`."""
-        if not is_nhwc(result.g):
-            result = result._replace(g=result.g.contiguous(memory_format=torch.channels_last))
-        if convolution.kind == "separable":
-            return separable_backward(convolution, source, weights, result, into)
-        if into is not None and serves(convolution, source.z, result.z.shape[1]):
-            return pointwise_backward(convolution, source, weights[0], result, into)
-        return dense_backward(convolution, source, weights, result, into)
+        return self.convolutions_backward(convolution, [Backward(source, weights, result, into)])[0]
+
+    def convolutions_backward(
+        self, convolution: Convolution, problems: Sequence[Backward]
+    ) -> list[Gradients]:
+        """The backward of what `convolutions` did together: as far as it can be, in one launch."""
+        problems = [_with_nhwc_gradient(problem) for problem in problems]
+        found: dict[int, Gradients] = {}
+        for places in alike(range(len(problems)), lambda place: _likeness(problems[place])):
+            chosen = [problems[place] for place in places]
+            found |= zip(places, _backward_of(convolution, chosen)(convolution, chosen), strict=True)
+        return [found[place] for place in range(len(problems))]
 
     def add(self, left: Pooled, right: Pooled | None, out: Tensor) -> None:
         """See `pnas_fast.kernels.fused.Primitives.add`."""
-        add(left, right, out)
+        add([Sum(left, right, out)])
+
+    def adds(self, problems: Sequence[Sum]) -> None:
+        """Sums of one shape, in one launch."""
+        add(problems)
 
     def add_backward(self, side: Pooled, g: Tensor, into: Accumulator) -> None:
         """See `pnas_fast.kernels.fused.Primitives.add_backward`."""
-        add_backward(side, g, into)
+        add_backward([SumBackward(side, g, into)])
+
+    def adds_backward(self, problems: Sequence[SumBackward]) -> None:
+        """The backward of one side of what `adds` did together: as far as it can be, in one launch."""
+        for chosen in alike(problems, lambda problem: (pixel(problem.g), pixel(problem.into.z))):
+            add_backward(chosen)
 
     def global_average(self, source: Source, out: Tensor) -> None:
         """See `pnas_fast.kernels.fused.Primitives.global_average`."""
@@ -101,3 +123,27 @@ class TritonPrimitives:
     def global_average_backward(self, source: Source, g: Tensor, into: Accumulator) -> None:
         """See `pnas_fast.kernels.fused.Primitives.global_average_backward`."""
         global_average_backward(source, g, into)
+
+
+def _likeness(problem: Backward) -> Hashable:
+    into = problem.into
+    return None if into is None else pixel(into.z), pixel(problem.result.g), problem.result.training
+
+
+def _with_nhwc_gradient(problem: Backward) -> Backward:
+    result = problem.result
+    if is_nhwc(result.g):
+        return problem
+    g = result.g.contiguous(memory_format=torch.channels_last)
+    return problem._replace(result=result._replace(g=g))
+
+
+def _backward_of(
+    convolution: Convolution, problems: Sequence[Backward]
+) -> Callable[[Convolution, Sequence[Backward]], list[Gradients]]:
+    if convolution.kind == "separable":
+        return separable_backward
+    (z, _), _, result, into = problems[0]
+    if into is not None and serves(convolution, z, result.z.shape[1]):
+        return pointwise_backward
+    return dense_backward

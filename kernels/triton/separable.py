@@ -9,53 +9,54 @@ Mathematics:
 Shapes and strides:
     z (N, H, W, C) and out (N, OH, OW, F), NHWC, pixels z_pixel and out_pixel elements apart (given in
     units of ALIGN); affine (2, C) fp32; depthwise (C, 1, k, k) and pointwise (F, C, 1, 1) fp32 with any
-    strides; packed (programs, k k, C rounded up to CHUNK), in z's dtype: depthwise weights as the taps
-    are read, channels side by side; sums (programs, 3, F) fp32.
+    strides; packed (problems, programs, groups, k k, C rounded up to CHUNK), in z's dtype: depthwise
+    weights as the taps are read, channels side by side; sums (problems, programs, 3, F) fp32.
 
 Grid:
-    (programs, groups of BLOCK_F filters). A program walks over tiles of 2 rows × LANES columns and takes
-    channels CHUNK at a time. A shifted row of the input, loaded once, feeds both output rows.
+    (programs, groups of BLOCK_F filters, problems). A program walks over tiles of 2 rows × LANES columns
+    and takes channels CHUNK at a time. A shifted row of the input, loaded once, feeds both output rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import triton
 import triton.language as tl
-from torch import Tensor, nn
 
 from pnas_fast.kernels.eager import same_padding
-from pnas_fast.kernels.fused import Convolution, Normal, Source
+from pnas_fast.kernels.fused import Convolution, Normal
+from pnas_fast.kernels.fused.problems import Forward
 from pnas_fast.kernels.triton import norm as norms
-from pnas_fast.kernels.triton.device import CHUNK, LANES, activate, load_affine, multiply
+from pnas_fast.kernels.triton.device import CHUNK, LANES, activate, load_affine, multiply, pick
 from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
+from pnas_fast.kernels.triton.problems import each
 from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
 
 
 @triton.jit
 def pack(
-    depthwise, packed, c, C, by_c, by_y, by_x, WIDTH,
-    K: tl.constexpr, S: tl.constexpr, D: tl.constexpr, COLUMNS: tl.constexpr,
+    depthwise, packed, c, C, by_c, by_y, by_x, WIDTH, K: tl.constexpr, COLUMNS: tl.constexpr
 ):  # fmt: skip
-    """Write the weights of channels c as (rows, K, WIDTH); the program reads them after a barrier.
-
-    Rows are those of the dilated kernel with S rows of zeros above and below, so that the loop over
-    input rows needs no case for rows which only one of two output rows reads.
-    """
+    """Write the weights of channels c as (K, K, WIDTH); the program reads them after a barrier."""
     j = tl.arange(0, COLUMNS)
     stored = (j < K)[:, None] & (c >= 0)[None, :]
-    for row in range((K - 1) * D + 1 + 2 * S):
-        i = (row - S) // D
-        tap = (row >= S) & (row < S + (K - 1) * D + 1) & ((row - S) % D == 0)
+    for i in range(K):
         at = i * by_y + j[:, None] * by_x + c[None, :] * by_c
-        weights = tl.load(depthwise + at, mask=stored & (c < C)[None, :] & tap, other=0.0)
-        tl.store(packed + (row * K + j[:, None]) * WIDTH + c[None, :], weights, mask=stored)
+        weights = tl.load(depthwise + at, mask=stored & (c < C)[None, :], other=0.0)
+        tl.store(packed + (i * K + j[:, None]) * WIDTH + c[None, :], weights, mask=stored)
 
 
 @triton.jit
-def load_tap(packed, tap, c, WIDTH):
-    """Weights of one tap, a copy for each lane: loaded as the activations are, without an exchange."""
+def load_tap(packed, row, j, c, WIDTH, K: tl.constexpr, D: tl.constexpr):
+    """Weights of one tap, a copy for each lane: loaded as the activations are, without an exchange.
+
+    Rows are those of the dilated kernel; those between its taps, above and below it are zero.
+    """
     lanes = tl.zeros((LANES, 1), tl.int32)
-    return tl.load(packed + tap * WIDTH + c[None, :] + lanes).to(tl.float32)
+    exists = (row >= 0) & (row <= (K - 1) * D) & (row % D == 0)
+    at = (row // D * K + j) * WIDTH + c[None, :] + lanes
+    return tl.load(packed + at, mask=exists, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -73,8 +74,8 @@ def depthwise_rows(
             mask = (row_ok & (at >= 0) & (at < W))[:, None] & c_ok[None, :]
             offsets = (image + (y + row) * W + at)[:, None] * z_pixel + c[None, :]
             value = activate(tl.load(z + offsets, mask=mask, other=0.0), mask, scale, shift, AFFINE, True)
-            upper += load_tap(packed, (row + S) * K + j, c, WIDTH) * value
-            lower += load_tap(packed, row * K + j, c, WIDTH) * value
+            upper += load_tap(packed, row, j, c, WIDTH, K, D) * value
+            lower += load_tap(packed, row - S, j, c, WIDTH, K, D) * value
     return upper, lower
 
 
@@ -89,10 +90,13 @@ def separable_kernel(
 ):  # fmt: skip
     """See the top of the file."""
     program, programs, group = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
+    problem = tl.program_id(2)
+    z, affine, out = pick(z, problem), pick(affine, problem), pick(out, problem)
+    depthwise, pointwise = pick(depthwise, problem), pick(pointwise, problem)
     z_pixel, out_pixel = z_units * ALIGN, out_units * ALIGN
-    packed += (program * tl.num_programs(1) + group) * ((K - 1) * D + 1 + 2 * S) * K * WIDTH
+    packed += ((problem * programs + program) * tl.num_programs(1) + group) * K * K * WIDTH
     for c0 in range(0, C, CHUNK):
-        pack(depthwise, packed, c0 + tl.arange(0, CHUNK), C, by_c, by_y, by_x, WIDTH, K, S, D, COLUMNS)
+        pack(depthwise, packed, c0 + tl.arange(0, CHUNK), C, by_c, by_y, by_x, WIDTH, K, COLUMNS)
     tl.debug_barrier()
     f = group * BLOCK_F + tl.arange(0, BLOCK_F)
     f_ok = f < F
@@ -138,49 +142,49 @@ def separable_kernel(
     if NORM:
         norms.finish_norm(
             counted, pivot, ones, squares, f, f_ok,
-            program, programs, group, tl.num_programs(1), sums, tickets,
+            program, programs, group, tl.num_programs(1), problem, sums, tickets,
             gamma, beta, running_mean, running_variance, batches, normal, statistics,
             count, momentum, eps, F, TRAINING,
         )  # fmt: skip
 
 
-def new_packed(z: Tensor, convolution: Convolution, programs: int, groups: int, width: int) -> Tensor:
-    """Room for the packed weights of every program."""
-    k, stride, dilation = convolution.kernel[0], convolution.stride[0], convolution.dilation
-    return z.new_empty(programs, groups, (k - 1) * dilation + 1 + 2 * stride, k, width)
-
-
-def separable(
-    convolution: Convolution, source: Source, weights: tuple[Tensor, ...], norm: nn.BatchNorm2d, out: Tensor
-) -> Normal:
+def separable(convolution: Convolution, problems: Sequence[Forward]) -> list[Normal]:
     """Launch it. See `pnas_fast.kernels.fused.Primitives.convolution`."""
-    z, (depthwise, pointwise) = source.z, weights
+    (z, _), (depthwise, pointwise), _, out = problems[0]
     (n, c, h, w), (f, oh, ow) = z.shape, out.shape[1:]
     k, stride, dilation = convolution.kernel[0], convolution.stride[0], convolution.dilation
-    block_f = block_of(z, f)
+    block_f, together = block_of(z, f), len(problems)
     groups = -(-f // block_f)
     align = alignment(c, f, pixel(z), pixel(out))
     tile = tile_of(f"separable {k}", z, block_f, align, c)
-    programs = spread(z.device, tile, -(-oh // 2) * -(-n * ow // LANES.value), groups)
+    programs = spread(z.device, tile, -(-oh // 2) * -(-n * ow // LANES.value), groups * together)
     width = -(-c // CHUNK.value) * CHUNK.value
-    normal = norms.new_normal(norm)
+    normals = [norms.new_normal(problem.norm) for problem in problems if problem.norm is not None]
     scratch = {
-        "packed": new_packed(z, convolution, programs, groups, width),
-        "sums": new_partials(z.device, programs, 3, f),
+        "packed": z.new_empty(together, programs, groups, k, k, width),
+        "sums": new_partials(z.device, together, programs, 3, f),
     }
     launch(
-        separable_kernel, (programs, groups), tile,
-        reads=(z, *weights), writes=(out,), scratch=scratch,
-        products=out.numel() * c, taps=n * oh * ow * c * k * k,
-        z=z, affine=source.affine, depthwise=depthwise, pointwise=pointwise, out=out,
+        separable_kernel, (programs, groups, together), tile,
+        reads=[x for problem in problems for x in (problem.source.z, *problem.weights)],
+        writes=[problem.out for problem in problems], scratch=scratch,
+        products=together * out.numel() * c, taps=together * n * oh * ow * c * k * k,
+        problems={
+            "z": each([problem.source.z for problem in problems]),
+            "affine": each([problem.source.affine for problem in problems]),
+            "depthwise": each([problem.weights[0] for problem in problems]),
+            "pointwise": each([problem.weights[1] for problem in problems]),
+            "out": each([problem.out for problem in problems]),
+            **norms.forward_tensors([problem.norm for problem in problems], normals),
+        },
         tickets=tickets(z.device),
         N=n, H=h, W=w, OH=oh, OW=ow,
         pad_y=same_padding(h, k, stride, dilation)[0], pad_x=same_padding(w, k, stride, dilation)[0],
         z_units=pixel(z) // align, out_units=pixel(out) // align,
         by_c=depthwise.stride(0), by_y=depthwise.stride(2), by_x=depthwise.stride(3),
         by_f=pointwise.stride(0), by_k=pointwise.stride(1),
-        C=c, F=f, K=k, S=stride, D=dilation, AFFINE=source.affine is not None,
+        C=c, F=f, K=k, S=stride, D=dilation, AFFINE=problems[0].source.affine is not None,
         ALIGN=align, WIDTH=width, COLUMNS=triton.next_power_of_2(k), BLOCK_F=block_f,
-        **norms.forward_arguments(norm, normal, out),
+        **norms.forward_arguments(problems[0].norm, out),
     )  # fmt: skip
-    return normal
+    return normals

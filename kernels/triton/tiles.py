@@ -10,24 +10,24 @@ from pnas_fast.kernels.triton.launch import Tile, capability, multiprocessors
 from pnas_fast.kernels.triton.tables import measured
 
 
-def block_of(x: Tensor, channels: int) -> int:
+def block_of(x: Tensor, channels: int, widest_fp32: int = 32) -> int:
     """Filters that one program keeps in registers: a power of two."""
-    largest = 128 if x.element_size() == 2 else 32
+    largest = 128 if x.element_size() == 2 else widest_fp32
     wanted: int = triton.next_power_of_2(channels)
     return min(max(32, wanted), largest)
 
 
-_SEPARABLE = frozenset({"separable 3", "separable 5", "separable 7"})
-_SEPARABLE_BACKWARD = frozenset({"separable_backward 3", "separable_backward 5", "separable_backward 7"})
-_DENSE = frozenset({"dense", "dense_backward"})
+_SEPARABLE = {"separable 3": 64, "separable 5": 64, "separable 7": 64}
+_SEPARABLE_BACKWARD = {"separable_backward 3": 64, "separable_backward 5": 64, "separable_backward 7": 32}
+_DENSE = {"dense": 64, "dense_backward": 64}
 
-FITTING: dict[int, frozenset[str]] = {
-    80: _SEPARABLE | _SEPARABLE_BACKWARD | _DENSE | {"add_backward"},
-    90: _SEPARABLE | _SEPARABLE_BACKWARD | _DENSE | {"add_backward", "pointwise_backward"},
-    100: _SEPARABLE - {"separable 3"} | _DENSE | {"pointwise_backward"},
+FITTING: dict[int, dict[str, int]] = {
+    80: _SEPARABLE | _SEPARABLE_BACKWARD | _DENSE | {"add_backward": 64},
+    90: _SEPARABLE | _SEPARABLE_BACKWARD | _DENSE | {"add_backward": 64, "pointwise_backward": 64},
+    100: {"separable 5": 64, "separable 7": 64} | _DENSE | {"pointwise_backward": 64},
 }
 """By compute capability, the kernels that do narrow work in 128 registers, so that a multiprocessor holds
-two programs. Later cards are as the last."""
+two programs, and up to which block of filters. Later cards are as the last."""
 
 
 def tile_of(kernel: str, x: Tensor, block: int, align: int, channels: int = 0) -> Tile:
@@ -47,8 +47,8 @@ def tile_of(kernel: str, x: Tensor, block: int, align: int, channels: int = 0) -
 
 def _usual_tile(kernel: str, x: Tensor, block: int, align: int, channels: int, card: int) -> Tile:
     generation = max(known for known in FITTING if known <= max(card, min(FITTING)))
-    narrow = x.element_size() == 2 and block <= 64 and channels <= 64 and align == 8
-    if narrow and kernel in FITTING[generation]:
+    narrow = x.element_size() == 2 and channels <= 64 and align == 8
+    if narrow and block <= FITTING[generation].get(kernel, 0):
         return Tile(warps=8, registers=128, programs=2)
     # Except for Hopper the compiler, left to itself, may stop at 128 registers and spill.
     return Tile(warps=8, registers=None if generation == 90 else 255, programs=1)

@@ -1,0 +1,85 @@
+"""`Backend` in terms of fused kernels that do several operations in one launch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+# PyTorch's public name for it, torch.compiler.disable, imports the compiler at once, which takes a second.
+from torch._compile import _disable_dynamo as between_graphs
+
+from pnas_fast.kernels.activation import Activation
+from pnas_fast.kernels.backend import CellOutput, Side
+from pnas_fast.kernels.fused.backend import Fused, FusedBackend
+from pnas_fast.kernels.fused.deferred import Add, Convolve, Deferred, compute
+from pnas_fast.kernels.fused.functions import filters, new_output
+from pnas_fast.kernels.fused.primitives import Convolution
+from pnas_fast.kernels.fused.problems import GroupedPrimitives
+
+
+class GroupedBackend(FusedBackend):
+    """Fused operations on one device's kernels, those of one cell that are alike in one launch.
+
+    Operations wait until somebody needs a result, the next cell by way of the concatenation of this
+    one's blocks: results are `Deferred`, and `materialise`, `global_average` and `concatenate` run what
+    theirs waits for. What nobody needs is never computed, nor do the statistics of its batch norm move.
+    Graph compilers run these methods as they are, between what they compile.
+    """
+
+    def __init__(self, kernels: GroupedPrimitives) -> None:
+        super().__init__(kernels)
+        self._grouped = kernels
+
+    convolution = between_graphs(FusedBackend.convolution)
+    separable = between_graphs(FusedBackend.separable)
+    factorized_reduction = between_graphs(FusedBackend.factorized_reduction)
+    pool = between_graphs(FusedBackend.pool)
+    add = between_graphs(FusedBackend.add)
+
+    @between_graphs
+    def compute(self, states: Sequence[Fused]) -> None:
+        """Run what these states wait for, and what that waits for."""
+        compute(self._grouped, states)
+
+    @between_graphs
+    def concatenate(self, states: list[Fused], output: CellOutput) -> Fused:
+        """See `Backend.concatenate`."""
+        compute(self._grouped, states)
+        return super().concatenate(states, output)
+
+    @between_graphs
+    def global_average(self, x: Fused) -> Tensor:
+        """See `Backend.global_average`."""
+        compute(self._grouped, [x])
+        return super().global_average(x)
+
+    @between_graphs
+    def materialise(self, x: Fused) -> Tensor:
+        """See `Backend.materialise`."""
+        state = self._add([Side(x)], None)
+        compute(self._grouped, [state])
+        return state.z
+
+    def _convolve(
+        self, x: Fused, convolution: Convolution, norm: nn.BatchNorm2d | None, *weights: Tensor
+    ) -> Activation:
+        self._check(x)
+        (n, _, h, w), (down, right) = x.shape, convolution.stride
+        state = Deferred((n, filters(convolution, weights), -(-h // down), -(-w // right)), x)
+        state.operation = Convolve(state, x, convolution, norm, weights)
+        return state
+
+    def _add(self, sides: list[Side[Fused]], out: Tensor | None) -> Activation:
+        for side in sides:
+            self._check(side.state)
+        if out is None:
+            source, stride = sides[0].state, sides[0].stride
+            out = new_output(source, source.shape[1], (stride, stride))
+        state = Deferred(out.shape, out)
+        state.operation = Add(state, tuple(sides), out)
+        return state
+
+    def _check(self, x: Fused) -> None:
+        if isinstance(x, Tensor):
+            self._kernels.check(x)
