@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import tempfile
@@ -69,14 +70,42 @@ class Variant(NamedTuple):
                 words.append(f"{key} {'divisible' if aligned else 'unaligned'}")
         return " ".join(words)
 
-    def compile(self, architecture: int) -> Resources:
-        """Compile for a compute capability, 90 for sm_90."""
-        attributes = {(index,): [["tt.divisibility", 16]] for index in self.attributes}
-        source = ASTSource(self.kernel, self.signature, self.constants, attributes)
+    def values(self) -> dict[str, Any]:
+        """What `variant_from` makes this of, as JSON values."""
+        where = {"module": self.kernel.module, "kernel": self.kernel.__name__}
+        return where | {name: getattr(self, name) for name in self._fields[1:]}
+
+    def build(self, architecture: int) -> Any:
+        """Compile for a compute capability, 90 for sm_90, into Triton's cache, where a launch finds it."""
+        source = ASTSource(self.kernel, self.signature, self.constants, self._source_attributes())
         target = GPUTarget("cuda", architecture, 32)
-        compiled = triton.compile(source, target=target, options=dict(self.options))
+        return triton.compile(source, target=target, options=dict(self.options))
+
+    def compile(self, architecture: int) -> Resources:
+        """Compile as `build` does; what the machine code uses."""
+        compiled = self.build(architecture)
         registers, local = _usage(compiled.asm["cubin"])
         return Resources(registers, local, compiled.metadata.shared)
+
+    def _source_attributes(self) -> dict[tuple[int], list[list[Any]]]:
+        """As a launch states them, for they are part of a kernel's name in the cache: whatever may be
+        specialised has an entry, though an empty one.
+        """
+        found: dict[tuple[int], list[list[Any]]] = {}
+        for parameter in self.kernel.params:
+            kind = self.signature[parameter.name]
+            if kind == "constexpr" or (not parameter.do_not_specialize and kind != "fp32"):
+                index = parameter.num
+                found[(index,)] = [["tt.divisibility", 16]] if index in self.attributes else []
+        return found
+
+
+def variant_from(values: dict[str, Any]) -> Variant:
+    """The variant of `Variant.values`."""
+    kernel = getattr(importlib.import_module(values["module"]), values["kernel"])
+    return Variant(
+        kernel, values["signature"], values["constants"], tuple(values["attributes"]), values["options"]
+    )
 
 
 def variant_of(launch: Launch) -> Variant:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pnas_fast.options import ConfigError, option_name
-from pnas_fast.search.config import PRESETS, SearchConfig, default_preset, preset
+from pnas_fast.search.config import PRESETS, SearchConfig, default_preset, device_note, preset
+from pnas_fast.search.evaluator import Profiled
 from pnas_fast.search.run_folder import check_same, default_folder, saved_config
 
 DESCRIPTION = """\
@@ -41,18 +42,20 @@ _GROUPS = {
         "clip",
         "time_limit",
     ),
-    "the machine": ("backend", "device", "workers", "threads"),
+    "the machine": ("backend", "device", "workers", "children_per_gpu", "threads"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a command line asks for: a resolved configuration and what to do with it."""
+    """What a command line asks for: a resolved configuration, what to do with it, and what to say first."""
 
     config: SearchConfig
     folder: Path
     plan: bool
     download: bool
+    profiled: Profiled | None
+    note: str | None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -75,11 +78,14 @@ def parse(arguments: Sequence[str] | None = None) -> Request:
     _choose_backend(given, fused=given.pop("fused"))
     saved = None if out is None else saved_config(out)
     base = None if chosen_preset else saved
-    config = replace(base or preset(chosen_preset or default_preset()), **given).resolved()
+    profile = given.pop("profile")
+    profiled = None if profile is None else Profiled(profile)
+    asked = replace(base or preset(chosen_preset or default_preset()), **given)
+    config = asked.resolved()
     folder = default_folder(config) if out is None else out
     if saved is not None:
         check_same(folder, saved, config)
-    return Request(config, folder, plan, download)
+    return Request(config, folder, plan, download, profiled, device_note(asked, config))
 
 
 def _choose_backend(given: dict[str, Any], *, fused: bool) -> None:
@@ -116,7 +122,15 @@ def _parser() -> argparse.ArgumentParser:
         "--plan",
         action="store_true",
         default=False,
-        help="say what this would cost, in children, images and hours, and stop",
+        help="try a few children for seconds and say what this would cost, in images and hours, and stop",
+    )
+    run.add_argument(
+        "--profile",
+        metavar="CELL|POSITION",
+        nargs="?",
+        const="0",
+        default=None,
+        help="trace a few steps of one child, the first where none is named, into RUN/trace-POSITION.json",
     )
     run.add_argument(
         "--download", action="store_true", default=False, help="fetch CIFAR-10 (162 MiB) where it is missing"

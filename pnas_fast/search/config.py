@@ -46,7 +46,10 @@ class SearchConfig(TrainingSettings):
     )
     seed: int = option(0, "of children, surrogate and choices", minimum=0, maximum=2**31 - 1)
     workers: int = option(
-        0, "children side by side; 0 is one a core, or one on a GPU", minimum=0, maximum=1024, identity=False
+        0, "children side by side on a CPU; 0 is one a core", minimum=0, maximum=1024, identity=False
+    )
+    children_per_gpu: int = option(
+        0, "children side by side on each GPU; 0 tries how many pay", minimum=0, maximum=256, identity=False
     )
 
     def __post_init__(self) -> None:
@@ -66,6 +69,14 @@ class SearchConfig(TrainingSettings):
         if self.device == "cuda" and not cuda:
             raise ConfigError("device is cuda, allowed is cpu: this machine has no CUDA GPU that torch sees")
         device = ("cuda" if cuda else "cpu") if self.device == "auto" else self.device
+        if device == "cuda" and self.workers:
+            raise ConfigError(
+                f"workers is {self.workers} on cuda, allowed is 0: --children-per-gpu counts there"
+            )
+        if device == "cpu" and self.children_per_gpu:
+            raise ConfigError(
+                f"children_per_gpu is {self.children_per_gpu} on cpu, allowed is 0: see --workers"
+            )
         try:
             return replace(self, device=device, backend=resolve_backend(self.backend, device))
         except BackendError as error:
@@ -109,6 +120,13 @@ class SearchConfig(TrainingSettings):
             for name, (mine, theirs) in pairs.items()
             if mine != theirs
         ]
+
+
+def device_note(asked: SearchConfig, resolved: SearchConfig) -> str | None:
+    """What to say where the device was left open and is the slow one."""
+    if asked.device == "auto" and resolved.device == "cpu":
+        return "device auto: torch sees no CUDA GPU here, children train on the CPU"
+    return None
 
 
 def _text(value: Any) -> str:
