@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pnas_fast.executor import Drained, Event, Finished, Progress, Started, Task, WorkerPool
+from pnas_fast.options import ConfigError
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.display import Display
 from pnas_fast.search.result import best_trial
-from pnas_fast.space import Cell
+from pnas_fast.space import Cell, CellError
 from pnas_fast.store import Trial, TrialStore
 from pnas_fast.weights import discard, discard_all, promote
 
@@ -21,14 +22,17 @@ class Profiled:
     """The child to trace: the one at a place in the search, or that of a cell.
 
     Raises:
-        CellError: ``text`` is neither a place nor a cell.
+        ConfigError: ``text`` is neither a place nor a cell.
     """
 
     text: str
 
     def __post_init__(self) -> None:
-        if not self.text.isdecimal():
-            Cell.parse(self.text)
+        try:
+            if not self.text.isdecimal():
+                Cell.parse(self.text)
+        except CellError as error:
+            raise ConfigError(f"--profile {self.text}: neither a position nor a cell ({error})") from error
 
     def is_it(self, position: int, cell: str) -> bool:
         """Whether a child is the one."""

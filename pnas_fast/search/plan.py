@@ -9,7 +9,7 @@ from math import ceil
 from statistics import fmean
 
 from pnas_fast.counting import count_distinct, count_new_blocks, share_of_space
-from pnas_fast.data import DataSet, batches_per_epoch, load
+from pnas_fast.data import DataSet, load
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.placement import CPU, places
 from pnas_fast.search.preflight import Load, choose_for_gpu, random_cell, successful, try_children
@@ -128,9 +128,7 @@ def describe_devices(devices: Sequence[str]) -> str:
 def _data(config: SearchConfig) -> tuple[DataSet, _Size]:
     if not config.data.startswith("cifar10:"):
         data = load_training_data(config)
-        steps = batches_per_epoch(data, config.batch)
-        seen = steps * min(config.batch, len(data.train_labels))
-        return data, _Size(config.epochs * seen, 1.0)
+        return data, _Size(config.epochs * len(data.train_labels), 1.0)
     data = load(CIFAR10_STAND_IN)
     images = min(CIFAR10_TRAINING_IMAGES, config.train_images or CIFAR10_TRAINING_IMAGES)
     return data, _Size(config.epochs * images, CIFAR10_VALIDATION_IMAGES / len(data.validation_labels))
