@@ -62,12 +62,19 @@ def eager_cost(cell: Cell, filters: int, batch: int, dtype: torch.dtype) -> dict
 
 
 def fused_launches(
-    cell: Cell, filters: int, batch: int, dtype: torch.dtype, capability: int = 90
+    cell: Cell,
+    filters: int,
+    batch: int,
+    dtype: torch.dtype,
+    capability: int = 90,
+    *,
+    repeats: int = 2,
+    image: tuple[int, int, int] = (3, 32, 32),
 ) -> tuple[list[Launch], Cost]:
     """The Triton launches of a step, and the cost of what PyTorch adds to them: the classifier."""
-    network = ChildNetwork(cell, 2, filters, 10, (3, 32, 32), backend="triton")
+    network = ChildNetwork(cell, repeats, filters, 10, image, backend="triton")
     network.classifier.to(dtype)
-    images = torch.empty(batch, 3, 32, 32, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    images = torch.empty(batch, *image, dtype=dtype).contiguous(memory_format=torch.channels_last)
     with recording(capability=capability) as launches, CountOperations() as counted:
         _step(network, images)
     return launches, total(counted.kinds)

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-_SCHEMA = """
+_FIRST_SCHEMA = """
 CREATE TABLE trials (
     position INTEGER PRIMARY KEY,
     cell TEXT NOT NULL UNIQUE,
@@ -48,6 +48,19 @@ CREATE TABLE predictions (
 ) STRICT;
 """
 
+_MIGRATIONS = (
+    _FIRST_SCHEMA,
+    """
+ALTER TABLE trials ADD COLUMN evaluation_seconds REAL;
+ALTER TABLE trials ADD COLUMN waiting_seconds REAL;
+ALTER TABLE trials ADD COLUMN memory INTEGER;
+ALTER TABLE trials ADD COLUMN device TEXT;
+ALTER TABLE levels ADD COLUMN workers INTEGER;
+ALTER TABLE levels ADD COLUMN waiting_seconds REAL;
+""",
+)
+"""What makes each schema version of the one before it, from an empty file on."""
+
 
 class StoreError(ValueError):
     """A trial store that cannot be used; the message names the file and what was expected."""
@@ -60,6 +73,10 @@ class Trial:
     ``position`` is its place in the order in which the search asked for children, which does not
     depend on how many run side by side. ``accuracy`` is the validation accuracy in [0, 1], ``loss``
     the last epoch's mean training loss; both are None for a failed trial, whose ``error`` says why.
+
+    Where its time went: ``seconds`` are its own, of them ``evaluation_seconds`` for its accuracy; its
+    worker had been idle or starting for ``waiting_seconds``. ``memory`` is the most that was reserved for
+    it on a GPU, in bytes. These and the ``device`` are None where nobody measured them.
     """
 
     position: int
@@ -75,6 +92,15 @@ class Trial:
     parameters: int
     multiply_adds: int
     error: str | None
+    evaluation_seconds: float | None = None
+    waiting_seconds: float | None = None
+    memory: int | None = None
+    device: str | None = None
+
+    @property
+    def training_seconds(self) -> float:
+        """Of ``seconds``, those spent in training steps; 0 for a trial without a whole epoch."""
+        return self.images_seen / self.images_per_second if self.images_per_second > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +109,9 @@ class Level:
 
     ``rho_before`` is Spearman's rank correlation of predicted and measured accuracy over the level's
     children before the surrogate had seen them, ``rho_after`` the same after it was fitted to them;
-    None where there was no surrogate yet or a rank correlation is undefined.
+    None where there was no surrogate yet or a rank correlation is undefined. ``workers`` trained its
+    children; when no more children were left, they waited ``waiting_seconds`` for the last, added up over
+    workers. Both are None where nobody measured them.
     """
 
     level: int
@@ -91,6 +119,8 @@ class Level:
     rho_before: float | None
     rho_after: float | None
     surrogate_seconds: float
+    workers: int | None = None
+    waiting_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +135,11 @@ class TrialStore:
     """Trials, levels and predictions of one run.
 
     Args:
-        path: the SQLite file; created, with its tables, when it does not exist.
+        path: the SQLite file; created, with its tables, when it does not exist, and brought up to date
+            when an earlier version made it.
 
     Raises:
-        StoreError: the file is not a trial store, or is one of another schema version.
+        StoreError: the file is not a trial store, or a later version made it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -124,16 +155,27 @@ class TrialStore:
             self._connection.execute("PRAGMA journal_mode = WAL")
             # FULL: a trial that was reported is on the disk, even if the machine loses power.
             self._connection.execute("PRAGMA synchronous = FULL")
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                self._connection.executescript(
-                    f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-                )
-                version = SCHEMA_VERSION
+            version = self._version()
+            if version < SCHEMA_VERSION:
+                version = self._migrate()
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{path}: not a trial store ({error})") from error
         if version != SCHEMA_VERSION:
-            raise StoreError(f"{path}: schema version {version}, expected {SCHEMA_VERSION}")
+            raise StoreError(f"{path}: schema version {version}, expected {SCHEMA_VERSION} or less")
+
+    def _version(self) -> int:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        return int(version)
+
+    def _migrate(self) -> int:
+        """Bring the file up to date, whole or not at all; another process may be about to do the same."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        with self._connection:
+            for migration in _MIGRATIONS[self._version() :]:
+                for statement in migration.split(";"):
+                    self._connection.execute(statement)
+            self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        return SCHEMA_VERSION
 
     def add(self, trial: Trial) -> None:
         """Commit one trial. Adding a cell or position twice is an error of the caller."""
@@ -150,11 +192,18 @@ class TrialStore:
         return [_trial(row) for row in rows]
 
     def finish_level(self, level: Level, predictions: Mapping[str, Prediction]) -> None:
-        """Commit a level and its children's predictions; a replayed level replaces itself."""
+        """Commit a level and its children's predictions; a replayed level replaces itself.
+
+        What is None of the replay, because it trained nothing, stays as it was.
+        """
+        names = [field.name for field in fields(Level)]
+        values = ", ".join(f":{name}" for name in names)
+        changes = ", ".join(f"{name} = excluded.{name}" for name in names[1:-2])
+        kept = ", ".join(f"{name} = coalesce(excluded.{name}, {name})" for name in names[-2:])
         with self._connection:
             self._connection.execute(
-                "INSERT OR REPLACE INTO levels VALUES "
-                "(:level, :candidates, :rho_before, :rho_after, :surrogate_seconds)",
+                f"INSERT INTO levels ({', '.join(names)}) VALUES ({values}) "
+                f"ON CONFLICT (level) DO UPDATE SET {changes}, {kept}",
                 asdict(level),
             )
             self._connection.executemany(
@@ -164,9 +213,8 @@ class TrialStore:
 
     def levels(self) -> list[Level]:
         """The finished levels, in order."""
-        rows = self._connection.execute(
-            "SELECT level, candidates, rho_before, rho_after, surrogate_seconds FROM levels ORDER BY level"
-        )
+        names = ", ".join(field.name for field in fields(Level))
+        rows = self._connection.execute(f"SELECT {names} FROM levels ORDER BY level")
         return [Level(*row) for row in rows]
 
     def predictions(self) -> dict[str, Prediction]:

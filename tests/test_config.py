@@ -1,11 +1,10 @@
 """The configuration: presets, limits, what makes two runs the same, and the command line over it."""
 
-import importlib
-import re
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from pnas_fast import OPERATIONS, SearchConfig
 from pnas_fast.options import ConfigError
@@ -92,7 +91,7 @@ def test_every_option_changes_its_field() -> None:
         "optimizer": "rmsprop", "learning_rate": 0.5, "weight_decay": 0.25, "label_smoothing": 0.125,
         "drop_path": 0.5, "clip": 2.0, "time_limit": 9.5, "threads": 2, "backend": "eager", "device": "cpu",
         "blocks": 4, "beam": 11, "operations": ("sep3x3", "identity"), "predictor": "lstm",
-        "refit": "scratch", "kappa": 0.5, "seed": 3, "workers": 2,
+        "refit": "scratch", "kappa": 0.5, "seed": 3, "workers": 2, "children_per_gpu": 0,
     }  # fmt: skip
     assert set(given) == {item.name for item in fields(SearchConfig)}
     arguments = []
@@ -149,6 +148,9 @@ BAD = [
     ("--backend warp", "backend is 'warp', allowed are auto eager"),
     ("--device tpu", "device is 'tpu', allowed are auto cpu cuda"),
     ("--workers -1", "workers is -1"),
+    ("--children-per-gpu -1", "children_per_gpu is -1"),
+    ("--device cpu --children-per-gpu 4", "children_per_gpu is 4 on cpu, allowed is 0: see --workers"),
+    ("--profile best", "--profile best: neither a position nor a cell (block 0: 'best' is not of the form"),
     ("--threads 0", "threads is 0"),
     ("--preset huge", "--preset: invalid choice: 'huge'"),
     ("--fused --backend eager", "--fused with --backend eager"),
@@ -180,46 +182,27 @@ def test_bad_input_is_one_line_and_status_2_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_plan_counts_and_writes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_device_that_is_missing_is_an_error_and_one_left_open_is_said(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    line = "--preset quick --device cpu --plan --blocks 2 --beam 7 --epochs 3 --train-images 100"
-    status = main(line.split())
-    output = capsys.readouterr().out
-    assert status == 0
-    assert re.search(r" 2 +31,620 +31,620 +100 % +7 ", output)
-    assert f"143 children at most, {143 * 3 * 100:,} images" in output
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_plan_of_the_papers_search_needs_no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # By name: `pnas_fast.search` as an attribute is the function.
-    planning = importlib.import_module("pnas_fast.search.plan")
-    monkeypatch.setattr(planning, "_time_steps", lambda *_: (1.0, 100))
-    plan = planning.make_plan(
-        replace(paper(), data=f"cifar10:{tmp_path}", device="cpu", workers=1).resolved()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="device is cuda, allowed is cpu: this machine has no CUDA GPU"):
+        parse(["--device", "cuda", "--plan"])
+    assert parse(["--preset", "quick"]).note == (
+        "device auto: torch sees no CUDA GPU here, children train on the CPU"
     )
-    assert [level.candidates for level in plan.levels] == [136, 31_620, 135_168, 209_920, 301_056]
-    assert [level.share for level in plan.levels[:3]] == [1, 1, 135_168 / 10_979_688]
-    assert plan.levels[4].share == pytest.approx(9.57e-8, rel=1e-3)
-    assert plan.children == 1_160
-    assert plan.images == 1_044_000_000
-    assert plan.hours == pytest.approx(1_044_000_000 / 100 / 3600)
-
-
-def test_a_plan_scores_no_more_cells_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    planning = importlib.import_module("pnas_fast.search.plan")
-    monkeypatch.setattr(planning, "_time_steps", lambda *_: (1.0, 100))
-    config = SearchConfig(operations=("identity",), beam=1000, device="cpu").resolved()
-    for level in planning.make_plan(config).levels:
-        assert level.children == level.candidates == level.distinct
-        assert level.share == 1
+    assert parse(["--device", "cpu"]).note is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    request = parse(["--preset", "quick"])
+    assert (request.config.device, request.note) == ("cuda", None)
+    with pytest.raises(ConfigError, match="workers is 3 on cuda, allowed is 0: --children-per-gpu"):
+        parse(["--workers", "3"])
 
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     output = capsys.readouterr().out
-    for name in [*(item.name for item in fields(SearchConfig)), "out", "plan", "download", "fused", "preset"]:
+    others = ["out", "plan", "download", "fused", "preset", "profile"]
+    for name in [*(item.name for item in fields(SearchConfig)), *others]:
         assert f"--{name.replace('_', '-')}" in output

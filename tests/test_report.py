@@ -3,7 +3,9 @@
 import json
 import random
 import re
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -24,12 +26,13 @@ from pnas_fast.report.palette import THEME
 from pnas_fast.report.prediction import draw_predictions
 from pnas_fast.report.progress import draw_progress
 from pnas_fast.report.record import PAPER_IMAGES, RunRecord, pareto_front
+from pnas_fast.report.time import draw_times
 from pnas_fast.report.usage import operation_shares
 from pnas_fast.space import OPERATIONS
 from pnas_fast.store import Level, Prediction, StoreError, Trial, TrialStore
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\""
-CHARTS = {"progress", "prediction", "cost", "operations"}
+CHARTS = {"progress", "prediction", "cost", "operations", "time"}
 VOID = {"meta", "link", "br", "wbr", "img", "hr", "input"}
 
 
@@ -50,6 +53,10 @@ def random_trial(position: int, cell: str, level: int, failed: bool, generator: 
         parameters=generator.randrange(1_000, 900_000),
         multiply_adds=generator.randrange(10_000, 200_000_000),
         error=f"{HOSTILE} {position}" if failed else None,
+        evaluation_seconds=0.0 if failed else 0.25,
+        waiting_seconds=generator.random(),
+        memory=None if failed else 3 * 2**30,
+        device="cuda:0",
     )
 
 
@@ -72,7 +79,9 @@ def make_run(
                 position += 1
             if finished is None or level <= finished:
                 rho = None if level == 1 else generator.uniform(-1, 1)
-                store.finish_level(Level(level, 97 * level, rho, generator.random(), 1.5), predictions)
+                store.finish_level(
+                    Level(level, 97 * level, rho, generator.random(), 1.5, 4, 2.5), predictions
+                )
     return folder
 
 
@@ -144,7 +153,7 @@ def record(run):
 
 
 def test_page_has_every_section(page):
-    expected = {"cells", "search", "prediction", "cost", "operations", "top", "levels", "failed"}
+    expected = {"cells", "search", "prediction", "cost", "operations", "top", "levels", "time", "failed"}
     assert set(page.sections) == expected | {"header", "configuration", "files"}
     assert all(page.sections[name].strip() for name in expected)
 
@@ -211,6 +220,39 @@ def test_table_of_levels(page, record):
         assert row[8] == f"{level.rho_after:.2f}"
         expected = "–" if level.rho_before is None else f"{level.rho_before:.2f}".replace("-", "−")
         assert row[7] == expected
+
+
+def test_time_is_that_of_the_store(page, record):
+    rows = page.body_rows("time")
+    assert len(rows) == len(record.levels)
+    for row, level in zip(rows, record.levels, strict=True):
+        trials = [trial for trial in record.trials if trial.level == level.level]
+        training = sum(trial.images_seen / 1000 for trial in trials)
+        evaluation = sum(trial.evaluation_seconds for trial in trials)
+        building = max(sum(trial.seconds for trial in trials) - training - evaluation, 0)
+        waiting = sum(trial.waiting_seconds for trial in trials) + 2.5
+        parts = np.array([training, evaluation, building, waiting, 1.5 * 4])
+        assert row[:2] == [str(level.level), "4"]
+        assert float(row[2].replace(",", "")) == round(1000 * training / (parts.sum() / 4))
+        assert row[3:] == [f"{100 * part / parts.sum():.1f} %" for part in parts]
+    assert "3.00 GiB of a GPU's memory" in page.sections["time"]
+
+
+def test_time_bars_fill_the_whole_and_show_every_child(record):
+    bars, rates = draw_times(record).axes
+    widths = np.array([[bar.get_width() for bar in bars.containers[part]] for part in range(5)])
+    assert widths.sum(axis=0) == pytest.approx(1)
+    assert sum(len(line.get_xdata()) for line in rates.lines) == len(record.done)
+
+
+def test_a_level_that_an_earlier_version_trained_has_no_times(tmp_path):
+    folder = make_run(tmp_path / "run", [6, 5])
+    with closing(sqlite3.connect(folder / "trials.sqlite")) as connection, connection:
+        connection.execute("UPDATE trials SET waiting_seconds = NULL WHERE position = 2")
+    assert [row[0] for row in read_page(folder).body_rows("time")] == ["2"]
+    with closing(sqlite3.connect(folder / "trials.sqlite")) as connection, connection:
+        connection.execute("UPDATE levels SET workers = NULL, waiting_seconds = NULL")
+    assert "time" not in read_page(folder).sections
 
 
 def test_configuration_is_shown_whole(page, record):

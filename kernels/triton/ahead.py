@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import tempfile
@@ -72,14 +73,43 @@ class Variant(NamedTuple):
                 words.append(f"{key} {'divisible' if aligned else 'unaligned'}")
         return " ".join(words)
 
-    def compile(self, architecture: int) -> Resources:
-        """Compile for a compute capability, 90 for sm_90."""
-        attributes = {place: [["tt.divisibility", 16]] for place in self.attributes}
-        source = ASTSource(self.kernel, self.signature, self.constants, attributes)
+    def values(self) -> dict[str, Any]:
+        """What `variant_from` makes this of, as JSON values."""
+        where = {"module": self.kernel.module, "kernel": self.kernel.__name__}
+        return where | {name: getattr(self, name) for name in self._fields[1:]}
+
+    def build(self, architecture: int) -> Any:
+        """Compile for a compute capability, 90 for sm_90, into Triton's cache, where a launch finds it."""
+        source = ASTSource(self.kernel, self.signature, self.constants, self._source_attributes())
         target = GPUTarget("cuda", architecture, 32)
-        compiled = triton.compile(source, target=target, options=dict(self.options))
+        return triton.compile(source, target=target, options=dict(self.options))
+
+    def compile(self, architecture: int) -> Resources:
+        """Compile as `build` does; what the machine code uses."""
+        compiled = self.build(architecture)
         registers, local = _usage(compiled.asm["cubin"])
         return Resources(registers, local, compiled.metadata.shared)
+
+    def _source_attributes(self) -> dict[tuple[int, ...], list[list[Any]]]:
+        """As a launch states them, for they are part of a kernel's name in the cache: whatever may be
+        specialised has an entry, though an empty one.
+        """
+        found: dict[tuple[int, ...], list[list[Any]]] = {}
+        for place, _, kind in _places(self.signature):
+            parameter = self.kernel.params[place[0]]
+            if kind == "constexpr" or (not parameter.do_not_specialize and kind != "fp32"):
+                found[place] = [["tt.divisibility", 16]] if place in self.attributes else []
+        return found
+
+
+def variant_from(values: dict[str, Any]) -> Variant:
+    """The variant of `Variant.values`, in which JSON has made lists of tuples."""
+    kernel = getattr(importlib.import_module(values["module"]), values["kernel"])
+    signature = {
+        name: kind if isinstance(kind, str) else tuple(kind) for name, kind in values["signature"].items()
+    }
+    attributes = tuple(map(tuple, values["attributes"]))
+    return Variant(kernel, signature, values["constants"], attributes, values["options"])
 
 
 def variant_of(launch: Launch) -> Variant:

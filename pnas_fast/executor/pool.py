@@ -1,25 +1,23 @@
-"""Children side by side in long-lived worker processes, and what happens when one dies."""
+"""Children side by side in long-lived worker processes, and what happens when one fails or dies."""
 
 from __future__ import annotations
 
-import contextlib
 import queue
-import subprocess
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pnas_fast.executor.messages import Task, decode_result, receive, send
+from pnas_fast.executor.messages import Setup, Task, decode_result
+from pnas_fast.executor.process import Worker
 from pnas_fast.training import ChildResult, TrainingSettings
 
 ATTEMPTS = 2
-"""How often a child is tried whose worker dies: the machine may have killed it for another's memory."""
+"""How often a child is tried that runs out of memory or whose worker dies, the last time alone."""
 
 GRACE_SECONDS = 30.0
 """A worker this long past its child's time limit hangs and is killed."""
@@ -48,76 +46,74 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A child is done or has failed."""
+    """A child is done or has failed, on a device; its worker had waited for it, idle or starting."""
 
     task: Task
     result: ChildResult
+    device: str
+    waited: float
 
 
-Event = Started | Progress | Finished
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """All children are done; workers had no more of them for so many seconds, added up over workers."""
+
+    waited: float
 
 
-class _Worker:
-    """One process, a thread that reads its replies, and the task it is at."""
+Event = Started | Progress | Finished | Drained
 
-    def __init__(
-        self, command: Sequence[str], setup: dict[str, Any], log: Path, inbox: queue.Queue[Any]
-    ) -> None:
-        with log.open("ab") as errors:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                encoding="utf-8",
-            )
-        self.task: Task | None = None
-        self.deadline = float("inf")
-        self.ready = False
-        self._send(setup)
-        threading.Thread(target=self._listen, args=(inbox,), daemon=True).start()
 
-    def _send(self, message: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
-        # A worker that has died is noticed by its closed output.
-        with contextlib.suppress(BrokenPipeError):
-            send(self._process.stdin, message)
+@dataclass(slots=True, eq=False)
+class _Seat:
+    """A worker's place on a device, the process there, and since when it waits for a task."""
 
-    def _listen(self, inbox: queue.Queue[Any]) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.endswith("\n"):  # a worker killed while it writes leaves half a line
-                inbox.put((self, receive(line)))
-        inbox.put((self, None))
+    device: _Device
+    worker: Worker | None = None
+    idle_since: float = 0.0
 
-    def assign(self, task: Task, time_limit: float) -> None:
-        self.task = task
-        self.deadline = time.monotonic() + time_limit + GRACE_SECONDS
-        self._send(asdict(task))
+    @property
+    def busy(self) -> bool:
+        return self.worker is not None and self.worker.task is not None
 
-    def release(self) -> None:
-        self.task = None
-        self.deadline = float("inf")
 
-    def kill(self) -> int:
-        """End the process; its exit code."""
-        self._process.kill()
-        code = self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(OSError):
-                assert stream is not None
-                stream.close()
-        return code
+@dataclass(slots=True, eq=False)
+class _Device:
+    """A CPU or a GPU, and the children that must have it for themselves.
+
+    While there are some, its workers take no others; when all have finished theirs, they end, and a new
+    one in the ``reserved`` seat trains one such child.
+    """
+
+    name: str
+    seats: list[_Seat] = field(default_factory=list)
+    alone: deque[Task] = field(default_factory=deque)
+    reserved: _Seat | None = None
+
+    def open_seats(self) -> list[_Seat]:
+        """Seats that may have a process and a task now."""
+        if self.reserved is None and self.alone and not any(seat.busy for seat in self.seats):
+            for seat in self.seats:
+                _dismiss(seat)
+            self.reserved = self.seats[0]
+        if self.reserved is not None:
+            return [self.reserved]
+        return [] if self.alone else self.seats
+
+    def tasks_for(self, seat: _Seat, waiting: deque[Task]) -> deque[Task]:
+        """What a seat takes its next task from."""
+        return self.alone if seat is self.reserved else waiting
 
 
 class WorkerPool:
-    """Trains children in ``workers`` processes.
+    """Trains children in a process for each of some devices' seats.
 
     Args:
-        workers: processes side by side.
+        devices: a device for each process, say ``["cuda:0", "cuda:1", "cuda:0", "cuda:1"]``.
         settings: of every child, with backend and device resolved.
         folder: the run; workers leave weights in its ``children`` and complaints in its ``workers.log``.
+        data: what `pnas_fast.executor.shared_data` gave.
+        probe_seconds: children are only tried, for about so long each (`pnas_fast.executor.probe`).
         command: starts a worker.
 
     Use it as a context manager: leaving it ends the processes.
@@ -125,98 +121,144 @@ class WorkerPool:
 
     def __init__(
         self,
-        workers: int,
+        devices: Sequence[str],
         settings: TrainingSettings,
         folder: Path,
+        data: Path,
+        probe_seconds: float | None = None,
         command: Sequence[str] = (sys.executable, "-m", "pnas_fast.executor.worker"),
     ) -> None:
-        self._count = workers
         self._time_limit = settings.time_limit
+        # What is tried is tried among others: alone it would say nothing.
+        self._attempts = ATTEMPTS if probe_seconds is None else 1
         self._command = command
-        self._setup = {"settings": _settings_values(settings), "folder": str(folder.resolve())}
+        folder = folder.resolve()
+        self._setup = (settings, str(data.resolve()), str(folder), probe_seconds)
         self._log = folder / LOG
-        self._inbox: queue.Queue[Any] = queue.Queue()
-        self._workers: list[_Worker] = []
+        self._inbox: queue.Queue[tuple[Worker, Any]] = queue.Queue()
+        self._devices = {name: _Device(name) for name in devices}
+        self._seats = [_Seat(self._devices[name]) for name in devices]
+        for seat in self._seats:
+            seat.device.seats.append(seat)
         self._stillborn = 0
+        self._tries: dict[int, int] = {}
+        self._waited: dict[int, float] = {}
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Event]:
-        """Train children, yielding events as they happen; every task has one `Finished`.
+        """Train children, yielding events as they happen; every task has one `Finished`, then one `Drained`.
 
         Raises:
             ExecutorError: workers do not start.
         """
         waiting = deque(tasks)
-        tries: dict[int, int] = {}
         unfinished = len(tasks)
+        for seat in self._seats:
+            seat.idle_since = time.monotonic()
         while unfinished:
-            while len(self._workers) < min(self._count, unfinished):
-                self._workers.append(_Worker(self._command, self._setup, self._log, self._inbox))
-            for event in self._next_events(waiting, tries):
+            self._start_processes(unfinished)
+            for event in self._next_events(waiting):
                 unfinished -= isinstance(event, Finished)
                 yield event
+        now = time.monotonic()
+        yield Drained(sum(now - seat.idle_since for seat in self._seats))
 
-    def _next_events(self, waiting: deque[Task], tries: dict[int, int]) -> Iterator[Event]:
-        for worker in self._workers:
-            if worker.ready and worker.task is None and waiting:
-                task = waiting.popleft()
-                worker.assign(task, self._time_limit)
-                yield Started(task)
+    def _start_processes(self, unfinished: int) -> None:
+        open_seats = [seat for device in self._devices.values() for seat in device.open_seats()]
+        missing = unfinished - sum(seat.worker is not None for seat in self._seats)
+        for seat in self._seats:
+            if seat.worker is None and seat in open_seats and missing > 0:
+                settings, data, folder, probe_seconds = self._setup
+                setup = Setup(settings, seat.device.name, data, folder, probe_seconds)
+                seat.worker = Worker(self._command, setup, self._log, self._inbox)
+                missing -= 1
+
+    def _next_events(self, waiting: deque[Task]) -> Iterator[Event]:
+        for device in self._devices.values():
+            for seat in device.open_seats():
+                tasks = device.tasks_for(seat, waiting)
+                if seat.worker is not None and seat.worker.ready and not seat.busy and tasks:
+                    yield self._assign(seat, seat.worker, tasks.popleft())
         yield from self._end_hanging()
         try:
             worker, message = self._inbox.get(timeout=0.2)
         except queue.Empty:
             return
-        if worker not in self._workers:
-            return
-        if message is None:
-            yield from self._bury(worker, waiting, tries)
-        else:
-            yield from self._understand(worker, message)
+        for seat in self._seats:
+            if seat.worker is worker:
+                yield from self._bury(seat) if message is None else self._understand(seat, worker, message)
 
-    def _understand(self, worker: _Worker, message: dict[str, Any]) -> Iterator[Event]:
+    def _assign(self, seat: _Seat, worker: Worker, task: Task) -> Started:
+        waited = time.monotonic() - seat.idle_since
+        self._waited[task.position] = self._waited.get(task.position, 0.0) + waited
+        worker.assign(task, self._time_limit + GRACE_SECONDS)
+        return Started(task)
+
+    def _understand(self, seat: _Seat, worker: Worker, message: dict[str, Any]) -> Iterator[Event]:
         if "fatal" in message:
             raise ExecutorError(message["fatal"])
         if "ready" in message:
             worker.ready = True
-        elif worker.task is not None and "result" in message:
-            task = worker.task
-            worker.release()
-            yield Finished(task, decode_result(message["result"]))
-        elif worker.task is not None:
+        elif "result" in message:
+            result = decode_result(message["result"])
+            task = worker.release()
+            if result.out_of_memory or message.get("unusable"):
+                _dismiss(seat)
+            if result.out_of_memory:
+                if self._try_again(seat, task):
+                    return
+                if self._attempts == ATTEMPTS:
+                    result.error = f"{result.error} ({ATTEMPTS} times, the last time alone)"
+            yield self._finish(seat, task, result)
+        else:
+            assert worker.task is not None
             yield Progress(worker.task, message["images"])
 
-    def _bury(self, worker: _Worker, waiting: deque[Task], tries: dict[int, int]) -> Iterator[Event]:
+    def _finish(self, seat: _Seat, task: Task, result: ChildResult) -> Finished:
+        seat.idle_since = time.monotonic()
+        if seat.device.reserved is seat:
+            seat.device.reserved = None
+        self._tries.pop(task.position, None)
+        return Finished(task, result, seat.device.name, self._waited.pop(task.position))
+
+    def _try_again(self, seat: _Seat, task: Task) -> bool:
+        """Whether a child has another try: alone on its device, for others may have taken the memory."""
+        tries = self._tries[task.position] = self._tries.get(task.position, 0) + 1
+        if tries == self._attempts:
+            return False
+        seat.idle_since = time.monotonic()
+        if seat.device.reserved is seat:
+            seat.device.reserved = None
+        seat.device.alone.append(task)
+        return True
+
+    def _bury(self, seat: _Seat) -> Iterator[Event]:
         """A worker has died: its child is tried once more, then recorded as failed."""
-        self._workers.remove(worker)
+        worker = seat.worker
+        assert worker is not None
+        seat.worker = None
         reason = _death(worker.kill())
-        task = worker.task
-        if task is None:
+        if worker.task is None:
             self._stillborn += not worker.ready
-            if self._stillborn > ATTEMPTS * self._count:
+            if self._stillborn > self._attempts * len(self._seats):
                 raise ExecutorError(f"workers do not start ({reason}): see {self._log}")
-            return
-        tries[task.position] = tries.get(task.position, 0) + 1
-        if tries[task.position] < ATTEMPTS:
-            waiting.appendleft(task)
-        else:
-            yield Finished(task, ChildResult(error=f"the worker died {ATTEMPTS} times ({reason})"))
+        elif not self._try_again(seat, worker.task):
+            result = ChildResult(error=f"the worker died {self._attempts} times ({reason})")
+            yield self._finish(seat, worker.task, result)
 
     def _end_hanging(self) -> Iterator[Event]:
         now = time.monotonic()
-        for worker in [worker for worker in self._workers if worker.deadline < now]:
-            task = worker.task
-            assert task is not None
-            self._workers.remove(worker)
-            worker.kill()
-            seconds = self._time_limit + GRACE_SECONDS
-            error = f"hung: no result {GRACE_SECONDS:g} s past the time limit of {self._time_limit:g} s"
-            yield Finished(task, ChildResult(seconds=seconds, error=error))
+        for seat in self._seats:
+            if seat.worker is not None and seat.worker.deadline < now:
+                task = seat.worker.release()
+                _dismiss(seat)
+                seconds = self._time_limit + GRACE_SECONDS
+                error = f"hung: no result {GRACE_SECONDS:g} s past the time limit of {self._time_limit:g} s"
+                yield self._finish(seat, task, ChildResult(seconds=seconds, error=error))
 
     def close(self) -> None:
         """End all workers at once."""
-        for worker in self._workers:
-            worker.kill()
-        self._workers.clear()
+        for seat in self._seats:
+            _dismiss(seat)
 
     def __enter__(self) -> Self:
         return self
@@ -227,9 +269,10 @@ class WorkerPool:
         self.close()
 
 
-def _settings_values(settings: TrainingSettings) -> dict[str, Any]:
-    """The settings' own fields, where ``settings`` may be a configuration that has more."""
-    return {name: getattr(settings, name) for name in TrainingSettings.__dataclass_fields__}
+def _dismiss(seat: _Seat) -> None:
+    if seat.worker is not None:
+        seat.worker.kill()
+        seat.worker = None
 
 
 def _death(code: int) -> str:

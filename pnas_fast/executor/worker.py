@@ -12,15 +12,19 @@ import queue
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
 import torch
 
 from pnas_fast.data import DataSet
-from pnas_fast.executor.messages import Task, encode_result, receive, send
+from pnas_fast.executor.messages import Setup, Task, decode_setup, encode_result, receive, send
+from pnas_fast.executor.probe import probe_child
+from pnas_fast.executor.profiling import trace_file, write_trace
+from pnas_fast.executor.shared import read_data
 from pnas_fast.space import Cell
-from pnas_fast.training import TrainingSettings, load_training_data, train_child
+from pnas_fast.training import ChildResult, train_child
 from pnas_fast.weights import child_file, save_child
 
 
@@ -31,15 +35,15 @@ def main() -> None:
     replies = _claim_stdout()
     lines: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_read_lines, args=(lines,), daemon=True).start()
-    setup = receive(lines.get())
-    settings = TrainingSettings(**setup["settings"])
-    folder = Path(setup["folder"])
-    torch.set_num_threads(settings.threads)
+    setup = decode_setup(receive(lines.get()))
+    torch.set_num_threads(setup.settings.threads)
     torch.set_flush_denormal(True)
     torch.backends.cudnn.deterministic = True
     try:
-        data = load_training_data(settings).to(settings.device)
-    except (ValueError, RuntimeError) as error:
+        if setup.device != "cpu":
+            torch.cuda.set_device(setup.device)
+        data = read_data(Path(setup.data)).to(setup.device)
+    except (ValueError, RuntimeError, OSError) as error:
         send(replies, {"fatal": str(error).split("\n", 1)[0]})
         return
     send(replies, {"ready": True})
@@ -47,18 +51,43 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     while True:
-        _serve(Task(**receive(lines.get())), settings, data, folder, replies)
+        _serve(Task(**receive(lines.get())), setup, data, replies)
 
 
-def _serve(task: Task, settings: TrainingSettings, data: DataSet, folder: Path, replies: TextIO) -> None:
+def _serve(task: Task, setup: Setup, data: DataSet, replies: TextIO) -> None:
     def report(images: int) -> None:
         send(replies, {"position": task.position, "images": images})
 
     cell = Cell.parse(task.cell)
-    result, network = train_child(cell, settings, data, task.seed, report)
+    if data.train_images.is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+    if task.profile:
+        write_trace(cell, setup.settings, data, task.seed, trace_file(Path(setup.folder), task.position))
+    if setup.probe_seconds is None:
+        result = _train(task, cell, setup, data, report)
+    else:
+        result = probe_child(cell, setup.settings, data, task.seed, setup.probe_seconds)
+    if data.train_images.is_cuda:
+        result.memory = torch.cuda.max_memory_reserved()
+    message = {"position": task.position, "result": encode_result(result)}
+    send(replies, message | {"unusable": result.status == "failed" and not _usable(setup.device)})
+
+
+def _train(task: Task, cell: Cell, setup: Setup, data: DataSet, report: Callable[[int], None]) -> ChildResult:
+    result, network = train_child(cell, setup.settings, data, task.seed, report)
     if network is not None:
-        save_child(network, data, child_file(folder, task.position))
-    send(replies, {"position": task.position, "result": encode_result(result)})
+        save_child(network, data, child_file(Path(setup.folder), task.position))
+    return result
+
+
+def _usable(device: str) -> bool:
+    """Whether the process can go on: after some errors on a GPU, every further call to it fails."""
+    try:
+        if device != "cpu":
+            torch.cuda.synchronize()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _claim_stdout() -> TextIO:

@@ -14,6 +14,7 @@ from pnas_fast.report.progress import draw_progress
 from pnas_fast.report.record import RunRecord
 from pnas_fast.report.svg import SvgFigure, report_style, to_svg
 from pnas_fast.report.text import percent, plural
+from pnas_fast.report.time import draw_times, level_times
 from pnas_fast.report.usage import compared_levels, draw_usage
 from pnas_fast.space import Cell
 
@@ -53,6 +54,12 @@ _CHARTS = (
         draw_usage,
         lambda record: bool(compared_levels(record)),
         "Share of each operation among the best quarter of each level's children and among all of them",
+    ),
+    _Chart(
+        "time",
+        draw_times,
+        lambda record: bool(record.done and level_times(record)),
+        "Share of each level's time by what workers did, and images per second of every child",
     ),
 )
 

@@ -15,6 +15,7 @@ from pnas_fast.report.figures import draw_best_cells, draw_charts
 from pnas_fast.report.record import RunRecord
 from pnas_fast.report.svg import SvgFigure
 from pnas_fast.report.tables import front_rows, headline, level_rows, progress_text
+from pnas_fast.report.time import level_times
 from pnas_fast.version import VERSION
 
 TOP = 20
@@ -25,6 +26,7 @@ _FILES = {
     "config.json": "the configuration, which continues this run",
     "best.safetensors": "weights of the best child",
     "report.html": "this page",
+    "workers.log": "what workers printed",
 }
 
 
@@ -65,6 +67,8 @@ def write_report(folder: Path) -> Path:
             top=record.ranked[:TOP],
             levels=level_rows(record),
             front=front_rows(record),
+            times=level_times(record),
+            memory=max((trial.memory or 0 for trial in record.trials), default=0),
             files=present,
             figures=figures,
         ),
@@ -80,6 +84,7 @@ def _environment() -> Environment:
         "correlation": text.correlation,
         "duration": text.duration,
         "grouped": text.count,  # Jinja has a filter of its own called count
+        "gib": text.gib,
         "inline": _inline,
         "magnitude": text.magnitude,
         "percent": text.percent,

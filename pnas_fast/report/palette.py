@@ -24,6 +24,15 @@ INPUT_COLOURS = ("#a07c48", "#4f8496")
 
 FAILED = "#c8553d"
 
+TIME_COLOURS = {
+    "training": "#7fb0dc",
+    "evaluating": "#5cc0a8",
+    "building": "#d9c46a",
+    "waiting": "#b9bec6",
+    "surrogate": "#d8a0cc",
+}
+"""What a worker's time goes to: tints, for they hold text."""
+
 _LEVELS = ("#4587c9", "#d9772b", "#2a9d78", "#b565a7", "#b8921f")
 _LEVEL_MARKERS = ("o", "s", "^", "D", "P")
 

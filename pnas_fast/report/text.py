@@ -58,6 +58,11 @@ def duration(seconds: float | None) -> str:
     return "{:d} d {:02d} h".format(*divmod(round(seconds / 3600), 24))
 
 
+def gib(memory: int) -> str:
+    """Bytes in binary gigabytes: ``3.25 GiB``."""
+    return f"{memory / 2**30:.2f} GiB"
+
+
 def plural(number: int, noun: str, nouns: str) -> str:
     """``1 child``, ``136 children``."""
     return f"{count(number)} {noun if number == 1 else nouns}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pnas_fast.search.config import SearchConfig, paper, quick
+from pnas_fast.search.config import SearchConfig, device_note, paper, quick
 
 if TYPE_CHECKING:
     from pnas_fast.search.result import SearchResult
@@ -44,10 +44,14 @@ def search(
     from pnas_fast.search.run import run
     from pnas_fast.training import load_training_data
 
-    config = (config or quick()).resolved()
-    load_training_data(config)  # a damaged data set is found before anything is written
+    asked = config or quick()
+    config = asked.resolved()
+    data = load_training_data(config)  # a damaged data set is found before anything is written
     display = choose_display(Console()) if progress else SilentDisplay()
+    note = device_note(asked, config)
+    if note:
+        display.note(note)
     try:
-        return run(config, default_folder(config) if out is None else Path(out), display)
+        return run(config, data, default_folder(config) if out is None else Path(out), display)
     finally:
         display.close()

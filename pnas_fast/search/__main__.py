@@ -18,14 +18,17 @@ from pnas_fast.run_folder import RunError
 from pnas_fast.search.cli import Request, parse
 from pnas_fast.search.display import choose_display, duration
 from pnas_fast.search.loop import SearchError
-from pnas_fast.search.plan import Plan, make_plan
+from pnas_fast.search.plan import Plan, describe_devices, make_plan
+from pnas_fast.search.preflight import Load, PreflightError
 from pnas_fast.search.result import SearchResult
 from pnas_fast.search.run import heading, run
 from pnas_fast.space import CellError
 from pnas_fast.store import StoreError
 from pnas_fast.training import load_training_data
 
-BAD_INPUT = (ConfigError, CellError, DataError, ExecutorError, RunError, StoreError, OSError)
+BAD_INPUT = (
+    ConfigError, CellError, DataError, ExecutorError, PreflightError, RunError, StoreError, OSError,
+)  # fmt: skip
 """What says in one line what a person gave and what is allowed; anything else is a defect of ours."""
 
 
@@ -48,11 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _search(console: Console, request: Request) -> int:
     config = request.config
     with download_bar(console) as progress:
-        load_training_data(config, download=request.download, progress=progress)
+        data = load_training_data(config, download=request.download, progress=progress)
+    if request.note:
+        console.print(request.note, highlight=False, soft_wrap=True)
     signal.signal(signal.SIGTERM, interrupt)
     display = choose_display(console)
     try:
-        result = run(config, request.folder, display)
+        result = run(config, data, request.folder, display, request.profiled)
     except KeyboardInterrupt:
         display.close()
         console.print(
@@ -91,22 +96,34 @@ def _summary(result: SearchResult) -> Table:
 def _print_plan(console: Console, request: Request) -> None:
     config = request.config
     console.print(heading(config), highlight=False, soft_wrap=True)
-    with console.status("timing a few random cells of each level"):
+    if request.note:
+        console.print(request.note, highlight=False, soft_wrap=True)
+    with console.status("trying a few random cells of each level"):
         plan = make_plan(config)
+    for load in plan.loads:
+        console.print(_load_text(load), highlight=False)
     console.print(_plan_table(plan))
     console.print(
         f"{plan.children:,} children at most, {plan.images:,} images, about {duration(plan.hours * 3600)} "
-        f"with {plan.workers} worker{'s' if plan.workers > 1 else ''} on {config.device}",
+        f"with {describe_devices(plan.devices)}",
         highlight=False,
         soft_wrap=True,
+    )
+
+
+def _load_text(load: Load) -> str:
+    return (
+        f"{load.children} at once on a GPU: {load.images_per_second:,.0f} images/s, "
+        f"{load.used / 2**30:.1f} of {load.total / 2**30:.0f} GiB in use"
     )
 
 
 def _plan_table(plan: Plan) -> Table:
     # Narrow, so that the paper's search fits in 80 columns.
     table = Table(box=None, padding=(0, 0, 0, 1))
-    names = ("level", "cells", "scored\nat most", "share", "children", "images", "images/s\na worker", "time")
-    for name in names:
+    names = ["level", "cells", "scored\nat most", "share", "children", "images", "images/s\na worker"]
+    on_gpu = any(level.memory for level in plan.levels)
+    for name in [*names, *["GiB a\nchild"] * on_gpu, "time"]:
         table.add_column(name, justify="right")
     for level in plan.levels:
         table.add_row(
@@ -117,6 +134,7 @@ def _plan_table(plan: Plan) -> Table:
             f"{level.children:,}",
             magnitude(level.images),
             f"{level.images_per_second:,.0f}",
+            *[f"{level.memory / 2**30:.2f}"] * on_gpu,
             duration(level.hours * 3600),
         )
     return table

@@ -11,7 +11,8 @@ from typing import Any
 from pnas_fast.commands import Parser, add_option
 from pnas_fast.options import ConfigError
 from pnas_fast.run_folder import check_same, default_folder, saved_config
-from pnas_fast.search.config import PRESETS, SearchConfig, default_preset, preset
+from pnas_fast.search.config import PRESETS, SearchConfig, default_preset, device_note, preset
+from pnas_fast.search.evaluator import Profiled
 
 DESCRIPTION = """\
 Progressive Neural Architecture Search (Liu et al., ECCV 2018): train every one-block cell, fit a
@@ -42,18 +43,20 @@ _GROUPS = {
         "clip",
         "time_limit",
     ),
-    "the machine": ("backend", "device", "workers", "threads"),
+    "the machine": ("backend", "device", "workers", "children_per_gpu", "threads"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a command line asks for: a resolved configuration and what to do with it."""
+    """What a command line asks for: a resolved configuration, what to do with it, and what to say first."""
 
     config: SearchConfig
     folder: Path
     plan: bool
     download: bool
+    profiled: Profiled | None
+    note: str | None
 
 
 def parse(arguments: Sequence[str] | None = None) -> Request:
@@ -69,11 +72,14 @@ def parse(arguments: Sequence[str] | None = None) -> Request:
     _choose_backend(given, fused=given.pop("fused"))
     saved = None if out is None else saved_config(out, SearchConfig)
     base = None if chosen_preset else saved
-    config = replace(base or preset(chosen_preset or default_preset()), **given).resolved()
+    profile = given.pop("profile")
+    profiled = None if profile is None else Profiled(profile)
+    asked = replace(base or preset(chosen_preset or default_preset()), **given)
+    config = asked.resolved()
     folder = default_folder(config) if out is None else out
     if saved is not None:
         check_same(folder, saved, config)
-    return Request(config, folder, plan, download)
+    return Request(config, folder, plan, download, profiled, device_note(asked, config))
 
 
 def _choose_backend(given: dict[str, Any], *, fused: bool) -> None:
@@ -103,7 +109,15 @@ def _parser() -> argparse.ArgumentParser:
         "--plan",
         action="store_true",
         default=False,
-        help="say what this would cost, in children, images and hours, and stop",
+        help="try a few children for seconds and say what this would cost, in images and hours, and stop",
+    )
+    run.add_argument(
+        "--profile",
+        metavar="CELL|POSITION",
+        nargs="?",
+        const="0",
+        default=None,
+        help="trace a few steps of one child, the first where none is named, into RUN/trace-POSITION.json",
     )
     run.add_argument(
         "--download", action="store_true", default=False, help="fetch CIFAR-10 (162 MiB) where it is missing"

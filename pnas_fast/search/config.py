@@ -44,7 +44,10 @@ class SearchConfig(RunConfig):
     )
     seed: int = option(0, "of children, surrogate and choices", minimum=0, maximum=2**31 - 1)
     workers: int = option(
-        0, "children side by side; 0 is one a core, or one on a GPU", minimum=0, maximum=1024, identity=False
+        0, "children side by side on a CPU; 0 is one a core", minimum=0, maximum=1024, identity=False
+    )
+    children_per_gpu: int = option(
+        0, "children side by side on each GPU; 0 tries how many pay", minimum=0, maximum=256, identity=False
     )
 
     def __post_init__(self) -> None:
@@ -54,10 +57,35 @@ class SearchConfig(RunConfig):
         except CellError as error:
             raise ConfigError(f"operations: {error}") from error
 
+    def resolved(self) -> SearchConfig:
+        """This configuration with ``device`` and ``backend`` settled for this machine.
+
+        Raises:
+            ConfigError: a device this machine lacks, a backend that does not serve it, or a number of
+                children side by side that is of another device.
+        """
+        config = super().resolved()
+        if config.device == "cuda" and self.workers:
+            raise ConfigError(
+                f"workers is {self.workers} on cuda, allowed is 0: --children-per-gpu counts there"
+            )
+        if config.device == "cpu" and self.children_per_gpu:
+            raise ConfigError(
+                f"children_per_gpu is {self.children_per_gpu} on cpu, allowed is 0: see --workers"
+            )
+        return config
+
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
         """The configuration of `values()`."""
         return cls(**{**values, "operations": tuple(values["operations"])})
+
+
+def device_note(asked: SearchConfig, resolved: SearchConfig) -> str | None:
+    """What to say where the device was left open and is the slow one."""
+    if asked.device == "auto" and resolved.device == "cpu":
+        return "device auto: torch sees no CUDA GPU here, children train on the CPU"
+    return None
 
 
 def quick() -> SearchConfig:

@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from pnas_fast.executor import Event, Finished, Progress, Started, Task, WorkerPool
+from pnas_fast.executor import Drained, Event, Finished, Progress, Started, Task, WorkerPool
+from pnas_fast.options import ConfigError
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.display import Display
 from pnas_fast.search.result import best_trial
-from pnas_fast.space import Cell
+from pnas_fast.space import Cell, CellError
 from pnas_fast.store import Trial, TrialStore
 from pnas_fast.weights import discard, discard_all, promote
+
+
+@dataclass(frozen=True, slots=True)
+class Profiled:
+    """The child to trace: the one at a place in the search, or that of a cell.
+
+    Raises:
+        ConfigError: ``text`` is neither a place nor a cell.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        try:
+            if not self.text.isdecimal():
+                Cell.parse(self.text)
+        except CellError as error:
+            raise ConfigError(f"--profile {self.text}: neither a position nor a cell ({error})") from error
+
+    def is_it(self, position: int, cell: str) -> bool:
+        """Whether a child is the one."""
+        if self.text.isdecimal():
+            return position == int(self.text)
+        return Cell.parse(cell).canonical() == Cell.parse(self.text).canonical()
 
 
 class Evaluator:
@@ -24,9 +49,16 @@ class Evaluator:
     """
 
     def __init__(
-        self, config: SearchConfig, folder: Path, store: TrialStore, pool: WorkerPool, display: Display
+        self,
+        config: SearchConfig,
+        folder: Path,
+        store: TrialStore,
+        pool: WorkerPool,
+        display: Display,
+        profiled: Profiled | None = None,
     ) -> None:
         self._config = config
+        self._profiled = profiled
         self._folder = folder
         self._store = store
         self._pool = pool
@@ -34,9 +66,15 @@ class Evaluator:
         known = store.trials()
         self._trials = {trial.cell: trial for trial in known}
         self._best = best_trial(known)
+        self._waited: float | None = None
         if self._best is not None:
             promote(folder, self._best.position)
         discard_all(folder)
+
+    @property
+    def waited(self) -> float | None:
+        """How long workers waited for the last of the children just trained; None where none was."""
+        return self._waited
 
     @property
     def best(self) -> Trial | None:
@@ -56,9 +94,11 @@ class Evaluator:
             if cell in self._trials:
                 self._display.child_finished(self._trials[cell], self._best_accuracy(), replayed=True)
             else:
-                tasks.append(Task(position, cell, child_seed(self._config.seed, cell)))
+                profile = self._profiled is not None and self._profiled.is_it(position, cell)
+                tasks.append(Task(position, cell, child_seed(self._config.seed, cell), profile))
         seen: dict[int, int] = {}
-        for event in self._pool.run(tasks):
+        self._waited = None
+        for event in self._pool.run(tasks) if tasks else ():
             self._handle(event, level, seen)
         return [self._trials[str(cell)] for cell in cells]
 
@@ -69,7 +109,9 @@ class Evaluator:
             case Progress(task, images):
                 self._display.child_progress(images - seen.get(task.position, 0))
                 seen[task.position] = images
-            case Finished(task, result):
+            case Drained(waited):
+                self._waited = waited
+            case Finished(task, result, device, waited):
                 trial = Trial(
                     position=task.position,
                     cell=task.cell,
@@ -84,6 +126,10 @@ class Evaluator:
                     parameters=result.parameters,
                     multiply_adds=result.multiply_adds,
                     error=result.error,
+                    evaluation_seconds=result.evaluation_seconds,
+                    waiting_seconds=waited,
+                    memory=result.memory or None,
+                    device=device,
                 )
                 self._remember(trial)
                 self._display.child_finished(trial, self._best_accuracy(), replayed=False)
@@ -106,19 +152,3 @@ def child_seed(seed: int, cell: str) -> int:
     """A child's seed, from the run's and its cell alone: 63 bits of SHA-256."""
     digest = hashlib.sha256(f"{seed} {cell}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-def worker_count(config: SearchConfig) -> int:
-    """Workers a configuration means on this machine: those asked for, else one a core or GPU."""
-    if config.workers:
-        return config.workers
-    if config.device == "cuda":
-        return 1
-    return max(_cores() // config.threads, 1)
-
-
-def _cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

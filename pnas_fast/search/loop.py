@@ -7,7 +7,7 @@ continuing a search that was stopped is running the loop again.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,12 @@ class _History:
 
 
 def run_levels(
-    config: SearchConfig, folder: Path, store: TrialStore, evaluator: Evaluator, display: Display
+    config: SearchConfig,
+    folder: Path,
+    store: TrialStore,
+    evaluator: Evaluator,
+    workers: int,
+    display: Display,
 ) -> None:
     """Search level by level up to ``config.blocks``, keeping store and report up to date.
 
@@ -73,6 +78,8 @@ def run_levels(
         position += children
         parents = _learn(surrogate, history, proposal, trials)
         record, predictions = _account(level, surrogate, proposal, trials)
+        if evaluator.waited is not None:
+            record = replace(record, workers=workers, waiting_seconds=evaluator.waited)
         store.finish_level(record, predictions)
         write_report(folder)
         assert evaluator.best is not None

@@ -1,32 +1,32 @@
-"""What a configuration costs before it is run: children, images, hours."""
+"""What a configuration costs before it is run: children, images, hours, GPU memory."""
 
 from __future__ import annotations
 
 import random
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
+from math import ceil
+from statistics import fmean
 
 from pnas_fast.counting import count_distinct, count_new_blocks, share_of_space
-from pnas_fast.data import DataSet, batches, load
+from pnas_fast.data import DataSet, load
 from pnas_fast.search.config import SearchConfig
-from pnas_fast.search.evaluator import worker_count
-from pnas_fast.space import CELL_INPUTS, Block, Cell
-from pnas_fast.threads import torch_threads
-from pnas_fast.training import Stepper, build_child
+from pnas_fast.search.placement import CPU, places
+from pnas_fast.search.preflight import Load, choose_for_gpu, random_cell, successful, try_children
+from pnas_fast.training import ChildResult, load_training_data
 
 SAMPLED_CELLS = 2
-"""Random cells timed at each level."""
+"""Random cells tried at each level, at least; more where there are more workers."""
 
-SECONDS_A_CELL = 0.7
 CIFAR10_STAND_IN = "synthetic:32x32x3/10"
 CIFAR10_TRAINING_IMAGES = 45_000
+CIFAR10_VALIDATION_IMAGES = 5_000
 
 
 @dataclass(frozen=True, slots=True)
 class LevelPlan:
-    """One level's cost. ``images_per_second`` is that of one worker; ``hours`` are with all workers.
+    """One level's cost. ``images_per_second`` is that of one worker beside the others, ``memory`` the most
+    that a child reserved on a GPU, in bytes; ``hours`` are with all workers.
 
     At most ``candidates`` are scored, which is ``share`` of all distinct cells of the level's size: fewer
     where children fail, and by a percent or so because two parents may have a candidate in common.
@@ -39,15 +39,20 @@ class LevelPlan:
     children: int
     images: int
     images_per_second: float
+    memory: int
     hours: float
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The cost of a search."""
+    """The cost of a search, by children tried on ``devices``, one for each worker.
+
+    ``loads`` are the numbers of children that were tried on a GPU to choose ``devices``.
+    """
 
     levels: list[LevelPlan]
-    workers: int
+    devices: list[str]
+    loads: list[Load]
 
     @property
     def children(self) -> int:
@@ -61,66 +66,79 @@ class Plan:
 
     @property
     def hours(self) -> float:
-        """Estimated time of training."""
+        """Estimated time of training, building and evaluating."""
         return sum(level.hours for level in self.levels)
 
 
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """Training images that a child sees, and validation images that judge it beside those of the trial."""
+
+    images: int
+    validation: float
+
+    def seconds(self, result: ChildResult) -> float:
+        """What a whole child takes, by one that was tried: building, training, evaluating."""
+        trained = result.images_seen / result.images_per_second
+        building = result.seconds - trained - result.evaluation_seconds
+        return building + self.images / result.images_per_second + self.validation * result.evaluation_seconds
+
+
 def make_plan(config: SearchConfig) -> Plan:
-    """Count a resolved configuration's children and images, and time a few random cells of each level.
+    """Count a resolved configuration's children and images, and try a few random cells of each level.
 
     CIFAR-10 need not be there: images of its size take its place.
+
+    Raises:
+        PreflightError: no child could be tried.
     """
-    cifar10 = config.data.startswith("cifar10:")
-    data = load(CIFAR10_STAND_IN if cifar10 else config.data)
-    images = CIFAR10_TRAINING_IMAGES if cifar10 else len(data.train_labels)
-    images = min(images, config.train_images or images)
-    workers = worker_count(config)
-    data = data.to(config.device)
+    data, size = _data(config)
+    loads: list[Load] = []
+    children_per_gpu = config.children_per_gpu
+    if config.device != CPU and not children_per_gpu:
+        chosen, loads = choose_for_gpu(config, data)
+        children_per_gpu = chosen.children
+    devices = places(config, children_per_gpu)
+    tried = _try_levels(config, data, devices)
     levels = []
     children = 1  # the cell without blocks, of which those of one block are the candidates
-    for level in range(1, config.blocks + 1):
+    for level, results in enumerate(tried, start=1):
         distinct = count_distinct(level, config.operations)
         candidates = min(children * count_new_blocks(level - 1, config.operations), distinct)
         share = share_of_space(candidates, level, config.operations)
         children = candidates if level == 1 else min(config.beam, candidates)
-        seen = children * images * config.epochs
-        rate = _images_per_second(config, data, level)
-        hours = seen / (rate * workers) / 3600
-        levels.append(LevelPlan(level, distinct, candidates, share, children, seen, rate, hours))
-    return Plan(levels, workers)
+        rate = fmean(result.images_per_second for result in results)
+        memory = max(result.memory for result in results)
+        hours = children * fmean(map(size.seconds, results)) / len(devices) / 3600
+        images = children * size.images
+        levels.append(LevelPlan(level, distinct, candidates, share, children, images, rate, memory, hours))
+    return Plan(levels, devices, loads)
 
 
-def random_cell(blocks: int, operations: tuple[str, ...], generator: random.Random) -> Cell:
-    """A cell whose inputs and operations are drawn uniformly."""
-
-    def side(index: int) -> tuple[int, str]:
-        return generator.randrange(CELL_INPUTS + index), generator.choice(operations)
-
-    return Cell(tuple(Block(*side(index), *side(index)) for index in range(blocks)))
-
-
-def _images_per_second(config: SearchConfig, data: DataSet, level: int) -> float:
-    """One worker's training rate over a few random cells, each after a step that is not counted."""
-    generator = random.Random(f"{config.seed} {level}")
-    seconds = images = 0.0
-    with torch_threads(config.threads):
-        for _ in range(SAMPLED_CELLS):
-            cell = random_cell(level, config.operations, generator)
-            spent, seen = _time_steps(cell, config, data)
-            seconds += spent
-            images += seen
-    return images / seconds
+def describe_devices(devices: Sequence[str]) -> str:
+    """``2 workers on the CPU``, ``8 workers on each of 2 GPUs``."""
+    if devices[0] == CPU:
+        return f"{len(devices)} worker{'s' if len(devices) > 1 else ''} on the CPU"
+    cards = len(set(devices))
+    each = len(devices) // cards
+    where = "a GPU" if cards == 1 else f"each of {cards} GPUs"
+    return f"{each} worker{'s' if each > 1 else ''} on {where}"
 
 
-def _time_steps(cell: Cell, config: SearchConfig, data: DataSet) -> tuple[float, int]:
-    stepper = Stepper(build_child(cell, config, data, config.seed), config)
-    # Small batches on a CPU, where their size hardly matters: a plan should not take minutes.
-    batch = config.batch if config.device == "cuda" else min(config.batch, 32)
-    images, labels = next(batches(data, batch, generator=torch.Generator().manual_seed(0)))
-    float(stepper.step(images, labels, 0.0))
-    steps = 0
-    started = time.monotonic()
-    while time.monotonic() - started < SECONDS_A_CELL:
-        float(stepper.step(images, labels, 0.0))
-        steps += 1
-    return time.monotonic() - started, steps * len(labels)
+def _data(config: SearchConfig) -> tuple[DataSet, _Size]:
+    if not config.data.startswith("cifar10:"):
+        data = load_training_data(config)
+        return data, _Size(config.epochs * len(data.train_labels), 1.0)
+    data = load(CIFAR10_STAND_IN)
+    images = min(CIFAR10_TRAINING_IMAGES, config.train_images or CIFAR10_TRAINING_IMAGES)
+    return data, _Size(config.epochs * images, CIFAR10_VALIDATION_IMAGES / len(data.validation_labels))
+
+
+def _try_levels(config: SearchConfig, data: DataSet, devices: Sequence[str]) -> list[list[ChildResult]]:
+    """Results of random cells of each level, tried while all workers are at work as far as may be."""
+    generator = random.Random(config.seed)
+    each = max(SAMPLED_CELLS, ceil(len(devices) / config.blocks))
+    levels = range(1, config.blocks + 1)
+    cells = [random_cell(level, config.operations, generator) for level in levels for _ in range(each)]
+    results = try_children(config, data, devices, cells)
+    return [successful(results[each * (level - 1) : each * level]) for level in levels]

@@ -4,41 +4,58 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pnas_fast.executor import WorkerPool
+from pnas_fast.data import DataSet
+from pnas_fast.executor import WorkerPool, shared_data
 from pnas_fast.run_folder import opened
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.display import Display
-from pnas_fast.search.evaluator import Evaluator, worker_count
+from pnas_fast.search.evaluator import Evaluator, Profiled
 from pnas_fast.search.loop import run_levels
+from pnas_fast.search.placement import CPU, places
+from pnas_fast.search.plan import describe_devices
+from pnas_fast.search.preflight import choose_for_gpu
 from pnas_fast.search.result import TRIALS, SearchResult
 from pnas_fast.store import TrialStore
 from pnas_fast.version import VERSION
 from pnas_fast.weights import discard_all
 
 
-def run(config: SearchConfig, folder: Path, display: Display) -> SearchResult:
-    """Search, for a resolved configuration whose data set is known to be good.
+def run(
+    config: SearchConfig, data: DataSet, folder: Path, display: Display, profiled: Profiled | None = None
+) -> SearchResult:
+    """Search, for a resolved configuration and its data set, in the CPU's memory.
 
     Raises:
         RunError: the folder holds another run or something else, or is in use.
+        PreflightError: not even one child fits the GPU.
         SearchError: every child of a level failed.
     """
-    with (
-        opened(folder, config),
-        TrialStore(folder / TRIALS) as store,
-        WorkerPool(worker_count(config), config, folder) as pool,
-    ):
+    with opened(folder, config), TrialStore(folder / TRIALS) as store:
         display.note(heading(config))
-        evaluator = Evaluator(config, folder, store, pool, display)
-        run_levels(config, folder, store, evaluator, display)
+        devices = _devices(config, data, display)
+        with (
+            shared_data(data, folder) as shared,
+            WorkerPool(devices, config, folder, shared) as pool,
+        ):
+            evaluator = Evaluator(config, folder, store, pool, display, profiled)
+            run_levels(config, folder, store, evaluator, len(devices), display)
         discard_all(folder)
     return SearchResult.load(folder)
+
+
+def _devices(config: SearchConfig, data: DataSet, display: Display) -> list[str]:
+    children_per_gpu = config.children_per_gpu
+    if config.device != CPU and not children_per_gpu:
+        display.note("trying how many children a GPU should train at once")
+        children_per_gpu = choose_for_gpu(config, data)[0].children
+    devices = places(config, children_per_gpu)
+    display.note(describe_devices(devices))
+    return devices
 
 
 def heading(config: SearchConfig) -> str:
     """The first line of a search: what runs where."""
     return (
         f"pnas_fast {VERSION} · {config.data} · B {config.blocks}, K {config.beam}, N {config.repeats}, "
-        f"F {config.filters}, {config.epochs} epochs · {config.device}, {worker_count(config)} workers, "
-        f"{config.backend} kernels"
+        f"F {config.filters}, {config.epochs} epochs · {config.device}, {config.backend} kernels"
     )

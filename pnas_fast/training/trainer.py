@@ -20,6 +20,8 @@ from pnas_fast.training.stepper import Stepper
 
 EVALUATION_BATCH = 512
 
+OUT_OF_MEMORY = "out of memory"
+
 EpochReport = Callable[[int], None]
 """Called with the images seen so far, after every epoch."""
 
@@ -29,18 +31,26 @@ class ChildResult:
     """What training a child gave.
 
     ``accuracy`` is on the validation images after the last epoch, in [0, 1]; ``epoch_losses`` are mean
-    training losses; ``seconds`` include evaluation and ``images_per_second`` counts training alone.
+    training losses; ``seconds`` include ``evaluation_seconds`` and ``images_per_second`` counts training
+    alone. ``memory`` is the most device memory that was reserved for it, in bytes; 0 on a CPU.
     """
 
     status: Literal["done", "failed"] = "failed"
     accuracy: float | None = None
     epoch_losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    evaluation_seconds: float = 0.0
     images_per_second: float = 0.0
     images_seen: int = 0
     parameters: int = 0
     multiply_adds: int = 0
+    memory: int = 0
     error: str | None = None
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether it failed because there was not enough memory."""
+        return self.error is not None and self.error.startswith(OUT_OF_MEMORY)
 
     @property
     def loss(self) -> float | None:
@@ -94,7 +104,9 @@ def train_child(
         network = build_child(cell, settings, data, seed)
         result.parameters, result.multiply_adds = network.parameters_count, network.multiply_adds
         _fit(network, settings, data, seed, started + settings.time_limit, result, report)
+        trained = time.monotonic()
         result.accuracy = evaluate(network, data)
+        result.evaluation_seconds = time.monotonic() - trained
         result.status = "done"
     except Exception as error:  # whatever a child does, the search goes on without it
         result.error = _reason(error)
@@ -155,6 +167,6 @@ def _reason(error: Exception) -> str:
     first_line = str(error).strip().split("\n", 1)[0]
     # A CPU allocation that fails is a plain RuntimeError.
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in first_line:
-        return f"out of memory: {first_line}"
+        return f"{OUT_OF_MEMORY}: {first_line}"
     traceback.print_exception(error)
     return f"{type(error).__name__}: {first_line}"

@@ -1,0 +1,86 @@
+"""One worker process, as the search sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pnas_fast.executor.messages import Setup, Task, encode_setup, receive, send
+
+
+class Worker:
+    """A process, a thread that reads its replies, and the task it is at.
+
+    Args:
+        command: starts the process.
+        setup: sent first.
+        log: its standard error is added to this file.
+        inbox: gets (this worker, message), and (this worker, None) when the process ends.
+    """
+
+    def __init__(
+        self, command: Sequence[str], setup: Setup, log: Path, inbox: queue.Queue[tuple[Worker, Any]]
+    ) -> None:
+        with log.open("ab") as errors:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                encoding="utf-8",
+            )
+        self.task: Task | None = None
+        self.deadline = float("inf")
+        self.ready = False
+        self._send(encode_setup(setup))
+        threading.Thread(target=self._listen, args=(inbox,), daemon=True).start()
+
+    @property
+    def process(self) -> subprocess.Popen[str]:
+        """The process."""
+        return self._process
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        # A worker that has died is noticed by its closed output.
+        with contextlib.suppress(BrokenPipeError):
+            send(self._process.stdin, message)
+
+    def _listen(self, inbox: queue.Queue[tuple[Worker, Any]]) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.endswith("\n"):  # a worker killed while it writes leaves half a line
+                inbox.put((self, receive(line)))
+        inbox.put((self, None))
+
+    def assign(self, task: Task, seconds: float) -> None:
+        """Give it a task, to be done within so many seconds."""
+        self.task = task
+        self.deadline = time.monotonic() + seconds
+        self._send(asdict(task))
+
+    def release(self) -> Task:
+        """It is done with its task."""
+        task = self.task
+        assert task is not None
+        self.task = None
+        self.deadline = float("inf")
+        return task
+
+    def kill(self) -> int:
+        """End the process; its exit code."""
+        self._process.kill()
+        code = self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):
+                assert stream is not None
+                stream.close()
+        return code

@@ -1,0 +1,202 @@
+"""What is tried before a search: how many children a GPU should train, and what all of it will cost."""
+
+import importlib
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from pnas_fast import Cell, SearchConfig
+from pnas_fast.data import DataSet, load
+from pnas_fast.executor.probe import probe_child
+from pnas_fast.search import placement, preflight
+from pnas_fast.search.__main__ import main
+from pnas_fast.search.config import paper
+from pnas_fast.search.preflight import Load, PreflightError, choose_load, random_cell, try_children
+from pnas_fast.training import ChildResult, TrainingSettings
+
+# By name: `pnas_fast.search` as an attribute is the function.
+planning = importlib.import_module("pnas_fast.search.plan")
+
+GIB = 2**30
+CELL = Cell.parse("0:sep3x3+1:max_pool3x3")
+
+
+def card(
+    best: int, each: int = 2, total: int = 80, others: int = 1
+) -> tuple[Callable[[int], Load | None], list[int]]:
+    """A card whose rate grows up to ``best`` children of ``each`` GiB, and the numbers it was asked for."""
+    asked = []
+
+    def measure(count: int) -> Load | None:
+        asked.append(count)
+        used = others + each * count
+        return None if used > total else Load(count, 100.0 * min(count, best), used * GIB, total * GIB)
+
+    return measure, asked
+
+
+@pytest.mark.parametrize(
+    ("best", "each", "most", "chosen", "asked"),
+    [
+        (1, 2, 16, 1, [1, 2]),  # a card that one child fills
+        (6, 2, 16, 8, [1, 2, 4, 8, 16]),
+        (64, 2, 16, 16, [1, 2, 4, 8, 16]),  # as many as there are cores
+        (64, 2, 12, 12, [1, 2, 4, 8, 12]),
+        (64, 15, 16, 4, [1, 2, 4]),  # 0.9 of 80 GiB hold 1 + 4 times 15
+        (64, 50, 16, 1, [1]),
+        (64, 2, 1, 1, [1]),
+    ],
+)
+def test_as_many_children_as_pay_and_fit(
+    best: int, each: int, most: int, chosen: int, asked: list[int]
+) -> None:
+    measure, numbers = card(best, each)
+    load, loads = choose_load(measure, most)
+    assert load.children == chosen
+    assert numbers == asked
+    assert [load.children for load in loads] == asked
+
+
+def test_more_children_that_do_not_fit_after_all_are_not_chosen() -> None:
+    measure, _ = card(64)
+    load, _ = choose_load(lambda count: measure(count) if count < 4 else None, 16)
+    assert load.children == 2
+    with pytest.raises(PreflightError, match="not even one child fits the GPU"):
+        choose_load(lambda count: None, 16)
+
+
+def test_the_number_is_measured_with_all_children_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The card and the workers are stand-ins; what is chosen from what they say is not."""
+    memory = {"used": 0}
+    seen: list[int] = []
+
+    def tried(
+        config: SearchConfig, data: DataSet, devices: Sequence[str], cells: Sequence[Cell],
+        look: Callable[[], None],
+    ) -> list[ChildResult]:  # fmt: skip
+        assert set(devices) == {"cuda:0"}
+        assert all(len(cell) == config.blocks for cell in cells)
+        seen.append(len(devices))
+        if len(devices) > 4:
+            return [ChildResult(error="out of memory: CUDA")] * len(cells)
+        memory["used"] = 3 * GIB * len(devices)
+        look()
+        memory["used"] = 0
+        return [ChildResult("done", images_per_second=1000.0)] * len(cells)
+
+    monkeypatch.setattr(preflight, "try_children", tried)
+    monkeypatch.setattr(preflight, "cores", lambda: 32)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (80 * GIB - memory["used"], 80 * GIB))
+    config = SearchConfig(device="cuda")
+    load, loads = preflight.choose_for_gpu(config, load_digits())
+    assert seen == [1, 2, 4, 8]
+    assert load == Load(4, 4000.0, 12 * GIB, 80 * GIB)
+    assert [load.children for load in loads] == [1, 2, 4]
+
+
+def load_digits() -> DataSet:
+    return load("digits").subset(128)
+
+
+def test_workers_have_devices_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(placement, "cores", lambda: 8)
+    config = SearchConfig(device="cuda")
+    assert placement.places(config, 3) == ["cuda:0", "cuda:1"] * 3
+    assert placement.places(SearchConfig(device="cpu", threads=3), 0) == ["cpu"] * 2
+    assert placement.places(SearchConfig(device="cpu", threads=3, workers=5), 0) == ["cpu"] * 5
+    assert planning.describe_devices(["cuda:0", "cuda:1"] * 3) == "3 workers on each of 2 GPUs"
+    assert planning.describe_devices(["cuda:0"]) == "1 worker on a GPU"
+    assert planning.describe_devices(["cpu"] * 2) == "2 workers on the CPU"
+
+
+def test_a_probe_trains_for_about_as_long_as_it_is_told() -> None:
+    settings = TrainingSettings(filters=4, batch=32, device="cpu")
+    data = load_digits()
+    result = probe_child(CELL, settings, data, 1, 0.2)
+    assert result.status == "done"
+    assert result.images_seen % 32 == 0
+    assert result.images_seen / result.images_per_second >= 0.1
+    assert result.evaluation_seconds < result.seconds
+    whole = ChildResult("done", seconds=3.0, evaluation_seconds=1.0, images_seen=100, images_per_second=100.0)
+    assert planning._Size(1000, 2.0).seconds(whole) == 1.0 + 10.0 + 2.0
+
+
+def test_a_probe_of_a_child_that_fails_says_why() -> None:
+    settings = TrainingSettings(filters=4, batch=32, device="cpu", time_limit=0.001)
+    assert "time limit" in str(probe_child(CELL, settings, load_digits(), 1, 0.2).error)
+    config = SearchConfig(device="cpu", time_limit=0.001, blocks=1, workers=1)
+    with pytest.raises(PreflightError, match="no child could be tried: exceeded the time limit"):
+        planning.make_plan(config)
+
+
+def test_children_are_tried_side_by_side_and_nothing_is_left(tmp_path: Path) -> None:
+    config = SearchConfig(device="cpu", filters=4, batch=32)
+    generator = random.Random(0)
+    cells = [random_cell(blocks, config.operations, generator) for blocks in (1, 2, 1)]
+    looks = []
+    results = try_children(config, load_digits(), ["cpu"] * 2, cells, lambda: looks.append(1))
+    assert [result.status for result in results] == ["done"] * 3
+    assert results[1].parameters > max(results[0].parameters, results[2].parameters)
+    assert looks
+
+
+def test_the_plan_counts_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = "--preset quick --device cpu --plan --blocks 2 --beam 7 --epochs 3 --train-images 100 --workers 2"
+    status = main(line.split())
+    output = capsys.readouterr().out
+    assert status == 0
+    assert re.search(r" 2 +31,620 +31,620 +100 % +7 ", output)
+    assert f"143 children at most, {143 * 3 * 100:,} images" in output
+    assert "with 2 workers on the CPU" in output
+    assert list(tmp_path.iterdir()) == []
+
+
+def answer_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = ChildResult("done", images_seen=100, images_per_second=100.0, seconds=1.0, memory=GIB)
+    monkeypatch.setattr(planning, "try_children", lambda *given: [result] * len(given[3]))
+
+
+def test_the_plan_of_the_papers_search_needs_no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answer_at_once(monkeypatch)
+    config = replace(paper(), data=f"cifar10:{tmp_path}", device="cpu", workers=2).resolved()
+    plan = planning.make_plan(config)
+    assert [level.candidates for level in plan.levels] == [136, 31_620, 135_168, 209_920, 301_056]
+    assert [level.share for level in plan.levels[:3]] == [1, 1, 135_168 / 10_979_688]
+    assert plan.levels[4].share == pytest.approx(9.57e-8, rel=1e-3)
+    assert plan.children == 1_160
+    assert plan.images == 1_044_000_000
+    assert plan.hours == pytest.approx(1_044_000_000 / 100 / 3600 / 2)
+    assert plan.loads == []
+
+
+def test_a_plan_scores_no_more_cells_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_at_once(monkeypatch)
+    config = SearchConfig(operations=("identity",), beam=1000, device="cpu").resolved()
+    for level in planning.make_plan(config).levels:
+        assert level.children == level.candidates == level.distinct
+        assert level.share == 1
+
+
+def test_a_plan_for_gpus_says_what_was_tried(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer_at_once(monkeypatch)
+    loads = [Load(1, 100.0, 3 * GIB, 80 * GIB), Load(2, 199.0, 5 * GIB, 80 * GIB)]
+    monkeypatch.setattr(planning, "choose_for_gpu", lambda *given: (loads[1], loads))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert main(["--preset", "paper", "--plan", "--device", "cuda"]) == 0
+    output = capsys.readouterr().out
+    assert "2 at once on a GPU: 199 images/s, 5.0 of 80 GiB in use" in output
+    assert "about 30.2 days with 2 workers on each of 2 GPUs" in output
+    assert "1.00" in output

@@ -1,0 +1,149 @@
+"""Warming Triton's cache: the list is whole, and what is compiled ahead is what a launch looks for."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pnas_fast.kernels import warm
+
+# In a process of its own, for Triton's interpreter serves the tests. The driver is a stand-in for a card's:
+# Triton's own launching code then says under which name it looks for a kernel.
+SAME_NAMES = """
+import sys, torch
+import triton.compiler.compiler as compiler
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from pnas_fast.kernels.cost import fused_launches
+from pnas_fast.kernels.triton.ahead import variant_of
+from pnas_fast.kernels.triton.launch import Pointer
+from pnas_fast.space import Cell
+
+class Driver:
+    get_current_target = lambda self: GPUTarget("cuda", 90, 32)
+    get_current_device = lambda self: 0
+    get_current_stream = lambda self, device: 0
+
+class Array:
+    def __init__(self, pointer):
+        self.dtype, self.address = pointer.dtype, 0 if pointer.aligned else 8
+    data_ptr = lambda self: self.address
+    ptr_range = lambda self: 0
+
+class Named(Exception):
+    pass
+
+def name(hash):
+    raise Named(hash)
+
+def asked(call):
+    try:
+        call()
+    except Named as found:
+        return found.args[0]
+
+driver.set_active(Driver())
+compiler.get_cache_manager = name
+cell = Cell.parse("0:sep3x3+1:max_pool3x3,2:conv1x7_7x1+0:dil_conv3x3")
+names = set()
+for launch in fused_launches(cell, 24, 8, torch.bfloat16)[0]:
+    given = [launch.arguments[name] for name in launch.kernel.arg_names]
+    given = [Array(value) if isinstance(value, Pointer) else value for value in given]
+    ahead = asked(lambda: variant_of(launch).build(90))
+    assert ahead == asked(lambda: launch.kernel.warmup(*given, grid=(1,), **launch.options)), launch
+    names.add(ahead)
+assert len(names) > 40, names
+"""
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    outside = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    return subprocess.run(
+        [sys.executable, *command], env=outside | environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_launch_looks_for_the_name_that_compiling_ahead_gives() -> None:
+    done = run("-c", SAME_NAMES)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_child_asks_for_a_kernel_that_is_not_listed() -> None:
+    program = """
+import random, torch
+from pnas_fast.kernels import warm
+from pnas_fast.kernels.triton.ahead import variant_from
+from pnas_fast.search.plan import random_cell
+children = warm.Children(2, 24, (3, 32, 32), torch.bfloat16, 2, ("avg_pool3x3", "dil_conv3x3"))
+steps = []
+variants = warm.list_variants(children, 90, lambda: steps.append(1))
+assert len(steps) == len(children.cells())
+listed = {variant.key() for variant in variants}
+assert len(listed) == len(variants)
+assert {variant_from(variant.values()).key() for variant in variants} == listed
+generator = random.Random(0)
+for blocks in (1, 1, 1, 2, 2, 2, 2, 2):
+    cell = random_cell(blocks, children.operations, generator)
+    assert {variant.key() for variant in children.variants(cell, 90)} <= listed, cell
+others = {variant.key() for variant in children._replace(dtype=torch.float32).variants(cell, 90)}
+assert not others & listed
+"""
+    done = run("-c", program)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_kernels_are_compiled_once_and_broken_ones_and_dying_compilers_reported(tmp_path: Path) -> None:
+    program = """
+import sys, torch
+from pnas_fast.kernels import warm
+children = warm.Children(1, 8, (1, 8, 8), torch.float16, 1, ("max_pool3x3",))
+variants = [v for v in warm.list_variants(children, 90) if v.kernel.__name__ == "add_kernel"][:2]
+assert len(variants) == 2
+broken = variants[0]._replace(constants={**variants[0].constants, "C": None})
+print(*warm.compile_all([*variants, broken], 90, 2)[:2])
+outcome = warm.compile_all([*variants, broken], 90, 1)
+print(*outcome[:2], len(outcome.errors), outcome.errors[0].startswith("add fp16 "))
+warm.sys.executable = "/bin/false"
+print(warm.compile_all(variants[:1], 90, 1).errors[0].partition(": ")[2])
+"""
+    done = run("-c", program, TRITON_CACHE_DIR=str(tmp_path))
+    assert done.stdout.splitlines() == [
+        "2 0",
+        "0 2 1 True",
+        "the compiling process died (exit status 1)",
+    ], done.stderr
+    assert list(tmp_path.glob("*/*.cubin"))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--arch hopper", "--arch hopper: allowed is sm_NN, say sm_90"),
+        ("--image 32x32", "argument --image: '32x32', allowed is HxWxC, say 32x32x3"),
+        ("--image 0x8x3", "argument --image: '0x8x3'"),
+        ("--filters 0", "argument --filters: '0', allowed is 1 or more"),
+        ("--operations conv3x3 --arch sm_90", "unknown operation 'conv3x3'"),
+        ("", "torch sees no CUDA GPU here; name the one that kernels are for, say --arch sm_90"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    line: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(warm, "INTERPRETED", False)
+    try:
+        status = warm.main(line.split())
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    output, errors = capsys.readouterr()
+    assert (status, output, errors.count("\n")) == (2, "", 1)
+    assert message in errors
+
+
+def test_the_interpreter_compiles_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert warm.INTERPRETED
+    assert warm.main(["--arch", "sm_90"]) == 2
+    assert "TRITON_INTERPRET is set" in capsys.readouterr().err
