@@ -3,10 +3,10 @@
     python -m pnas_fast.kernels.inspect --arch sm_90 [--dtype bfloat16] [--write FILE | --check FILE]
 
 The kernels are those that children of the paper's search launch (N = 2, F = 24, CIFAR layout): cells of
-every pair of operations, reading every input, of one to five blocks. Prints registers of a thread, bytes
-of local memory (spills and stack) of a thread, bytes of shared memory of a program, and programs that a
-multiprocessor can hold. Exits with 1 where a kernel uses local memory, or with ``--check`` more
-registers or more shared memory than the table in a file says.
+every pair of operations, reading every input, of one to five blocks, alike operations alone and in one
+launch. Prints registers of a thread, bytes of local memory (spills and stack) of a thread, bytes of
+shared memory of a program, and programs that a multiprocessor can hold. Exits with 1 where a kernel uses
+local memory, or with ``--check`` more registers or more shared memory than the table in a file says.
 """
 
 from __future__ import annotations

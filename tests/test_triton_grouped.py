@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from oracle import activation, compare
 from pnas_fast.kernels import Backend, CellOutput, Side, get_backend
 from pnas_fast.kernels.triton.launch import Launch, recording
+from poison import poison_new_tensors
 
 TRITON = get_backend("triton")
 SHAPE = (2, 5, 4, 3)
@@ -17,24 +18,11 @@ SHAPE = (2, 5, 4, 3)
 
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every floating-point tensor the backend makes is full of NaN until a kernel has written to it."""
-
-    def poison(make: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Tensor:
-            tensor: Tensor = make(*args, **kwargs)
-            return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
-
-        return call
-
-    monkeypatch.setattr(torch, "empty_like", poison(torch.empty_like))
-    monkeypatch.setattr(torch, "empty", poison(torch.empty))
-    monkeypatch.setattr(Tensor, "new_empty", poison(Tensor.new_empty))
+    poison_new_tensors(monkeypatch)
 
 
 def norm_for(weights: list[Tensor], filters: int, **settings: Any) -> nn.BatchNorm2d:
-    return (
-        nn.BatchNorm2d(filters, eps=0.5, **settings).to(weights[0].device, torch.float32).to(weights[0].dtype)
-    )
+    return nn.BatchNorm2d(filters, eps=0.5, **settings).to(weights[0].dtype)
 
 
 def random_weights(*shapes: tuple[int, ...]) -> list[Tensor]:

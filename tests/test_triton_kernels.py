@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from oracle import activation, compare, new_norm
 from pnas_fast.kernels import Backend, BackendError, CellOutput, Side, get_backend
+from poison import poison_new_tensors
 
 TRITON = get_backend("triton")
 TOLERANCES = {torch.float32: (1e-5, 1e-4), torch.bfloat16: (5e-2, 5e-2), torch.float16: (2e-3, 6e-3)}
@@ -43,18 +44,7 @@ def seed() -> None:
 
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every floating-point tensor the backend makes is full of NaN until a kernel has written to it."""
-
-    def poison(make: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Tensor:
-            tensor: Tensor = make(*args, **kwargs)
-            return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
-
-        return call
-
-    monkeypatch.setattr(torch, "empty_like", poison(torch.empty_like))
-    monkeypatch.setattr(torch, "empty", poison(torch.empty))
-    monkeypatch.setattr(Tensor, "new_empty", poison(Tensor.new_empty))
+    poison_new_tensors(monkeypatch)
 
 
 def norm_of(filters: int) -> nn.BatchNorm2d:
