@@ -91,43 +91,62 @@ void add_forward(const AddShape& shape, const AddSide* given, int count, std::in
   }
 }
 
-// One image's way back through a maximum. Rows of the source are read, unpooled and returned in turn, so that
-// they are in the first-level cache each time.
+// Images [first, last) of the way back through a maximum. Rows of the source are read, shared out and returned in
+// turn, so that they are in the first-level cache each time.
 inline void maximum_pool_backward(const AddShape& shape, const AddSide& side, const PoolPlane& plane, const float* g,
-                                  std::ptrdiff_t g_pixel, std::int64_t index, float* image, float* dx,
+                                  std::ptrdiff_t g_pixel, std::int64_t first, std::int64_t last, Scratch& scratch,
                                   const SourceGradient& to, float* sums) {
-  const float keep = side.keep_of(index);
-  int seen = 0, returned = 0;
-  const auto give_back = [&](int end) {
-    for (; returned < end; ++returned)
-      return_row({dx + plane.inside() + returned * plane.row, plane.step, nullptr, 0, keep,
-                  (index * side.height + returned) * side.width, side.width},
-                 side.source, shape.channels, to, sums);
-  };
-  std::memset(dx, 0, sizeof(float) * plane.size());
-  for (int y = 0; y < shape.out_height; ++y, g += shape.out_width * g_pixel) {
-    for (; seen < rows_seen(side, plane, y); ++seen) read_side_row(side, plane, index, seen, shape.channels, image);
-    if (side.stride == 1) unpool_row<1>(shape, plane, image, y, g, g_pixel, dx);
-    else unpool_row<2>(shape, plane, image, y, g, g_pixel, dx);
-    give_back(std::min((y + 1) * side.stride - plane.top, side.height));
+  RowMaxima rows(shape, plane);
+  Arena arena(scratch.get(Arena::round(plane.size()) + 2 * Arena::round(rows.size) + Arena::round(plane.row)));
+  float* image = arena.take(plane.size());
+  rows.greatest = arena.take(rows.size), rows.share = arena.take(rows.size);
+  float* dx = arena.take(plane.row);
+  fill_border(side, plane, image);
+  for (std::int64_t index = first; index < last; ++index) {
+    int seen = 0, known = 0, returned = 0;
+    const auto give_back = [&](int end) {
+      for (; returned < end; ++returned) {
+        const int y = plane.top + returned;
+        if (side.stride == 1) share_among_columns<1>(rows, shape, plane, image, y, dx);
+        else share_among_columns<2>(rows, shape, plane, image, y, dx);
+        return_row({dx + plane.left * plane.step, plane.step, nullptr, 0, side.keep_of(index),
+                    (index * side.height + returned) * side.width, side.width},
+                   side.source, shape.channels, to, sums);
+      }
+    };
+    std::memset(rows.share, 0, sizeof(float) * rows.size);
+    for (int y = 0; y < shape.out_height; ++y) {
+      for (; seen < rows_seen(side, plane, y); ++seen) read_side_row(side, plane, index, seen, shape.channels, image);
+      for (; known < y * side.stride + kPool; ++known) find_row_maxima(rows, plane, image, side.stride, known);
+      share_among_rows(rows, shape, plane.step, y * side.stride,
+                       g + (index * shape.out_height + y) * shape.out_width * g_pixel, g_pixel);
+      give_back(std::min((y + 1) * side.stride - plane.top, side.height));
+    }
+    give_back(side.height);
   }
-  give_back(side.height);
 }
 
-// One image's way back through an average. `spread` has two rows and columns more than the plane, which the
-// windows of the last pixels reach; `row` is memory for two rows.
+// Images [first, last) of the way back through an average. `spread` has two rows and columns more than the plane,
+// which the windows of the last pixels reach.
 inline void average_pool_backward(const AddShape& shape, const AddSide& side, const PoolPlane& plane, const float* g,
-                                  std::ptrdiff_t g_pixel, std::int64_t index, float* spread, float* row,
+                                  std::ptrdiff_t g_pixel, std::int64_t first, std::int64_t last, Scratch& scratch,
                                   const SourceGradient& to, float* sums) {
-  const float keep = side.keep_of(index);
-  int done = 0;
-  for (int y = 0; y < side.height; ++y) {
-    for (; done < shape.out_height && done * side.stride <= y + plane.top; ++done, g += shape.out_width * g_pixel)
-      spread_average_row(side, shape, plane, done, g, g_pixel, spread);
-    float* result = row + plane.row + (kPool - 1) * plane.step;
-    pool_row(spread + plane.inside() + y * plane.row, plane, side.width, 1, row, result, Sum{});
-    return_row({result, plane.step, nullptr, 0, keep, (index * side.height + y) * side.width, side.width}, side.source,
-               shape.channels, to, sums);
+  const std::size_t size = plane.size() + 2 * plane.row + 2 * plane.step, down_size = plane.row + 2 * plane.step;
+  Arena arena(scratch.get(Arena::round(size) + Arena::round(down_size) + Arena::round(plane.row)));
+  float* spread = arena.take(size);
+  float* down = arena.take(down_size);
+  float* result = arena.take(plane.row);
+  std::memset(spread, 0, sizeof(float) * size);
+  for (std::int64_t index = first; index < last; ++index) {
+    int done = 0;
+    for (int y = 0; y < side.height; ++y) {
+      for (; done < shape.out_height && done * side.stride <= y + plane.top; ++done)
+        spread_average_row(side, shape, plane, done, g + (index * shape.out_height + done) * shape.out_width * g_pixel,
+                           g_pixel, spread);
+      pool_row(spread + plane.inside() + y * plane.row, plane, side.width, 1, down, result, Sum{});
+      return_row({result, plane.step, nullptr, 0, side.keep_of(index), (index * side.height + y) * side.width, side.width},
+                 side.source, shape.channels, to, sums);
+    }
   }
 }
 
@@ -143,17 +162,6 @@ void add_backward(const AddShape& shape, const AddSide& side, const float* g, st
     return;
   }
   const PoolPlane plane(side, shape);
-  const std::size_t size = plane.size() + 2 * plane.row + 2 * plane.step;
-  Arena arena(scratch.get(2 * Arena::round(size)));
-  float* image = arena.take(size);
-  float* other = arena.take(size);
-  if (side.pool == Pool::maximum) fill_border(side, plane, image);
-  else std::memset(image, 0, sizeof(float) * size);
-  for (std::int64_t index = first; index < last; ++index) {
-    const float* incoming = g + index * shape.out_height * shape.out_width * g_pixel;
-    if (side.pool == Pool::maximum)
-      maximum_pool_backward(shape, side, plane, incoming, g_pixel, index, image, other, to, sums);
-    else
-      average_pool_backward(shape, side, plane, incoming, g_pixel, index, image, other, to, sums);
-  }
+  if (side.pool == Pool::maximum) maximum_pool_backward(shape, side, plane, g, g_pixel, first, last, scratch, to, sums);
+  else average_pool_backward(shape, side, plane, g, g_pixel, first, last, scratch, to, sums);
 }

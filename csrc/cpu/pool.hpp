@@ -89,64 +89,67 @@ inline void pool_forward(const AddSide& side, const AddShape& shape, const PoolP
   }
 }
 
-// A 3×3 window of a plane's values and of their gradients, in registers while it slides along a row.
-struct SlidingWindow {
-  vf value[kPool][kPool], gradient[kPool][kPool];  // by column, then row
+// A maximum's way back takes rows and columns one after the other. Of each input row and output column: the
+// greatest of the three values, and the gradients of those windows whose first greatest value lies in that row.
+struct RowMaxima {
+  std::ptrdiff_t row;
+  std::size_t size;
+  float *greatest = nullptr, *share = nullptr;
 
-  void read(int column, const float* values, const float* gradients, std::ptrdiff_t row) {
-    PNAS_UNROLL for (int y = 0; y < kPool; ++y) {
-      value[column][y] = load(values + y * row);
-      gradient[column][y] = load(gradients + y * row);
-    }
-  }
-  void write(int column, float* gradients, std::ptrdiff_t row) const {
-    PNAS_UNROLL for (int y = 0; y < kPool; ++y) store(gradients + y * row, gradient[column][y]);
-  }
-  void move(int from, int to) {
-    PNAS_UNROLL for (int y = 0; y < kPool; ++y) value[to][y] = value[from][y], gradient[to][y] = gradient[from][y];
-  }
-  // Adds an incoming gradient to the first greatest value, by rows, then columns.
-  void add(vf incoming) {
-    vf greatest = value[0][0];
-    PNAS_UNROLL for (int i = 1; i < kPool * kPool; ++i) {
-      const vf v = value[i % kPool][i / kPool];
-      greatest = greatest > v ? greatest : v;
-    }
-    PNAS_UNROLL for (int i = 0; i < kPool * kPool; ++i) {
-      const vi here = value[i % kPool][i / kPool] == greatest;
-      gradient[i % kPool][i / kPool] += here ? incoming : vf{};
-      incoming = here ? vf{} : incoming;
-    }
-  }
+  RowMaxima(const AddShape& shape, const PoolPlane& plane)
+      : row(shape.out_width * plane.step), size(static_cast<std::size_t>(row) * plane.height) {}
 };
 
-// Adds the gradients g of output row y to the first greatest of their windows in dx, a plane.
+inline vf greater(vf a, vf b) { return a > b ? a : b; }
+
+// The greatest of each three neighbours of row y of a plane.
+inline void find_row_maxima(const RowMaxima& rows, const PoolPlane& plane, const float* image, int stride, int y) {
+  const float* at = image + y * plane.row;
+  float* out = rows.greatest + y * rows.row;
+  for (std::ptrdiff_t i = 0; i < rows.row; i += plane.step, at += stride * plane.step)
+    for (std::ptrdiff_t c = 0; c < plane.step; c += kLanes)
+      store(out + i + c, greater(greater(load(at + c), load(at + plane.step + c)), load(at + 2 * plane.step + c)));
+}
+
+// Gives the gradients g of an output row to the first of its three input rows, from row y on, that has the maximum.
+inline void share_among_rows(const RowMaxima& rows, const AddShape& shape, std::ptrdiff_t step, int y, const float* g,
+                             std::ptrdiff_t g_pixel) {
+  const float* greatest = rows.greatest + y * rows.row;
+  float* share = rows.share + y * rows.row;
+  for (int x = 0; x < shape.out_width; ++x, g += g_pixel, greatest += step, share += step)
+    for_lanes(shape.channels, [&](int c, auto n) {
+      ask_ahead(g + c, g_pixel);
+      const vf above = load(greatest + c), middle = load(greatest + rows.row + c);
+      const vf most = greater(greater(above, middle), load(greatest + 2 * rows.row + c)), incoming = load(g + c, n);
+      const vi first = above == most, second = middle == most;
+      const vf left = first ? vf{} : incoming;
+      store(share + c, load(share + c) + (first ? incoming : vf{}));
+      store(share + rows.row + c, load(share + rows.row + c) + (second ? left : vf{}));
+      store(share + 2 * rows.row + c, load(share + 2 * rows.row + c) + (second ? vf{} : left));
+    });
+}
+
+// The gradient of row y of a plane: each column's share goes to the first of its three values that is the greatest.
 template <int Stride>
-inline void unpool_row(const AddShape& shape, const PoolPlane& plane, const float* image, int y, const float* g,
-                       std::ptrdiff_t g_pixel, float* dx) {
-  for_lanes(shape.channels, [&](int c, auto n) {
-    const float* values = image + y * Stride * plane.row + c;
-    float* gradients = dx + y * Stride * plane.row + c;
-    const auto read = [&](SlidingWindow& window, int column, int x) {
-      window.read(column, values + x * plane.step, gradients + x * plane.step, plane.row);
-    };
-    SlidingWindow window;
-    PNAS_UNROLL for (int column = 0; column < kPool; ++column) read(window, column, column);
-    for (int x = 0; x < shape.out_width; ++x) {
-      window.add(load(g + x * g_pixel + c, n));
-      const int at = x * Stride;
-      PNAS_UNROLL for (int column = 0; column < Stride; ++column)
-        window.write(column, gradients + (at + column) * plane.step, plane.row);
-      if (x + 1 == shape.out_width) {
-        PNAS_UNROLL for (int column = Stride; column < kPool; ++column)
-          window.write(column, gradients + (at + column) * plane.step, plane.row);
-      } else {
-        PNAS_UNROLL for (int column = Stride; column < kPool; ++column) window.move(column, column - Stride);
-        PNAS_UNROLL for (int column = kPool - Stride; column < kPool; ++column)
-          read(window, column, at + Stride + column);
-      }
+inline void share_among_columns(const RowMaxima& rows, const AddShape& shape, const PoolPlane& plane,
+                                const float* image, int y, float* dx) {
+  for (std::ptrdiff_t c = 0; c < plane.step; c += kLanes) {
+    const float* values = image + y * plane.row + c;
+    const float* greatest = rows.greatest + y * rows.row + c;
+    const float* share = rows.share + y * rows.row + c;
+    float* out = dx + c;
+    vf gradient[kPool] = {};
+    for (int x = 0; x < shape.out_width; ++x, values += Stride * plane.step, greatest += plane.step, share += plane.step) {
+      const vf most = load(greatest), all = load(share);
+      const vi first = load(values) == most, second = load(values + plane.step) == most;
+      const vf left = first ? vf{} : all;
+      gradient[0] += first ? all : vf{}, gradient[1] += second ? left : vf{}, gradient[2] += second ? vf{} : left;
+      PNAS_UNROLL for (int column = 0; column < Stride; ++column, out += plane.step) store(out, gradient[column]);
+      PNAS_UNROLL for (int column = 0; column < kPool; ++column)
+        gradient[column] = column + Stride < kPool ? gradient[column + Stride] : vf{};
     }
-  });
+    PNAS_UNROLL for (int column = 0; column < kPool - Stride; ++column, out += plane.step) store(out, gradient[column]);
+  }
 }
 
 // Puts each output of row y's share for one pixel of its window at the window's last pixel in `spread`, a

@@ -6,10 +6,8 @@ import random
 import time
 from dataclasses import dataclass
 
-import torch
-
 from pnas_fast.counting import count_distinct, count_new_blocks, share_of_space
-from pnas_fast.data import DataSet, batches, load
+from pnas_fast.data import DataSet, TrainingBatches, load
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.evaluator import worker_count
 from pnas_fast.space import CELL_INPUTS, Block, Cell
@@ -116,7 +114,7 @@ def _time_steps(cell: Cell, config: SearchConfig, data: DataSet) -> tuple[float,
     stepper = Stepper(build_child(cell, config, data, config.seed), config)
     # Small batches on a CPU, where their size hardly matters: a plan should not take minutes.
     batch = config.batch if config.device == "cuda" else min(config.batch, 32)
-    images, labels = next(batches(data, batch, generator=torch.Generator().manual_seed(0)))
+    images, labels = TrainingBatches(data, batch, seed=0).batch(0, 0)
     float(stepper.step(images, labels, 0.0))
     steps = 0
     started = time.monotonic()
