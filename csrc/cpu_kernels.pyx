@@ -7,7 +7,20 @@ shift. Everything here trusts its caller.
 """
 
 from libc.stddef cimport ptrdiff_t, size_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool
+
+
+cdef extern from "cpu/augment.hpp" namespace "pnas::cpu" nogil:
+    cdef struct AugmentShape:
+        int images, channels, height, width, padding, cutout
+
+    cdef struct AugmentRow:
+        pass
+
+    void cpp_augment "pnas::cpu::augment"[T](
+        const AugmentShape&, const uint8_t* images, const AugmentRow*, const T* table, T* out, int threads
+    ) except +
 
 
 cdef extern from "cpu/run.hpp" namespace "pnas::cpu" nogil:
@@ -282,3 +295,20 @@ def average_backward(
     cdef SourceGradient gradient = _gradient(dz, dz_pixel, 0, size.channels, accumulate)
     with nogil:
         run_average_backward(size, source, <const float*> g, gradient, threads)
+
+
+def augment(
+    tuple shape, int padding, int cutout, size_t images, size_t rows, size_t table, int value_size, size_t out,
+    int threads
+):
+    """A batch of shape (N, C, H, W), its values of 2, 4 or 8 bytes; see pnas_fast.kernels.augment."""
+    cdef AugmentShape size = AugmentShape(shape[0], shape[1], shape[2], shape[3], padding, cutout)
+    cdef const uint8_t* pixels = <const uint8_t*> images
+    cdef const AugmentRow* choices = <const AugmentRow*> rows
+    with nogil:
+        if value_size == 2:
+            cpp_augment[uint16_t](size, pixels, choices, <const uint16_t*> table, <uint16_t*> out, threads)
+        elif value_size == 4:
+            cpp_augment[uint32_t](size, pixels, choices, <const uint32_t*> table, <uint32_t*> out, threads)
+        else:
+            cpp_augment[uint64_t](size, pixels, choices, <const uint64_t*> table, <uint64_t*> out, threads)

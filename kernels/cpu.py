@@ -195,6 +195,21 @@ class CpuPrimitives:
         )
 
 
+def augment(images: Tensor, rows: Tensor, table: Tensor, padding: int, cutout: int, out: Tensor) -> None:
+    """Write a batch to ``out``; see `pnas_fast.kernels.augment.augment`."""
+    compiled.augment(
+        tuple(out.shape),
+        padding,
+        cutout,
+        images.data_ptr(),
+        rows.data_ptr(),
+        table.data_ptr(),
+        table.element_size(),
+        out.data_ptr(),
+        torch.get_num_threads(),
+    )
+
+
 @lru_cache(maxsize=4096)
 def _compiled_convolution(
     convolution: Convolution, shape: tuple[int, ...], outputs: int

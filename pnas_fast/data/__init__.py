@@ -5,11 +5,19 @@ from __future__ import annotations
 import torch
 
 from pnas_fast.data import cifar10, digits, synthetic
-from pnas_fast.data.batches import batches, batches_per_epoch, validation_batches
+from pnas_fast.data.batches import Batch, TrainingBatches, ValidationBatches
 from pnas_fast.data.dataset import DataError, DataSet
 from pnas_fast.data.download import Progress
 
-__all__ = ["DataError", "DataSet", "Progress", "batches", "batches_per_epoch", "load", "validation_batches"]
+__all__ = [
+    "Batch",
+    "DataError",
+    "DataSet",
+    "Progress",
+    "TrainingBatches",
+    "ValidationBatches",
+    "load",
+]
 
 
 def load(

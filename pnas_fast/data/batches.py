@@ -1,7 +1,6 @@
-"""Batches of a data set that lies in memory: indexing, normalisation, pad-and-crop and flips.
+"""Batches of a data set that lies whole on a device: any of them, made again from what names it.
 
-Everything is a few tensor operations per batch on the data set's device; nothing loops over images
-and there are no worker processes.
+There are no worker processes and no loop over images: a batch is one pass over the pixels it shows.
 """
 
 from __future__ import annotations
@@ -12,105 +11,152 @@ import torch
 from torch import Tensor
 
 from pnas_fast.data.dataset import DataError, DataSet
+from pnas_fast.data.draws import COLUMNS, Draws, draw_plan, new_plan
+from pnas_fast.kernels.augment import augment
 
 Batch = tuple[Tensor, Tensor]
+"""Images (b, C, H, W), channels_last, and int64 labels (b,)."""
 
 
-def batches_per_epoch(data: DataSet, batch: int) -> int:
-    """How many batches `batches` yields: only whole ones, but at least one.
+class TrainingBatches:
+    """Any batch of any epoch, made again from (seed, epoch, index) alone, with the same bits everywhere.
 
-    An incomplete last batch would train on statistics of fewer images (of one, batch norm has none),
-    so it is left out; shuffling leaves out others next time. A set smaller than a batch is one batch.
+    An epoch shows every image at most once, in an order of its own. Each is normalised, padded with zeros
+    (the mean colour) by ``data.crop_padding`` pixels on every side, cropped back to its size at a uniform
+    offset and, where ``data.flip``, mirrored left and right with probability 1/2. Then a square of
+    ``cutout`` pixels a side around a uniform pixel, cut off at the border, is set to zero (DeVries & Taylor
+    2017). See `pnas_fast.data.draws` for the random numbers.
 
-    Raises:
-        DataError: ``batch`` is less than 1.
-    """
-    if batch < 1:
-        raise DataError(f"batch of {batch} images, allowed are 1 or more")
-    return max(1, len(data.train_labels) // batch)
-
-
-def batches(data: DataSet, batch: int, *, generator: torch.Generator) -> Iterator[Batch]:
-    """One epoch of shuffled, augmented training batches.
-
-    Each image is normalised, padded with zeros (the mean colour) by ``data.crop_padding`` pixels on
-    every side, cropped back to its size at an independent uniform offset, and, where ``data.flip``,
-    mirrored left and right with probability 1/2.
+    Batches are whole: an incomplete last one would train on statistics of fewer images (of one, batch norm
+    has none), so it is left out; the next order leaves out others. A set smaller than a batch is one batch.
 
     Args:
         data: the data set; batches are made on its device.
-        batch: images per batch.
-        generator: draws the order, offsets and flips of the whole epoch before the first batch. The
-            same state gives the same batches bit for bit, on every device if it is a CPU generator.
+        batch: images of a batch, over all processes.
+        seed: of orders, offsets, flips and squares; any integer.
+        cutout: the square's side in pixels; 0 is none.
+        dtype: of the images, to which the fp32 values of ``(image - mean) / std`` are rounded.
+        share: (rank, size): this process's part of every batch, and of how many equal ones.
 
-    Yields:
-        `batches_per_epoch` pairs of float32 (batch, C, H, W) images, channels_last, and int64 labels.
+    Raises:
+        DataError: ``batch`` is less than 1 or not a multiple of the number of parts, or the square has a
+            negative side.
+    """
+
+    def __init__(
+        self,
+        data: DataSet,
+        batch: int,
+        seed: int,
+        *,
+        cutout: int = 0,
+        dtype: torch.dtype = torch.float32,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        if cutout < 0:
+            raise DataError(f"cutout of {cutout} pixels, allowed are 0 or more")
+        self._batch = min(_checked(batch), len(data.train_labels))
+        rank, size = share
+        if self._batch % size:
+            raise DataError(
+                f"batch of {self._batch} images for {size} processes, allowed are multiples of {size}"
+            )
+        self._count = len(data.train_labels) // self._batch
+        device, part = data.train_images.device, self._batch // size
+        self._images = data.train_images.contiguous(memory_format=torch.channels_last)
+        self._labels, self._padding, self._cutout = data.train_labels, data.crop_padding, cutout
+        self._table = level_table(data, dtype)
+        self._seed, self._epoch = seed, -1
+        self._draws = Draws(2 * data.crop_padding + 1, 2 if data.flip else 1, *data.image_shape[1:])
+        self._plan = new_plan(len(data.train_labels), device)
+        self._places = torch.arange(rank * part, (rank + 1) * part, device=device)
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return self._count
+
+    @property
+    def images(self) -> int:
+        """Images of a batch, over all processes."""
+        return self._batch
+
+    def begin(self, epoch: int) -> None:
+        """Draw what `take` shows: order and augmentation of an epoch, counted from 0."""
+        if epoch != self._epoch:
+            draw_plan(self._plan, self._seed, epoch, self._draws)
+            self._epoch = epoch
+
+    def take(self, index: Tensor) -> Batch:
+        """This process's part of a batch of the epoch that has begun.
+
+        Everything happens on the device, with memory that stays where it is, so a CUDA graph can hold it.
+
+        Args:
+            index: of the batch, counted from 0: int64, of no dimensions, on the data set's device.
+        """
+        rows = self._plan.index_select(0, self._places + index * self._batch)
+        images = augment(self._images, rows, self._table, self._padding, self._cutout)
+        return images, self._labels.index_select(0, rows[:, 0])
+
+    def batch(self, epoch: int, index: int) -> Batch:
+        """This process's part of a batch; epoch and index are counted from 0.
+
+        Raises:
+            IndexError: an epoch has no such batch.
+        """
+        if not 0 <= index < self._count:
+            raise IndexError(f"batch {index} of an epoch of {self._count}")
+        self.begin(epoch)
+        return self.take(torch.full((), index, device=self._places.device))
+
+
+class ValidationBatches:
+    """All validation images in order, normalised, without augmentation, in batches of one size.
+
+    Args:
+        data: the data set; batches are made on its device.
+        batch: images of a batch at most; a smaller set is one batch.
+        dtype: of the images.
 
     Raises:
         DataError: ``batch`` is less than 1.
     """
-    count = batches_per_epoch(data, batch)
-    windows = _windows(data)
-    images = len(data.train_labels)
-    order = torch.randperm(images, generator=generator, device=generator.device)
-    choice = torch.randint(len(windows), (images,), generator=generator, device=generator.device)
-    device = data.train_images.device
-    return _augmented(data, min(batch, images), count, windows, order.to(device), choice.to(device))
+
+    def __init__(self, data: DataSet, batch: int, *, dtype: torch.dtype = torch.float32) -> None:
+        self._batch = min(_checked(batch), len(data.validation_labels))
+        self._images = data.validation_images.contiguous(memory_format=torch.channels_last)
+        self._labels, self._table = data.validation_labels, level_table(data, dtype)
+        self._places = torch.arange(self._batch, device=data.validation_images.device)
+
+    def __len__(self) -> int:
+        """How many batches there are."""
+        return -(-len(self._labels) // self._batch)
+
+    def take(self, index: Tensor) -> Batch:
+        """A batch; where the images are at an end, the last of them again, with the label -1.
+
+        Args:
+            index: of the batch, counted from 0: int64, of no dimensions, on the data set's device.
+        """
+        places = self._places + index * self._batch
+        last = len(self._labels) - 1
+        taken = places.clamp(max=last)
+        rows = torch.nn.functional.pad(taken[:, None], (0, COLUMNS - 1)).to(torch.int32)
+        labels = self._labels.index_select(0, taken).masked_fill(places > last, -1)
+        return augment(self._images, rows, self._table, 0, 0), labels
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index in range(len(self)):
+            yield self.take(torch.full((), index, device=self._places.device))
 
 
-def _augmented(
-    data: DataSet, batch: int, count: int, windows: Tensor, order: Tensor, choice: Tensor
-) -> Iterator[Batch]:
-    (channels, height, width), padding = data.image_shape, data.crop_padding
-    pixels = data.train_images.permute(0, 2, 3, 1)
-    # The border stays zero; each batch overwrites the inside.
-    padded = torch.zeros(batch, height + 2 * padding, width + 2 * padding, channels, device=order.device)
-    inside = padded[:, padding : padding + height, padding : padding + width]
-    flat = padded.view(-1, channels)
-    starts = torch.arange(0, len(flat), len(flat) // batch, device=order.device)[:, None]
-    for taken, chosen in zip(
-        torch.split(order, batch)[:count], torch.split(choice, batch)[:count], strict=True
-    ):
-        torch.sub(pixels.index_select(0, taken), data.mean, out=inside)
-        inside.div_(data.std)
-        places = windows.index_select(0, chosen).add_(starts).view(-1)
-        images = flat.index_select(0, places).view(batch, height, width, channels)
-        yield images.permute(0, 3, 1, 2), data.train_labels.index_select(0, taken)
+def level_table(data: DataSet, dtype: torch.dtype) -> Tensor:
+    """``(level - mean) / std`` of all 256 grey levels, (C, 256): worked out in fp32, then rounded."""
+    levels = torch.arange(256, dtype=torch.float32, device=data.mean.device)
+    return ((levels - data.mean[:, None]) / data.std[:, None]).to(dtype)
 
 
-def _windows(data: DataSet) -> Tensor:
-    """Every crop of a padded image, int64 (crops, H·W): places of its pixels in reading order.
-
-    With padding p there are (2p + 1)² offsets, and as many again, mirrored, where flips are allowed;
-    all are equally likely.
-    """
-    (_, height, width), padding = data.image_shape, data.crop_padding
-    padded_height, padded_width = height + 2 * padding, width + 2 * padding
-    places = torch.arange(padded_height * padded_width, device=data.train_images.device)
-    crops = places.view(padded_height, padded_width).unfold(0, height, 1).unfold(1, width, 1)
-    if data.flip:
-        crops = torch.stack([crops, crops.flip(-1)])
-    return crops.reshape(-1, height * width)
-
-
-def validation_batches(data: DataSet, batch: int) -> Iterator[Batch]:
-    """All validation images in order, normalised, the last batch as short as it comes.
-
-    Yields:
-        float32 (b, C, H, W) images, channels_last, and int64 labels.
-
-    Raises:
-        DataError: ``batch`` is less than 1.
-    """
+def _checked(batch: int) -> int:
     if batch < 1:
         raise DataError(f"batch of {batch} images, allowed are 1 or more")
-    parts = zip(
-        torch.split(data.validation_images, batch), torch.split(data.validation_labels, batch), strict=True
-    )
-    return ((normalise(data, images), labels) for images, labels in parts)
-
-
-def normalise(data: DataSet, images: Tensor) -> Tensor:
-    """``(image - mean) / std`` of uint8 (b, C, H, W) images: float32, channels_last."""
-    centred = images - data.mean[:, None, None]
-    return centred.div_(data.std[:, None, None]).contiguous(memory_format=torch.channels_last)
+    return batch

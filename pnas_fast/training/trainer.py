@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from pnas_fast.data import DataSet, batches, batches_per_epoch, validation_batches
+from pnas_fast.data import DataSet, TrainingBatches, ValidationBatches
 from pnas_fast.network import ChildNetwork
 from pnas_fast.space import Cell
 from pnas_fast.training.settings import TrainingSettings
@@ -120,7 +120,7 @@ def evaluate(network: nn.Module, data: DataSet) -> float:
     with torch.inference_mode():
         correct = [
             (network(images).argmax(dim=1) == labels).sum()
-            for images, labels in validation_batches(data, EVALUATION_BATCH)
+            for images, labels in ValidationBatches(data, EVALUATION_BATCH)
         ]
     return int(torch.stack(correct).sum()) / len(data.validation_labels)
 
@@ -135,17 +135,18 @@ def _fit(
     report: EpochReport,
 ) -> None:
     stepper = Stepper(network, settings)
-    generator = torch.Generator(device=data.train_images.device).manual_seed(seed)
-    steps_an_epoch = batches_per_epoch(data, settings.batch)
+    batches = TrainingBatches(data, settings.batch, seed)
+    steps_an_epoch = len(batches)
     network.train()
     training_seconds = 0.0
     for epoch in range(settings.epochs):
         network.set_progress(epoch / settings.epochs)
         started = time.monotonic()
         losses = []
-        for index, (images, labels) in enumerate(batches(data, settings.batch, generator=generator)):
+        for index in range(steps_an_epoch):
             if time.monotonic() > deadline:
                 raise ChildError(f"exceeded the time limit of {settings.time_limit:g} s in epoch {epoch + 1}")
+            images, labels = batches.batch(epoch, index)
             progress = (epoch + index / steps_an_epoch) / settings.epochs
             losses.append(stepper.step(images, labels, progress))
             result.images_seen += len(labels)
