@@ -50,9 +50,7 @@ class Padding(NamedTuple):
     right: int = 0
 
     @classmethod
-    def same(
-        cls, source: Shape, kernel: Sequence[int], strides: Sequence[int], dilation: int = 1
-    ) -> Padding:
+    def same(cls, source: Shape, kernel: Sequence[int], strides: Sequence[int], dilation: int = 1) -> Padding:
         """TensorFlow's SAME: the output has ceil(size / stride) pixels, an odd pixel comes after."""
         (top, bottom), (left, right) = (
             same_padding(size, reach, stride, dilation)

@@ -46,7 +46,9 @@ class ImageFormat:
             values: dict[str, Any] = json.loads(text)
             found = cls(**values | {name: tuple(map(float, values[name])) for name in ("mean", "std")})
         except (ValueError, TypeError, KeyError) as error:
-            raise ExportError(f"preprocessing {text[:80]!r}: not one that an export writes ({error})") from error
+            raise ExportError(
+                f"preprocessing {text[:80]!r}: not one that an export writes ({error})"
+            ) from error
         if not len(found.mean) == len(found.std) == found.channels or min(found.std, default=0) <= 0:
             raise ExportError(
                 f"preprocessing {text[:80]!r}: expected a mean and a std above 0 for each of its channels"
@@ -56,9 +58,7 @@ class ImageFormat:
 
 def of_data(data: DataSet) -> ImageFormat:
     """Of a network trained on a data set."""
-    mean, std = (
-        tuple((statistic.double() / 255).tolist()) for statistic in (data.mean, data.std)
-    )
+    mean, std = (tuple((statistic.double() / 255).tolist()) for statistic in (data.mean, data.std))
     return ImageFormat(*data.image_shape, crop=1.0, mean=mean, std=std)
 
 

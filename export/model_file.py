@@ -50,23 +50,27 @@ class Form:
 
 
 def build(network: CellNetwork, images: ImageFormat, form: Form) -> ModelProto:
-    """The model of a network, in float32 or float16; int8 is made from float32 (`quantise`)."""
+    """The model of a network for any batch, in float32 or float16; int8 is made from float32 (`quantise`)."""
     dtype = np.float16 if form.precision == "fp16" else np.float32
     graph = Graph(dtype)
     normalised = _input(graph, images, form)
-    result = write_network(network, graph, normalised)
-    graph.node("Cast", [result], LOGITS, to=TensorProto.FLOAT)
-    batch = BATCH if form.batch is None else form.batch
-    if form.input == "uint8":
-        kind, shape = TensorProto.UINT8, [batch, images.height, images.width, images.channels]
+    if form.precision == "fp16":
+        write_network(network, graph, normalised, "classifier")
+        graph.node("Cast", ["classifier"], LOGITS, to=TensorProto.FLOAT)
     else:
-        kind, shape = TensorProto.FLOAT, [batch, *images.shape]
+        write_network(network, graph, normalised, LOGITS)
+    if form.input == "uint8":
+        kind = TensorProto.UINT8
+        shape: list[str | int | None] = [BATCH, images.height, images.width, images.channels]
+    else:
+        kind = TensorProto.FLOAT
+        shape = [BATCH, *images.shape]
     classes = network.classifier.out_features
     body = helper.make_graph(
         rectify_parts(graph.nodes),
         "network",
         [helper.make_tensor_value_info(IMAGES, kind, shape)],
-        [helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [batch, classes])],
+        [helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [BATCH, classes])],
         graph.constants,
     )
     return helper.make_model(
@@ -91,6 +95,12 @@ def _input(graph: Graph, images: ImageFormat, form: Form) -> Value:
     if graph.dtype == np.float16:
         name = graph.node("Cast", [name], "halves", to=TensorProto.FLOAT16)
     return Value(name, Shape(*images.shape), np.arange(images.channels))
+
+
+def fix_batch(model: ModelProto, batch: int) -> None:
+    """Let a model take so many images at a time and no others."""
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
 
 
 def describe(

@@ -29,6 +29,7 @@ class Session:
         available: the providers that this ONNX Runtime has.
         got: the providers that the session uses, the first for all that it can run.
         input: its only input.
+        classes: how many logits an image has.
         metadata: what the file says about itself.
     """
 
@@ -37,6 +38,7 @@ class Session:
     available: tuple[str, ...]
     got: tuple[str, ...]
     input: Any
+    classes: int
     metadata: dict[str, str]
     _session: ort.InferenceSession
 
@@ -98,11 +100,12 @@ def open_session(path: Path, provider: str = "auto", threads: int = 0) -> Sessio
         raise ExportError(
             f"provider {provider} did not start on this machine, ONNX Runtime fell back to {' '.join(got)}"
         )
-    inputs = session.get_inputs()
-    if len(inputs) != 1 or len(inputs[0].shape) != 4:
-        raise ExportError(f"{path}: has inputs {[item.name for item in inputs]}, expected one batch of images")
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if [len(item.shape) for item in (*inputs, *outputs)] != [4, 2]:
+        names = [item.name for item in (*inputs, *outputs)]
+        raise ExportError(f"{path}: inputs and outputs are {names}, expected a batch of images and logits")
     metadata = session.get_modelmeta().custom_metadata_map
-    return Session(path, provider, available, got, inputs[0], metadata, session)
+    return Session(path, provider, available, got, inputs[0], outputs[0].shape[1], metadata, session)
 
 
 def _wanted(provider: str, available: tuple[str, ...]) -> list[str]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pnas_fast.export.graph import Array, Graph, Padding, Value
 from pnas_fast.network import CellNetwork
-from pnas_fast.network.cell import CellModule
+from pnas_fast.network.cell import BlockModule, CellModule
 from pnas_fast.network.layers import Convolution, FactorizedReduction, SeparableHalf
 from pnas_fast.network.network import LONGEST_REACH
 from pnas_fast.network.operations import Identity, MaxPool2x2, Pool, Skip, Stack
@@ -19,8 +19,8 @@ from pnas_fast.space import CELL_INPUTS
 _POOLS = {"avg": "AveragePool", "max": "MaxPool"}
 
 
-def write_network(network: CellNetwork, graph: Graph, images: Value) -> str:
-    """Write everything from normalised images to logits; the name of the logits.
+def write_network(network: CellNetwork, graph: Graph, images: Value, logits: str) -> None:
+    """Write everything from normalised images to logits, which are given that name.
 
     Names follow the modules': what ``cells.1.blocks.0`` gives is called that. Batch norms, with their running
     statistics, are part of the convolutions before them; dropout, drop-path and the auxiliary classifier
@@ -40,7 +40,7 @@ def write_network(network: CellNetwork, graph: Graph, images: Value) -> str:
     constants = [graph.constant("classifier.weight", weight)]
     if classifier.bias is not None:
         constants.append(graph.constant("classifier.bias", _array(classifier.bias)))
-    return graph.node("Gemm", [features, *constants], "classifier", transB=1)
+    graph.node("Gemm", [features, *constants], logits, transB=1)
 
 
 def _stem(stem: nn.Module, graph: Graph, images: Value) -> list[Value]:
@@ -56,6 +56,7 @@ def _cell(cell: CellModule, graph: Graph, before: Value, previous: Value, name: 
         before = _write(cell.align_before, graph, before, f"{name}.align_before")
     states = [before, _write(cell.align_previous, graph, previous, f"{name}.align_previous")]
     for index, module in enumerate(cell.blocks):
+        assert isinstance(module, BlockModule)
         path, block = f"{name}.blocks.{index}", module.block
         left = _write(module.left, graph, states[block.in1], f"{path}.left")
         right = _write(module.right, graph, states[block.in2], f"{path}.right")
@@ -147,10 +148,11 @@ def _(module: MaxPool2x2, graph: Graph, x: Value, name: str) -> Value:
 
 
 def _folded(weight: Array, norm: nn.BatchNorm2d | None) -> tuple[Array, Array | None]:
-    """A convolution's weight and bias with the batch norm after it folded in; its scale is worked out in float64."""
+    """A convolution's weight and bias with the batch norm after it folded in."""
     if norm is None:
         return weight, None
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     mean, variance = _array(norm.running_mean).astype(float), _array(norm.running_var).astype(float)
     scale = _array(norm.weight) / np.sqrt(variance + norm.eps)
     return weight * scale[:, None, None, None].astype(np.float32), _array(norm.bias) - mean * scale

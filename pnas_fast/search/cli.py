@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from pnas_fast.command_line import Parser
 from pnas_fast.options import ConfigError, option_name
 from pnas_fast.search.config import PRESETS, SearchConfig, default_preset, preset
 from pnas_fast.search.run_folder import check_same, default_folder, saved_config
@@ -55,13 +56,6 @@ class Request:
     download: bool
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
 def parse(arguments: Sequence[str] | None = None) -> Request:
     """Read a command line; exits with status 2 and one line where it is not allowed.
 
@@ -91,13 +85,11 @@ def _choose_backend(given: dict[str, Any], *, fused: bool) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m pnas_fast.search",
         description=DESCRIPTION,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
     )
     run = parser.add_argument_group("the run")
     run.add_argument(
