@@ -26,21 +26,31 @@ INTERRUPTED = 130
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; leaves out of its result what was not given."""
+    """Says what is wrong in one line.
 
-    def __init__(self, prog: str, description: str, epilog: str) -> None:
+    With ``only_given`` its result leaves out what was not given.
+    """
+
+    def __init__(self, prog: str, description: str, epilog: str, *, only_given: bool = False) -> None:
         super().__init__(
             prog=prog,
             description=description,
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            argument_default=argparse.SUPPRESS,
+            argument_default=argparse.SUPPRESS if only_given else None,
             allow_abbrev=False,
         )
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2 and one line."""
         self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def positive(text: str) -> int:
+    """A whole number of 1 or more."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}, allowed is a whole number of 1 or more")
+    return int(text)
 
 
 def add_option(group: Any, item: Field[Any], defaults: list[Any]) -> None:

@@ -89,5 +89,18 @@ class RunConfig(TrainingSettings):
         ]
 
 
+def saved_settings(path: Path) -> TrainingSettings:
+    """How networks are trained in a run of any kind, from its configuration's file.
+
+    Raises:
+        ConfigError: the file is not a configuration.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return TrainingSettings(**{item.name: values[item.name] for item in fields(TrainingSettings)})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path}: not the configuration of a run ({error})") from error
+
+
 def _text(value: Any) -> str:
     return ",".join(value) if isinstance(value, tuple) else str(value)

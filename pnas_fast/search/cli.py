@@ -91,7 +91,7 @@ def _choose_backend(given: dict[str, Any], *, fused: bool) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser("python -m pnas_fast.search", DESCRIPTION, EXAMPLES)
+    parser = Parser("python -m pnas_fast.search", DESCRIPTION, EXAMPLES, only_given=True)
     run = parser.add_argument_group("the run")
     run.add_argument(
         "--preset",

@@ -98,7 +98,7 @@ def _choose_cell(given: dict[str, Any], run: Path | None) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser("python -m pnas_fast.train", DESCRIPTION, EXAMPLES)
+    parser = Parser("python -m pnas_fast.train", DESCRIPTION, EXAMPLES, only_given=True)
     run = parser.add_argument_group("the run")
     run.add_argument(
         "--out", type=Path, metavar="RUN", default=None, help="the run's folder [one under runs/]"

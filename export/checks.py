@@ -1,0 +1,89 @@
+"""Whether a file computes what its network does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from onnx import checker, shape_inference
+from torch import nn
+
+from pnas_fast.export.errors import ExportError
+from pnas_fast.export.image_format import ImageFormat
+from pnas_fast.export.images import Pixels, as_input
+from pnas_fast.export.model_file import Precision
+from pnas_fast.export.sessions import Session
+
+TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.25}
+"""How far logits may be from PyTorch's in float32: the norm of the difference over the norm of PyTorch's."""
+
+RANDOM_BATCHES = (1, 2)
+"""Images at a time of the check on random images; a file of a fixed batch fills its own."""
+
+_BATCH = 64
+
+Logits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Logits of a file beside PyTorch's.
+
+    Attributes:
+        images: how many.
+        error: the norm of the difference over the norm of PyTorch's.
+        agreement: the share of images with the same first class.
+        theirs: the file's logits, (images, classes).
+        ours: PyTorch's.
+    """
+
+    images: int
+    error: float
+    agreement: float
+    theirs: Logits
+    ours: Logits
+
+
+def check_structure(path: Path) -> None:
+    """ONNX's own checks of a file: every node's form, and that shapes can be inferred and agree.
+
+    Raises:
+        ExportError: a check fails.
+    """
+    try:
+        checker.check_model(path, full_check=True)
+    except (checker.ValidationError, shape_inference.InferenceError) as error:
+        raise ExportError(f"the model fails ONNX's checks: {' '.join(str(error).split())[:300]}") from error
+
+
+def compare(network: nn.Module, session: Session, pixels: Pixels, images: ImageFormat) -> Comparison:
+    """Both on the same images, uint8 (n, H, W, C)."""
+    ours, theirs = [], []
+    with torch.inference_mode():
+        for start in range(0, len(pixels), _BATCH):
+            part = pixels[start : start + _BATCH]
+            ours.append(network(torch.from_numpy(as_input(part, images, np.float32))).float().numpy())
+            theirs.append(session.run_all(as_input(part, images, session.dtype), _BATCH))
+    return comparison(np.concatenate(theirs), np.concatenate(ours))
+
+
+def comparison(theirs: Logits, ours: Logits) -> Comparison:
+    """Of two sets of logits, (n, classes) each."""
+    norm = float(np.linalg.norm(ours))
+    error = float(np.linalg.norm(theirs - ours)) / (norm or 1.0)
+    agreement = float((theirs.argmax(axis=1) == ours.argmax(axis=1)).mean())
+    return Comparison(len(ours), error, agreement, theirs, ours)
+
+
+def require_close(found: Comparison, precision: Precision, what: str) -> None:
+    """Raise `ExportError` where logits are further from PyTorch's than the precision explains."""
+    allowed = TOLERANCES[precision]
+    # Written so that NaN fails.
+    if not found.error <= allowed:
+        raise ExportError(
+            f"ONNX Runtime's logits of {found.images} {what} images differ from PyTorch's by "
+            f"{found.error:.2g} of their norm, allowed is {allowed:g} in {precision}"
+        )

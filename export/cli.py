@@ -1,0 +1,111 @@
+"""The command line of an export."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pnas_fast.commands import Parser, positive
+
+DESCRIPTION = """\
+Write a network as one ONNX file for ONNX Runtime, TensorRT and others: batch norm folded into convolutions,
+no training left in it. Before the file appears, ONNX checks it and ONNX Runtime's logits are compared with
+PyTorch's, on random images and on real ones where there are some."""
+
+EXAMPLES = """\
+examples:
+  python -m pnas_fast.export --run runs/paper --output best.onnx       the best child of a search
+  python -m pnas_fast.export --run runs/paper --precision int8 --output best-int8.onnx
+  python -m pnas_fast.export --model pnasnet5_large --weights F.pth --output large.onnx
+  python -m pnas_fast.export --model pnasnet5_mobile --weights F.pth --input uint8 \\
+      --precision int8 --images photos/ --output mobile.onnx
+  python -m pnas_fast.export --cell 0:sep5x5+1:max_pool3x3 --repeats 2 --filters 24 --output cell.onnx
+
+The file says what it is: its cell, classes, preprocessing, precision, and accuracy where that was measured.
+python -m pnas_fast.infer runs it on images."""
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read a command line; exits with status 2 and one line where it is not allowed."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.cell is not None and (options.repeats is None or options.filters is None):
+        parser.error("--cell needs --repeats and --filters")
+    given = {name: getattr(options, name) for name in ("repeats", "filters")}
+    if options.cell is None and any(value is not None for value in given.values()):
+        parser.error("--repeats and --filters go with --cell: a model and a run have their own")
+    if options.run is not None:
+        for name in ("weights", "classes", "image"):
+            if getattr(options, name) is not None:
+                parser.error(f"--{name} does not go with --run, which has its own")
+    folder = options.output.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        parser.error(f"--output {options.output}: {folder} is not a folder that can be written to")
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m pnas_fast.export",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+    )
+    what = parser.add_argument_group("the network")
+    one = what.add_mutually_exclusive_group(required=True)
+    one.add_argument("--run", type=Path, metavar="RUN", help="a search's folder: its best child, as trained")
+    one.add_argument(
+        "--model", metavar="NAME", help="a published network; python -m pnas_fast.zoo lists them"
+    )
+    one.add_argument("--cell", metavar="TEXT", help="any cell, such as a search prints")
+    what.add_argument("--repeats", type=positive, metavar="N", help="of a cell: 3N cells")
+    what.add_argument("--filters", type=positive, metavar="F", help="of a cell: channels of its first blocks")
+    what.add_argument(
+        "--weights", type=Path, metavar="FILE", help="released or own weights; random ones without it"
+    )
+    what.add_argument("--classes", type=positive, metavar="N", help="outputs [published, or 10 for a cell]")
+    what.add_argument(
+        "--image", type=_size, metavar="N|HxW", help="size of images [published, or 32 for a cell]"
+    )
+    form = parser.add_argument_group("the file")
+    form.add_argument("--output", type=Path, metavar="FILE", required=True, help="where it goes")
+    form.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        default="fp32",
+        help="fp16 is for GPUs; int8 is about a quarter of the size, and on CPUs with VNNI several times as "
+        "fast for large networks [fp32]",
+    )
+    form.add_argument(
+        "--input",
+        choices=("float32", "uint8"),
+        default="float32",
+        help="float32: normalised (batch, C, H, W); uint8: (batch, H, W, C) as decoded, normalised inside "
+        "[float32]",
+    )
+    form.add_argument("--batch", type=positive, metavar="N", help="images at a time [any number]")
+    form.add_argument(
+        "--class-names", type=Path, metavar="FILE", help="a name a line [the data set's, if it is known]"
+    )
+    real = parser.add_argument_group("real images")
+    real.add_argument(
+        "--images",
+        type=Path,
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="image or folder to check with, and to calibrate int8; may be repeated",
+    )
+    real.add_argument(
+        "--data",
+        metavar="SPEC",
+        help="digits or cifar10:DIR, which the network was trained on: gives preprocessing, calibration and "
+        "accuracy [the run's]",
+    )
+    return parser
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return positive(height), positive(width or height)

@@ -1,0 +1,109 @@
+"""What is exported: a network with all that its file says about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pnas_fast.data import DataSet, load
+from pnas_fast.export.errors import ExportError
+from pnas_fast.export.image_format import ImageFormat, of_data, of_model
+from pnas_fast.network import CellNetwork
+from pnas_fast.run_config import saved_settings
+from pnas_fast.run_folder import CONFIG
+from pnas_fast.training import load_training_data
+from pnas_fast.zoo import create_model, from_run
+
+_CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
+
+CLASS_NAMES = {"digits": [str(digit) for digit in range(10)], "cifar10": _CIFAR10.split()}
+"""Names of a data set's classes, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A network to export.
+
+    Attributes:
+        network: with the weights that the file gets.
+        title: its name, for people.
+        images: what it takes.
+        class_names: of its outputs, in order; None where nobody knows.
+        data: what it was trained on, to check, calibrate and measure it with; None where there is none.
+    """
+
+    network: CellNetwork
+    title: str
+    images: ImageFormat
+    class_names: list[str] | None = None
+    data: DataSet | None = None
+
+
+def run_subject(run: Path, data: str | None = None) -> Subject:
+    """The best child of a search, or the network of a long training.
+
+    Args:
+        run: the run's folder.
+        data: the data set, where it is elsewhere than the run's configuration says.
+
+    Raises:
+        ZooError, WeightsError, ConfigError, DataError: the folder or the data set is not whole.
+    """
+    network = from_run(run)
+    settings = saved_settings(run / CONFIG)
+    return _with_data(network, f"best of {run.name}", load(data) if data else load_training_data(settings))
+
+
+def model_subject(
+    name: str | None = None,
+    *,
+    cell: str | None = None,
+    repeats: int | None = None,
+    filters: int | None = None,
+    classes: int | None = None,
+    size: tuple[int, int] | None = None,
+    weights: Path | None = None,
+    data: str | None = None,
+) -> Subject:
+    """A published network by name, or the network of any cell.
+
+    Args:
+        name: of `pnas_fast.zoo.list_models`; or None and ``cell``, ``repeats``, ``filters``.
+        cell: text of a cell.
+        repeats: N.
+        filters: F.
+        classes: outputs; None is what the data set has, or was published.
+        size: (height, width) of images; None is what the data set has, or was published.
+        weights: as `pnas_fast.zoo.create_model` takes them; None is random ones.
+        data: the data set that the network was trained on.
+
+    Raises:
+        ZooError, CellError, DataError, ValueError: as `create_model`, or a data set that does not fit.
+    """
+    found = load(data) if data else None
+    shape = None
+    if found is not None:
+        shape, classes = found.image_shape, classes or found.classes
+        if size not in (None, shape[1:]) or classes != found.classes:
+            raise ExportError(
+                f"size {size or shape[1:]} and {classes} classes: {data} has {shape[1:]} and {found.classes}"
+            )
+    elif size is not None:
+        shape = (3, *size)
+    network = create_model(
+        name,
+        cell=cell,
+        repeats=repeats,
+        filters=filters,
+        classes=classes,
+        image_shape=shape,
+        weights=weights,
+    )
+    title = name or f"{repeats} × {filters} of a cell"
+    if found is not None:
+        return _with_data(network, title, found)
+    return Subject(network, title, of_model(name, network.image_shape))
+
+
+def _with_data(network: CellNetwork, title: str, data: DataSet) -> Subject:
+    return Subject(network, title, of_data(data), CLASS_NAMES.get(data.name.partition(":")[0]), data)

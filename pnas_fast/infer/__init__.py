@@ -1,0 +1,1 @@
+"""Exported networks on images; ``python -m pnas_fast.infer``."""

@@ -1,0 +1,162 @@
+"""Exported files on images, by the command."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from PIL import Image
+
+from exported_run import make_run
+from pnas_fast.data import digits
+from pnas_fast.export.exporting import export_model
+from pnas_fast.export.model_file import Form
+from pnas_fast.export.providers import PROVIDERS
+from pnas_fast.export.sessions import open_session
+from pnas_fast.export.subject import run_subject
+from pnas_fast.infer.__main__ import main
+from pnas_fast.infer.benchmark import time_session
+from pnas_fast.infer.classifier import Classifier
+
+IMAGES = 40
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, and digits as image files whose names end in what they show."""
+    folder = tmp_path_factory.mktemp("infer")
+    run = make_run(folder / "run")
+    export_model(run_subject(run), folder / "floats.onnx", Form())
+    export_model(run_subject(run), folder / "bytes.onnx", Form("fp32", "uint8", 3))
+    (folder / "images").mkdir()
+    data = digits.load()
+    for index in range(IMAGES):
+        label = int(data.validation_labels[index])
+        pixels = data.validation_images[index, 0].numpy()
+        Image.fromarray(pixels).save(folder / "images" / f"{index:03}-{label}.png")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["floats.onnx", "bytes.onnx"])
+def test_images_are_named(folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    model, images = folder / name, folder / "images"
+    assert main([str(images), "--model", str(model), "--batch", "7", "--top", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{model}: best of run, fp32, images of 8×8;")
+    assert lines[1] == (
+        f"provider: asked for auto, available {' '.join(onnxruntime.get_available_providers())}, "
+        "runs on CPUExecutionProvider"
+    )
+    assert len(lines) == 2 + 4 * IMAGES
+    right = 0
+    for place in range(2, len(lines), 4):
+        shares = [float(re.match(r" +([\d.]+)% ", line)[1]) for line in lines[place + 1 : place + 4]]
+        assert shares == sorted(shares, reverse=True)
+        right += Path(lines[place]).stem[-1] == lines[place + 1].split()[-1]
+    assert right > 0.8 * IMAGES
+
+
+def test_guesses_are_the_networks_probabilities(folder: Path) -> None:
+    classifier = Classifier(open_session(folder / "bytes.onnx", "cpu", 1))
+    paths = sorted((folder / "images").iterdir())[:5]
+    network = run_subject(folder / "run").network.eval()
+    data = digits.load()
+    pixels = data.validation_images[:5]
+    logits = network((pixels - data.mean[:, None, None]) / data.std[:, None, None])
+    wanted = logits.softmax(1).detach().numpy()
+    for place, (path, guesses) in enumerate(classifier.classify(paths, 2, 10)):
+        assert path == paths[place]
+        found = {guess.name: guess.probability for guess in guesses}
+        np.testing.assert_allclose([found[str(digit)] for digit in range(10)], wanted[place], atol=1e-4)
+
+
+def test_names_can_be_given(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = tmp_path / "names"
+    names.write_text("\n".join(f"digit {digit}" for digit in range(10)))
+    image = next((folder / "images").iterdir())
+    model = str(folder / "floats.onnx")
+    assert main([str(image), "--model", model, "--classes", str(names), "--top", "1"]) == 0
+    assert re.search(r"%  digit \d$", capsys.readouterr().out.strip())
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_the_benchmark_says_how_fast(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, images: bool
+) -> None:
+    monkeypatch.setattr("pnas_fast.infer.benchmark.LEAST_SECONDS", 0.0)
+    paths = [str(folder / "images")] if images else []
+    assert main([*paths, "--model", str(folder / "floats.onnx"), "--benchmark", "--batch", "4"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    latencies = ", ".join(rf"[\d.]+ ms \({share} %\)" for share in (50, 90, 99))
+    assert re.fullmatch(rf"[\d,.]+ images/s; 20 batches of 4, within {latencies}", last)
+
+
+def test_times_add_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pnas_fast.infer.benchmark.LEAST_SECONDS", 0.0)
+    classifier = Classifier(open_session(folder / "floats.onnx", "cpu", 1))
+    found = time_session(classifier.session, classifier.noise(2))
+    assert (found.batch, found.runs) == (2, 20)
+    assert 0 < found.percentiles[0] <= found.percentiles[1] <= found.percentiles[2]
+    assert found.images_per_second >= 2 / found.percentiles[2]
+
+
+def test_a_provider_that_falls_back_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where CUDA is in the package, but no driver on the machine."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(PROVIDERS.values()))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", _only_cpu(onnxruntime.InferenceSession, asked := []))
+    with pytest.raises(ValueError, match=r"provider cuda did not start .* fell back to CPUExecutionProvider"):
+        open_session(folder / "floats.onnx", "cuda")
+    session = open_session(folder / "floats.onnx", "auto")
+    assert (session.asked, session.got) == ("auto", ("CPUExecutionProvider",))
+    with pytest.raises(ValueError, match="tensorrt did not start"):
+        open_session(folder / "floats.onnx", "tensorrt")
+    cuda, cpu, tensorrt = PROVIDERS["cuda"], PROVIDERS["cpu"], PROVIDERS["tensorrt"]
+    assert asked == [[cuda, cpu], [cuda, cpu], [tensorrt, cuda, cpu]]
+
+
+def _only_cpu(real: object, asked: list[list[str]]) -> object:
+    def session(path: Path, options: object, providers: list[str]) -> object:
+        asked.append(providers)
+        return real(path, options, providers=[PROVIDERS["cpu"]])
+
+    return session
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--model {folder}/floats.onnx", "no image: allowed are images, folders of them, or --benchmark"),
+        ("--model {folder}/none.onnx --benchmark", "none.onnx: no such file"),
+        ("--model {folder}/run/config.json --benchmark", "ONNX Runtime cannot load it"),
+        ("--model {folder}/foreign.onnx --benchmark", "does not say how images are prepared"),
+        ("--model {folder}/floats.onnx {folder}/run", "holds no image"),
+        ("--model {folder}/floats.onnx {folder}/run/config.json", "cannot be read as an image"),
+        (
+            "--model {folder}/floats.onnx --benchmark --provider cuda",
+            "has no CUDAExecutionProvider, available",
+        ),
+        ("--model {folder}/floats.onnx --benchmark --batch 0", "allowed is a whole number of 1 or more"),
+        ("--model {folder}/floats.onnx --benchmark --classes {folder}/run/config.json", "expected 10"),
+    ],
+)
+def test_bad_input_is_one_line(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    model = onnx.load(folder / "floats.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, folder / "foreign.onnx")
+    try:
+        status = main(arguments.format(folder=folder).split())
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status == 2, error
+    assert said in error
+    assert error.count("\n") == 1
