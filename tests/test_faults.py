@@ -1,7 +1,7 @@
 """A search whose children raise, are killed, run out of memory or hang: each is one failed trial.
 
-Faults are put into real workers of a real search from outside: Python imports a ``sitecustomize`` that lies
-on its path before anything else, and this one replaces what a worker calls to train a child.
+Faults are put into real workers of a real search from outside: Python imports a ``sitecustomize`` that
+lies on its path before anything else, and this one replaces what a worker calls to train a child.
 """
 
 import json
@@ -33,7 +33,7 @@ if sys.orig_argv[1:3] == ["-m", "pnas_fast.executor.worker"]:
         if fault.endswith(" once") and seen.exists():
             fault = ""
         with seen.open("a") as file:
-            file.write(f"{os.getpid()}\\\\n")
+            file.write(f"{os.getpid()}\\n")
         if fault.startswith("exception"):
             raise ValueError("this cell is cursed")
         if fault.startswith("kill"):
@@ -60,12 +60,12 @@ CELLS = {
 }
 
 
-def search(folder: Path, faults: dict[str, str]) -> SearchResult:
+def search(folder: Path, blocks: int, faults: dict[str, str]) -> SearchResult:
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(FAULTS)
     options = (
-        "--preset quick --device cpu --blocks 2 --beam 3 --operations sep3x3,max_pool3x3 --filters 4 "
-        "--epochs 1 --batch 32 --train-images 128 --workers 2 --time-limit 20 --out"
+        f"--preset quick --device cpu --blocks {blocks} --beam 3 --operations sep3x3,max_pool3x3 --filters 4 "
+        "--epochs 1 --batch 32 --train-images 128 --workers 2 --time-limit 15 --out"
     )
     command = [sys.executable, "-m", "pnas_fast.search", *options.split(), str(folder / "run")]
     environment = os.environ | {"PYTHONPATH": str(folder), "FAULTS": json.dumps(faults)}
@@ -75,7 +75,7 @@ def search(folder: Path, faults: dict[str, str]) -> SearchResult:
 
 
 def test_every_fault_is_one_failed_trial_and_the_search_finishes(tmp_path: Path) -> None:
-    result = search(tmp_path / "faulty", CELLS)
+    result = search(tmp_path / "faulty", 2, CELLS)
     trials = result.trials
     errors = dict(zip(trials.cell, trials.error, strict=True))
     assert {cell: error for cell, error in errors.items() if error} == {
@@ -83,7 +83,7 @@ def test_every_fault_is_one_failed_trial_and_the_search_finishes(tmp_path: Path)
         "0:max_pool3x3+0:max_pool3x3": "the worker died 2 times (signal 9)",
         "0:sep3x3+0:max_pool3x3": "out of memory: CUDA out of memory. Tried to allocate 9 GiB "
         "(2 times, the last time alone)",
-        "1:sep3x3+1:sep3x3": "hung: no result 1 s past the time limit of 20 s",
+        "1:sep3x3+1:sep3x3": "hung: no result 1 s past the time limit of 15 s",
     }
     assert len(trials) == 10 + 3
     assert len(result.levels) == 2
@@ -100,7 +100,7 @@ def test_every_fault_is_one_failed_trial_and_the_search_finishes(tmp_path: Path)
         processes = (tmp_path / "faulty" / cell).read_text().split()
         assert len(set(processes)) == len(processes) == tries, cell
     # Children that were tried again, and those beside the faults, are what they are without faults.
-    sound = search(tmp_path / "sound", {}).trials
+    sound = search(tmp_path / "sound", 1, {}).trials
     accuracies = dict(zip(sound.cell, zip(sound.accuracy, sound.loss, strict=True), strict=True))
     first_level = trials.level == 1
     done = [i for i, error in enumerate(trials.error) if not error and first_level[i]]

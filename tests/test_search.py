@@ -14,6 +14,7 @@ import pytest
 
 from pnas_fast import Cell, SearchConfig, search
 from pnas_fast.candidates import expand, one_block_cells
+from pnas_fast.search.__main__ import main
 from pnas_fast.search.evaluator import child_seed
 from pnas_fast.search.loop import SearchError, rank_correlation
 from pnas_fast.search.result import SearchResult
@@ -138,6 +139,23 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_continue(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "Continue with: python -m pnas_fast.search --out run" in output
     assert errors == ""
+
+
+def test_a_child_is_traced_by_its_cell_or_its_place(
+    finished: SearchResult,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    arguments = [*COMMAND[3:-1], "--blocks", "1", "--out", str(tmp_path / "run"), "--profile"]
+    assert main([*arguments, finished.trials.cell[2]]) == 0
+    assert f"{tmp_path / 'run' / 'trace-2.json'}, for" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "run").glob("trace-*")] == ["trace-2.json"]
+    result = SearchResult.load(tmp_path / "run")
+    assert result.trials.accuracy.tolist() == finished.trials.accuracy[:LEVEL_1].tolist()
+    assert main([*arguments, "2"]) == 0
+    assert "--profile 2: no child that was trained now is that" in capsys.readouterr().out
 
 
 def test_an_exploring_search_is_recorded_as_one(tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ class Evaluator:
     """Trains children and remembers them in the store.
 
     The trials it returns depend on configuration, cells and positions alone: not on the number of
-    workers, nor on how often the search was stopped on the way.
+    workers, nor on how often the search was stopped on the way. ``traced`` is the place of the child that
+    was also ``profiled``; None while none was.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Evaluator:
     ) -> None:
         self._config = config
         self._profiled = profiled
+        self.traced: int | None = None
         self._folder = folder
         self._store = store
         self._pool = pool
@@ -95,6 +97,7 @@ class Evaluator:
                 self._display.child_finished(self._trials[cell], self._best_accuracy(), replayed=True)
             else:
                 profile = self._profiled is not None and self._profiled.is_it(position, cell)
+                self.traced = position if profile else self.traced
                 tasks.append(Task(position, cell, child_seed(self._config.seed, cell), profile))
         seen: dict[int, int] = {}
         self._waited = None

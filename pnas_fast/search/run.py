@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pnas_fast.data import DataSet
-from pnas_fast.executor import WorkerPool, shared_data
+from pnas_fast.executor import WorkerPool, shared_data, trace_file
 from pnas_fast.run_folder import opened
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.display import Display
@@ -39,6 +39,8 @@ def run(
         ):
             evaluator = Evaluator(config, folder, store, pool, display, profiled)
             run_levels(config, folder, store, evaluator, len(devices), display)
+        if profiled is not None:
+            display.note(_trace_text(folder, profiled, evaluator.traced))
         discard_all(folder)
     return SearchResult.load(folder)
 
@@ -51,6 +53,12 @@ def _devices(config: SearchConfig, data: DataSet, display: Display) -> list[str]
     devices = places(config, children_per_gpu)
     display.note(describe_devices(devices))
     return devices
+
+
+def _trace_text(folder: Path, profiled: Profiled, position: int | None) -> str:
+    if position is None:
+        return f"--profile {profiled.text}: no child that was trained now is that, nothing was traced"
+    return f"--profile {profiled.text}: {trace_file(folder, position)}, for https://ui.perfetto.dev"
 
 
 def heading(config: SearchConfig) -> str:
