@@ -4,7 +4,9 @@ Clocks, graphs and the profiler are stand-ins; kernels run in the interpreter.
 """
 
 import json
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import gpu_timing
 from pnas_fast.kernels.cost import H100
 from pnas_fast.kernels.triton.launch import recording
 
+ROOT = Path(__file__).parent.parent
 HAS_CARD = torch.cuda.is_available()
 
 
@@ -166,3 +169,32 @@ def test_every_kind_of_operation_is_among_the_cases() -> None:
 def test_without_a_card_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu.main([]) == 2
     assert "needs a CUDA card" in capsys.readouterr().out
+
+
+BARE = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"threadpoolctl", "rich", "scipy", "safetensors", "matplotlib"}:
+            raise ModuleNotFoundError(name)
+
+sys.path.append(sys.argv[1])
+sys.meta_path.insert(0, Missing())
+sys.path.insert(0, "bench")
+import torch
+torch.cuda.is_available = lambda: False
+import gpu
+sys.exit(gpu.main([]))
+"""
+
+
+def test_a_bare_checkout_is_enough(tmp_path: Path) -> None:
+    """No compiled module, nothing installed but torch, numpy and Triton."""
+    ignored = shutil.ignore_patterns("*.so", "__pycache__")
+    for folder in ("pnas_fast", "bench"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
+    command = [sys.executable, "-S", "-c", BARE, str(Path(torch.__file__).parent.parent)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("bench/gpu.py needs a CUDA card"), done.stderr
+    assert done.returncode == 2
