@@ -123,7 +123,7 @@ class Run:
         loss = training.epoch_loss()
         if not (math.isfinite(loss) and training.is_finite()):
             raise TrainError(f"diverged: loss is {loss} in epoch {epoch + 1}; try a lower --learning-rate")
-        images = training.steps * self._config.batch
+        images = training.images
         record = Epoch(epoch + 1, loss, *training.evaluate(), place.seconds, images)
         self._history.append(record)
         # Killed before the checkpoint below, the epoch is trained again, and these are written again.

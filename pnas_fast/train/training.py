@@ -9,10 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from pnas_fast.data import DataSet
+from pnas_fast.data import DataSet, TrainingBatches
 from pnas_fast.kernels import share_batch_norms
 from pnas_fast.network import CellNetwork
-from pnas_fast.train.batches import TrainingBatches
 from pnas_fast.train.checkpoint import Checkpoint, CheckpointError
 from pnas_fast.train.config import TrainConfig
 from pnas_fast.train.group import Group
@@ -59,6 +58,11 @@ class LongTraining:
         self._batches = TrainingBatches(data, config.batch, config.seed, cutout=config.cutout, share=share)
         self.steps = len(self._batches)
         self.losses = torch.zeros((), dtype=torch.float64, device=data.train_images.device)
+
+    @property
+    def images(self) -> int:
+        """Images of an epoch, over all processes."""
+        return self.steps * self._batches.images
 
     @property
     def judged(self) -> CellNetwork:
