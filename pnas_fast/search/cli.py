@@ -41,7 +41,7 @@ _GROUPS = {
         "clip",
         "time_limit",
     ),
-    "the machine": ("backend", "device", "workers", "threads"),
+    "the machine": ("backend", "device", "precision", "workers", "threads"),
 }
 
 
