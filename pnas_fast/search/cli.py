@@ -42,7 +42,7 @@ _GROUPS = {
         "clip",
         "time_limit",
     ),
-    "the machine": ("backend", "device", "workers", "threads"),
+    "the machine": ("backend", "device", "precision", "workers", "threads"),
 }
 
 
