@@ -57,9 +57,9 @@ def _cell(cell: CellModule, graph: Graph, before: Value, previous: Value, name: 
     states = [before, _write(cell.align_previous, graph, previous, f"{name}.align_previous")]
     for index, module in enumerate(cell.blocks):
         assert isinstance(module, BlockModule)
-        path, block = f"{name}.blocks.{index}", module.block
-        left = _write(module.left, graph, states[block.in1], f"{path}.left")
-        right = _write(module.right, graph, states[block.in2], f"{path}.right")
+        path, (left_input, right_input) = f"{name}.blocks.{index}", module.inputs
+        left = _write(module.left, graph, states[left_input], f"{path}.left")
+        right = _write(module.right, graph, states[right_input], f"{path}.right")
         states.append(graph.add(left, right, path))
     parts = []
     for state in cell.outputs:

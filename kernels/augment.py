@@ -13,8 +13,8 @@ def augment(images: Tensor, rows: Tensor, table: Tensor, padding: int, cutout: i
 
     Value (c, y, x) of image i of the batch, whose row is (image, top, left, mirror, cy, cx), is
     ``table[c, images[image, c, y', x']]`` with ``y' = y + top - padding`` and
-    ``x' = (W - 1 - x if mirror else x) + left - padding``; it is 0 outside the image and in
-    the square ``cy - cutout // 2 <= y < cy - cutout // 2 + cutout`` and likewise x (DeVries & Taylor 2017).
+    ``x' = (W - 1 - x if mirror else x) + left - padding``; it is 0 where (y', x') is outside the image, and
+    in the square ``cy - cutout // 2 <= y < cy - cutout // 2 + cutout``, x likewise (DeVries & Taylor 2017).
 
     Args:
         images: uint8 (n, C, H, W) in NHWC memory.

@@ -52,9 +52,18 @@ class CellOutput:
 
 
 class Backend(Protocol[S]):
-    """Fused operations, forward and backward. Implementations are stateless."""
+    """Fused operations, forward and backward. Implementations are stateless.
+
+    An operation computes in the type of its activations; weights and statistics stay in theirs.
+
+    Attributes:
+        name: in `pnas_fast.kernels.BACKENDS`.
+        branches: whether independent operations, whose states are tensors then, may run on streams of
+            their own. (Not where readers of one activation add to its gradient in place.)
+    """
 
     name: str
+    branches: bool
 
     def convolution(
         self,

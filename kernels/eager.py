@@ -23,13 +23,14 @@ def _conv_same(x: Tensor, weight: Tensor, stride: tuple[int, int], dilation: int
     if (top, left) != (bottom, right):
         x = F.pad(x, (left, right, top, bottom))
         padding = (0, 0)
-    return F.conv2d(x, weight, None, stride, padding, dilation, groups)
+    return F.conv2d(x, weight.to(x.dtype), None, stride, padding, dilation, groups)
 
 
 class EagerBackend:
     """The fused operations as compositions of PyTorch's own; see `Backend` for their mathematics."""
 
     name = "eager"
+    branches = True
 
     def convolution(
         self,
@@ -56,7 +57,7 @@ class EagerBackend:
     ) -> Tensor:
         """See `Backend.separable`."""
         z = _conv_same(F.relu(x), depthwise, (stride, stride), dilation, groups=x.shape[1])
-        return _normalise(F.conv2d(z, pointwise), norm)
+        return _normalise(F.conv2d(z, pointwise.to(z.dtype)), norm)
 
     def factorized_reduction(
         self, x: Tensor, even: Tensor, odd: Tensor, norm: nn.BatchNorm2d, *, rectify: bool = True
@@ -64,7 +65,7 @@ class EagerBackend:
         """See `Backend.factorized_reduction`."""
         rectified = F.relu(x) if rectify else x
         shifted = F.pad(rectified, (-1, 1, -1, 1))
-        paths = [F.conv2d(rectified, even, stride=2), F.conv2d(shifted, odd, stride=2)]
+        paths = [F.conv2d(r, w.to(x.dtype), stride=2) for r, w in ((rectified, even), (shifted, odd))]
         return _normalise(torch.cat(paths, dim=1), norm)
 
     def pool(self, x: Tensor, kind: PoolKind, stride: int) -> Tensor:

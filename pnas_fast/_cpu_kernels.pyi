@@ -123,3 +123,15 @@ def average_backward(
     shape: Shape, z: int, pixel: int, g: int, dz: int, dz_pixel: int, accumulate: bool, threads: int
 ) -> None:
     """The gradient of z from that of the mean."""
+
+def augment(
+    shape: tuple[int, ...],
+    padding: int,
+    cutout: int,
+    images: int,
+    rows: int,
+    table: int,
+    value_size: int,
+    out: int,
+    threads: int,
+) -> None: ...

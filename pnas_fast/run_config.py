@@ -14,7 +14,7 @@ import torch
 from pnas_fast.files import write_text
 from pnas_fast.kernels import BackendError, resolve_backend
 from pnas_fast.options import ConfigError, option, option_name
-from pnas_fast.training import TrainingSettings
+from pnas_fast.training import TrainingSettings, resolve_precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,19 +31,21 @@ class RunConfig(TrainingSettings):
     seed: int = option(0, "of everything random", minimum=0, maximum=2**31 - 1)
 
     def resolved(self) -> Self:
-        """This configuration with ``device`` and ``backend`` settled for this machine.
+        """This configuration with ``device``, ``backend`` and ``precision`` settled for this machine.
 
         Raises:
-            ConfigError: a device this machine lacks, or a backend that does not serve it.
+            ConfigError: a device this machine lacks, or a backend or precision that does not serve it.
         """
         cuda = torch.cuda.is_available()
         if self.device == "cuda" and not cuda:
             raise ConfigError("device is cuda, allowed is cpu: this machine has no CUDA GPU that torch sees")
         device = ("cuda" if cuda else "cpu") if self.device == "auto" else self.device
         try:
-            return replace(self, device=device, backend=resolve_backend(self.backend, device))
+            backend = resolve_backend(self.backend, device)
         except BackendError as error:
             raise ConfigError(str(error)) from error
+        precision = resolve_precision(self.precision, device, backend, self.optimizer)
+        return replace(self, device=device, backend=backend, precision=precision)
 
     def values(self) -> dict[str, Any]:
         """The fields as JSON values."""

@@ -37,15 +37,15 @@ CONFIG = TrainConfig(
 
 def steps(group: Group, backend: str) -> dict[str, Tensor]:
     """Everything that changed, and each step's loss over all processes; in fp64 by the eager backend."""
-    config = replace(CONFIG, backend=backend)
+    config = replace(CONFIG, backend=backend).resolved()
     training = LongTraining(config, load(config.data).subset(config.train_images), group)
     if backend == "eager":
         training.network.double()
         training.judged.double()
+        training.stepper.restore(training.stepper.state())  # in the parameters' type
         training.network.register_forward_pre_hook(lambda _, inputs: inputs[0].double())
     losses = []
     for index in range(STEPS):
-        training.losses.zero_()
         training.step(1, index)  # of the second epoch, where drop-path is at work
         losses.append(group.sum(training.losses) / group.size)
     return training.tensors() | {"losses": torch.stack(losses)}

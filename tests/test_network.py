@@ -1,6 +1,5 @@
 """Child networks: sizes that are known exactly, every operation, and that they learn."""
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,9 +13,13 @@ from pnas_fast.space import OPERATIONS, Cell
 
 
 def child(
-    text: str, repeats: int = 1, filters: int = 4, shape: tuple[int, int, int] = (3, 8, 8)
+    text: str,
+    repeats: int = 1,
+    filters: int = 4,
+    shape: tuple[int, int, int] = (3, 8, 8),
+    drop_path: float = 0.0,
 ) -> ChildNetwork:
-    return ChildNetwork(Cell.parse(text), repeats=repeats, filters=filters, classes=10, image_shape=shape)
+    return ChildNetwork(Cell.parse(text), repeats, filters, 10, shape, drop_path=drop_path)
 
 
 @pytest.mark.parametrize(
@@ -101,24 +104,41 @@ def test_evaluation_uses_running_statistics_and_does_not_depend_on_the_batch() -
 
 
 def test_drop_path_drops_whole_images_deeper_cells_more_and_identities_never() -> None:
-    network = child("0:sep3x3+1:identity", repeats=1, filters=4)
-    network.drop_path = 0.6
+    network = child("0:sep3x3+1:identity", repeats=1, filters=4, drop_path=0.6)
     network.set_progress(0.5)
-    assert [round(cell.drop.keep, 6) for cell in network.cells] == [0.9, 0.8, 0.7]
-    network.set_progress(1.0)
-    drop = network.cells[2].drop
-    assert drop.keep == pytest.approx(0.4)
-    mask = drop.mask(torch.zeros(2000, 3, 4, 4))
-    assert mask is not None
-    assert mask.shape == (2000, 1, 1, 1)
-    assert set(mask.unique().tolist()) == {0.0, np.float32(1) / np.float32(0.4)}
-    assert mask.mean().item() == pytest.approx(1.0, abs=0.15)
+    torch.testing.assert_close(network.drop.keep().flatten(), torch.tensor([0.9, 0.8, 0.7]))
+    network.set_progress(torch.tensor(1.0, dtype=torch.float64))
+    torch.testing.assert_close(network.drop.keep().flatten(), torch.tensor([0.8, 0.6, 0.4]))
+    network.drop.draw(2000)
+    state = torch.zeros(2000, 3, 4, 4, dtype=torch.bfloat16)
+    masks = [cell.drop.mask(0, state.float()) for cell in network.cells]
+    for mask, keep in zip(masks, network.drop.keep(), strict=True):
+        assert mask.shape == (2000, 1, 1, 1)
+        assert set(mask.unique().tolist()) == {0.0, float(1 / keep)}
+        assert mask.mean().item() == pytest.approx(1.0, abs=0.15)
+    together = torch.cat(masks, dim=1).flatten(1).T
+    assert torch.corrcoef(together).fill_diagonal_(0).abs().max() < 5 / 2000**0.5
+    assert network.cells[2].drop.mask(0, state).dtype == torch.bfloat16
     block = network.cells[2].blocks[0]
-    kept = block._kept(block.right(torch.zeros(4, 16, 8, 8)), "identity")
-    assert kept.keep is None
+    assert block.places == [0, None]
+    assert block._kept(block.right(torch.zeros(2000, 16, 2, 2)), None).keep is None
+    assert block._kept(block.left(torch.zeros(2000, 16, 2, 2)), 0).keep is not None
     network.eval()
     images = torch.randn(4, 3, 8, 8)
     torch.testing.assert_close(network(images), network(images), rtol=0, atol=0)
+
+
+def test_shares_of_a_batch_have_the_masks_of_the_whole() -> None:
+    network = child("0:sep3x3+1:max_pool3x3", repeats=1, filters=4, drop_path=0.6)
+    network.set_progress(1.0)
+    drawn = []
+    for rank, size in ((0, 1), (0, 2), (1, 2)):
+        network.share_drop_path(rank, size)
+        torch.manual_seed(3)
+        network.drop.draw(20 // size)
+        drawn.append(torch.cat([cell.drop.masks for cell in network.cells]))
+    assert torch.equal(drawn[0], torch.cat(drawn[1:], dim=1))
+    assert len(drawn[0].unique()) == 4
 
 
 @pytest.mark.parametrize(

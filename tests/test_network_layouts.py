@@ -349,7 +349,11 @@ def test_a_bottleneck_too_narrow_for_one_is_left_out() -> None:
 def test_stem_cells_count_for_drop_path() -> None:
     network = small("pnasnet5_mobile", drop_path=0.5)
     network.set_progress(1.0)
-    assert [cell.drop.keep for cell in network.cells] == [1 - 0.5 * (index + 1) / 5 for index in range(5)]
+    for index, cell in enumerate(network.cells):
+        expected = torch.full((cell.drop.places,), 1 - 0.5 * (index + 1) / 5)
+        first = sum(earlier.drop.places for earlier in network.cells[:index])
+        torch.testing.assert_close(network.drop.keep()[first : first + cell.drop.places, 0], expected)
+    assert len(network.drop.keep()) == sum(cell.drop.places for cell in network.cells)
 
 
 def test_dropout_is_there_while_training_only() -> None:

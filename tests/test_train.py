@@ -400,11 +400,19 @@ def test_the_default_is_pnasnet_5_at_its_published_size() -> None:
     assert network.parameters_count == 4_832_868  # SPEC 4: with the auxiliary classifier
 
 
-@pytest.mark.parametrize(("optimizer", "backend"), [("rmsprop", "eager"), ("sgd", "cpu")])
-def test_every_optimizer_and_backend_goes_on_with_the_same_bits(
-    tmp_path: Path, optimizer: str, backend: str
+@pytest.mark.parametrize(
+    "changes",
+    [
+        "--optimizer rmsprop --learning-rate 0.01",
+        "--backend cpu",
+        "--precision bf16",
+        "--precision fp16",
+    ],
+)
+def test_every_optimizer_backend_and_precision_goes_on_with_the_same_bits(
+    tmp_path: Path, changes: str
 ) -> None:
-    arguments = [*OPTIONS, "--optimizer", optimizer, "--learning-rate", "0.01", "--backend", backend]
+    arguments = [*OPTIONS, *changes.split()]
     config = parse(arguments, processes=1).config
     data = load(config.data).subset(config.train_images)
     whole, first, second = (LongTraining(config, data, Group()) for _ in range(3))

@@ -33,6 +33,11 @@ class Array:
     data_ptr = lambda self: self.address
     ptr_range = lambda self: 0
 
+def as_launched(value):
+    if isinstance(value, tuple):
+        return tuple(map(as_launched, value))
+    return Array(value) if isinstance(value, Pointer) else value
+
 class Named(Exception):
     pass
 
@@ -50,8 +55,7 @@ compiler.get_cache_manager = name
 cell = Cell.parse("0:sep3x3+1:max_pool3x3,2:conv1x7_7x1+0:dil_conv3x3")
 names = set()
 for launch in fused_launches(cell, 24, 8, torch.bfloat16)[0]:
-    given = [launch.arguments[name] for name in launch.kernel.arg_names]
-    given = [Array(value) if isinstance(value, Pointer) else value for value in given]
+    given = [as_launched(launch.arguments[name]) for name in launch.kernel.arg_names]
     ahead = asked(lambda: variant_of(launch).build(90))
     assert ahead == asked(lambda: launch.kernel.warmup(*given, grid=(1,), **launch.options)), launch
     names.add(ahead)

@@ -30,6 +30,8 @@ class FusedBackend:
     Results are `Activation`s whose batch norm is pending; `materialise` gives a tensor.
     """
 
+    branches = False
+
     def __init__(self, kernels: Primitives) -> None:
         self.name = kernels.name
         self._kernels = kernels

@@ -76,6 +76,11 @@ class TrainingBatches:
         return self._count
 
     @property
+    def device(self) -> torch.device:
+        """Where batches are made."""
+        return self._places.device
+
+    @property
     def images(self) -> int:
         """Images of a batch, over all processes."""
         return self._batch
@@ -107,7 +112,7 @@ class TrainingBatches:
         if not 0 <= index < self._count:
             raise IndexError(f"batch {index} of an epoch of {self._count}")
         self.begin(epoch)
-        return self.take(torch.full((), index, device=self._places.device))
+        return self.take(torch.full((), index, device=self.device))
 
 
 class ValidationBatches:
@@ -132,6 +137,11 @@ class ValidationBatches:
         """How many batches there are."""
         return -(-len(self._labels) // self._batch)
 
+    @property
+    def device(self) -> torch.device:
+        """Where batches are made."""
+        return self._places.device
+
     def take(self, index: Tensor) -> Batch:
         """A batch; where the images are at an end, the last of them again, with the label -1.
 
@@ -147,7 +157,7 @@ class ValidationBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         for index in range(len(self)):
-            yield self.take(torch.full((), index, device=self._places.device))
+            yield self.take(torch.full((), index, device=self.device))
 
 
 def level_table(data: DataSet, dtype: torch.dtype) -> Tensor:

@@ -48,7 +48,9 @@ class AuxiliaryHead(Layer):
 
     def forward(self, state: State) -> Tensor:
         """Logits (N, classes) of a state (N, C, H, W)."""
-        pooled = F.avg_pool2d(F.relu(self.backend.materialise(state)), POOL, POOL_STRIDE)
+        # In the weights' type: it is too small to gain from less.
+        wide = self.backend.materialise(state).to(self.project.dtype)
+        pooled = F.avg_pool2d(F.relu(wide), POOL, POOL_STRIDE)
         projected = F.relu(self.project_norm(F.conv2d(pooled, self.project)))
         features = F.relu(self.reduce_norm(F.conv2d(projected, self.reduce)))
         logits: Tensor = self.classifier(features.flatten(1))

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pnas_fast.kernels import Backend, CellOutput, Side, State
+from pnas_fast.kernels.branches import Branches, streams_to_capture
+from pnas_fast.network.drop_path import DropPath
 from pnas_fast.network.genotype import Wiring
 from pnas_fast.network.layers import Convolution, FactorizedReduction, Shape
 from pnas_fast.network.layout import Layout, Place
 from pnas_fast.network.operations import NEVER_DROPPED, build_operation
 from pnas_fast.space import CELL_INPUTS, Block
-
-
-class DropPath:
-    """The probability with which a block keeps an operation's result, and the masks drawn from it."""
-
-    def __init__(self) -> None:
-        self.keep = 1.0
-        self.share = 0, 1
-        """Which part of the batch is here, and of how many: masks are drawn for the whole batch."""
-
-    def mask(self, state: State) -> Tensor | None:
-        """A multiplier per image, 0 or 1 / keep; None where everything is kept."""
-        if self.keep >= 1.0:
-            return None
-        (rank, size), images = self.share, state.shape[0]
-        mask = torch.empty((size * images, 1, 1, 1), device=state.device, dtype=state.dtype)
-        return mask.bernoulli_(self.keep).div_(self.keep)[rank * images : (rank + 1) * images]
 
 
 class BlockModule(nn.Module):
@@ -44,8 +28,11 @@ class BlockModule(nn.Module):
     ) -> None:
         super().__init__()
         self.backend = backend
-        self.block = block
+        self.inputs = block.in1, block.in2
         self.drop = drop
+        self.places = [
+            None if operation in NEVER_DROPPED else drop.new_place() for _, operation in block.sides
+        ]
         self.left, self.right = (
             build_operation(
                 operation, backend, sources[source], filters, stride if source < CELL_INPUTS else 1
@@ -55,14 +42,14 @@ class BlockModule(nn.Module):
 
     def forward(self, states: list[State], output: CellOutput, place: int) -> State:
         """The block's output, from the cell's inputs and earlier blocks, in a place of the cell's."""
-        left = self._kept(self.left(states[self.block.in1]), self.block.op1)
-        right = self._kept(self.right(states[self.block.in2]), self.block.op2)
+        left = self._kept(self.left(states[self.inputs[0]]), self.places[0])
+        right = self._kept(self.right(states[self.inputs[1]]), self.places[1])
         return self.backend.add(left, right, output, place)
 
-    def _kept(self, side: Side[State], operation: str) -> Side[State]:
-        if not self.training or operation in NEVER_DROPPED:
+    def _kept(self, side: Side[State], place: int | None) -> Side[State]:
+        if not self.training or place is None:
             return side
-        return side._replace(keep=self.drop.mask(side.state))
+        return side._replace(keep=self.drop.mask(place, side.state))
 
 
 class CellModule(nn.Module):
@@ -79,7 +66,7 @@ class CellModule(nn.Module):
 
     Attributes:
         shape: of the output, as many times ``place.filters`` channels as states leave the cell.
-        drop: the drop-path probability shared by its blocks.
+        drop: the drop-path masks of its blocks.
     """
 
     def __init__(
@@ -123,10 +110,16 @@ class CellModule(nn.Module):
             self.align_previous(previous),
         ]
         output = CellOutput(len(self.outputs))
+        branches = Branches(streams_to_capture() if self.backend.branches else None)
         for index, block in enumerate(self.blocks, CELL_INPUTS):
             # A block that does not leave the cell has memory of its own.
             place = (output, self.outputs.index(index)) if index in self.outputs else (CellOutput(1), 0)
-            states.append(block(states, *place))
+            assert isinstance(block, BlockModule)
+            reads = [states[state] for state in block.inputs]
+            earlier = [state for state in block.inputs if state >= CELL_INPUTS]
+            with branches.branch(index, reads, after=earlier):
+                states.append(block(states, *place))
+        branches.join(states[CELL_INPUTS:])
         parts = [
             self._output(states[state], state, output, place) for place, state in enumerate(self.outputs)
         ]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pnas_fast.kernels import get_backend
 from pnas_fast.network.auxiliary import AuxiliaryHead
 from pnas_fast.network.cell import CellModule
+from pnas_fast.network.drop_path import ScheduledDropPath
 from pnas_fast.network.genotype import Genotype
 from pnas_fast.network.layers import Layer, Shape
 from pnas_fast.network.layout import Layout
@@ -67,7 +68,6 @@ class CellNetwork(nn.Module):
         _check_sizes(layout.repeats, layout.filters, classes, image_shape)
         self.genotype, self.layout = genotype, layout
         self.image_shape = Shape(*image_shape)
-        self.drop_path = drop_path
         self.backend = kernels = get_backend(backend)
         self.stem, shapes = build_stem(layout, kernels, self.image_shape)
         self.places = layout.places()
@@ -80,6 +80,7 @@ class CellNetwork(nn.Module):
             cells.append(cell)
             shapes.append(cell.shape)
         self.cells = nn.ModuleList(cells)
+        self.drop = ScheduledDropPath([cell.drop for cell in cells], drop_path)
         self.dropout = nn.Dropout(layout.dropout)
         self.classifier = nn.Linear(shapes[-1].channels, classes, bias=layout.classifier_bias)
         self.auxiliary_place = layout.auxiliary_place
@@ -99,13 +100,14 @@ class CellNetwork(nn.Module):
         """Multiply-adds of convolutions and classifiers for one image, exactly."""
         return multiply_adds_of(self) + self.classifier.weight.numel()
 
-    def set_progress(self, progress: float) -> None:
+    def set_progress(self, progress: float | Tensor) -> None:
         """Set how far training has come, in [0, 1]: drop-path's keep probability at cell i of n is
         ``1 - drop_path * progress * (i + 1) / n`` (SPEC 3.3, scheduled drop path); a stem's cells count.
         """
-        for index, cell in enumerate(self.cells):
-            assert isinstance(cell, CellModule)
-            cell.drop.keep = 1.0 - self.drop_path * progress * (index + 1) / len(self.cells)
+        if isinstance(progress, Tensor):
+            self.drop.progress.copy_(progress)
+        else:
+            self.drop.progress.fill_(progress)
 
     def share_drop_path(self, rank: int, size: int) -> None:
         """Draw drop-path's masks as for a batch of ``size`` equal parts, of which part ``rank`` is here.
@@ -113,15 +115,15 @@ class CellNetwork(nn.Module):
         With the same state of the generators everywhere, the parts together see the masks that one
         network with the whole batch would.
         """
-        for cell in self.cells:
-            assert isinstance(cell, CellModule)
-            cell.drop.share = rank, size
+        self.drop.share = rank, size
 
     def forward(self, images: Tensor) -> Tensor | Logits:
         """Logits (batch, classes) of images (batch, C, H, W).
 
         While a network with an auxiliary classifier trains, both classifiers' `Logits`.
         """
+        if self.training:
+            self.drop.draw(len(images))
         stem = self.stem(images.contiguous(memory_format=torch.channels_last))
         states = list(stem) if isinstance(stem, tuple) else [stem]
         auxiliary = None
@@ -129,7 +131,8 @@ class CellNetwork(nn.Module):
             states = [*states[1 - LONGEST_REACH :], cell(states[-place.back :][0], states[-1])]
             if self.training and self.auxiliary is not None and index == self.auxiliary_place:
                 auxiliary = self.auxiliary(states[-1])
-        logits: Tensor = self.classifier(self.dropout(self._pooled(states[-1])))
+        features = self.dropout(self._pooled(states[-1]))
+        logits: Tensor = self.classifier(features.to(self.classifier.weight.dtype))
         return logits if auxiliary is None else Logits(logits, auxiliary)
 
     def _pooled(self, state: object) -> Tensor:

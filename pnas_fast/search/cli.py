@@ -43,7 +43,7 @@ _GROUPS = {
         "clip",
         "time_limit",
     ),
-    "the machine": ("backend", "device", "workers", "children_per_gpu", "threads"),
+    "the machine": ("backend", "device", "precision", "workers", "children_per_gpu", "threads"),
 }
 
 

@@ -47,7 +47,7 @@ _GROUPS = {
         "ema",
         "seed",
     ),
-    "the machine": ("backend", "device", "threads", "checkpoint_minutes"),
+    "the machine": ("backend", "device", "precision", "threads", "checkpoint_minutes"),
 }
 _NOT_OFFERED = {"time_limit"}  # a long training takes as long as it takes
 

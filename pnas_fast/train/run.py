@@ -132,7 +132,6 @@ class Run:
                 self._keep_best()
             write_history(self._folder, self._history)
         self._place = Place(epoch + 1, 0, max(place.best, record.judged))
-        training.losses.zero_()
         self._save()
         self._display.epoch(record, self._place.best)
         if time.monotonic() - self._drawn > DRAW_SECONDS:

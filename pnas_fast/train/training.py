@@ -16,7 +16,7 @@ from pnas_fast.train.checkpoint import Checkpoint, CheckpointError
 from pnas_fast.train.config import TrainConfig
 from pnas_fast.train.group import Group
 from pnas_fast.train.network import build
-from pnas_fast.training import Stepper, evaluate
+from pnas_fast.training import DTYPES, Stepper, TrainingLoop, evaluate, graphed
 from pnas_fast.training.averaging import WeightAverage
 
 
@@ -35,7 +35,7 @@ class LongTraining:
     Attributes:
         steps: in an epoch.
         network: the one that learns.
-        losses: the sum of the steps' losses in this epoch, float64, on the device.
+        stepper: what updates it.
 
     Raises:
         ConfigError: a network that cannot be built for such images.
@@ -53,11 +53,23 @@ class LongTraining:
         if config.ema > 0:
             self._averaged = build(config, data)
             self._average = WeightAverage(self.network, self._averaged, config.ema)
-        self._stepper = Stepper(self.network, config, auxiliary=config.auxiliary, average=group.average)
+        self.stepper = Stepper(self.network, config, auxiliary=config.auxiliary, average=group.average)
         share = (group.rank, group.size)
-        self._batches = TrainingBatches(data, config.batch, config.seed, cutout=config.cutout, share=share)
+        self._type = DTYPES[config.precision]
+        self._batches = TrainingBatches(
+            data, config.batch, config.seed, cutout=config.cutout, dtype=self._type, share=share
+        )
         self.steps = len(self._batches)
-        self.losses = torch.zeros((), dtype=torch.float64, device=data.train_images.device)
+        self._loop = TrainingLoop(self.network, self.stepper, self._batches, config.epochs)
+        # A graph that holds an exchange between processes is something that nobody has tried here.
+        device = self._batches.device
+        self._step = graphed(self._loop.step, device) if group.size == 1 else self._loop.step
+        self._next = -1
+
+    @property
+    def losses(self) -> Tensor:
+        """The sum of the steps' losses in this epoch, float64, on the device."""
+        return self._loop.losses
 
     @property
     def images(self) -> int:
@@ -71,16 +83,15 @@ class LongTraining:
 
     def step(self, epoch: int, index: int) -> None:
         """Train on one batch; epoch and index are counted from 0."""
-        config = self._config
         step = epoch * self.steps + index
-        progress = step / (config.epochs * self.steps)
+        if step != self._next or index == 0:
+            self._loop.begin(epoch, index)
         self.network.train()
-        self.network.set_progress(progress)
-        torch.manual_seed(_mix(config.seed, step))  # of drop-path
-        images, labels = self._batches.batch(epoch, index)
-        self.losses += self._stepper.step(images, labels, progress)
+        torch.manual_seed(_mix(self._config.seed, step))  # of drop-path
+        self._step()
         if self._average is not None:
             self._average.update(step)
+        self._next = step + 1
 
     def loss_so_far(self, steps: int) -> float:
         """The mean loss of the epoch's first steps in this process; waits for the device."""
@@ -97,7 +108,7 @@ class LongTraining:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a step changes, by name."""
-        parts = {"network": self.network.state_dict(), "optimizer": self._stepper.state()}
+        parts = {"network": self.network.state_dict(), "optimizer": self.stepper.state()}
         if self._averaged is not None:
             parts["average"] = self._averaged.state_dict()
         named = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
@@ -114,8 +125,11 @@ class LongTraining:
             self.network.load_state_dict(_part(tensors, "network"))
             if self._averaged is not None:
                 self._averaged.load_state_dict(_part(tensors, "average"))
-            self._stepper.restore(_part(tensors, "optimizer"))
+            self.stepper.restore(_part(tensors, "optimizer"))
+            place = checkpoint.place
+            self._loop.begin(place.epoch, place.index)
             self.losses.copy_(tensors["losses"])
+            self._next = place.epoch * self.steps + place.index
         except (RuntimeError, KeyError, IndexError) as error:
             raise CheckpointError(f"the checkpoint is of another network ({error})") from error
 
@@ -125,7 +139,9 @@ class LongTraining:
 
     def _accuracy(self, network: nn.Module) -> float:
         mine = len(self._validation.validation_labels)
-        correct = torch.tensor(round(evaluate(network, self._validation) * mine), device=self.losses.device)
+        correct = torch.tensor(
+            round(evaluate(network, self._validation, self._type) * mine), device=self.losses.device
+        )
         return int(self._group.sum(correct)) / len(self._data.validation_labels)
 
 

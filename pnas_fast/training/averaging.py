@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class WeightAverage:
@@ -23,11 +23,12 @@ class WeightAverage:
         into.load_state_dict(network.state_dict())
         into.requires_grad_(False)
         self._decay = decay
-        pairs = list(zip(_tensors(into), _tensors(network), strict=True))
+        followed = network.state_dict()
+        pairs = [(own, followed[name]) for name, own in into.state_dict().items()]
         self._averages = [own for own, _ in pairs if own.is_floating_point()]
-        self._weights = [followed for own, followed in pairs if own.is_floating_point()]
+        self._weights = [other for own, other in pairs if own.is_floating_point()]
         self._copies = [own for own, _ in pairs if not own.is_floating_point()]
-        self._counters = [followed for own, followed in pairs if not own.is_floating_point()]
+        self._counters = [other for own, other in pairs if not own.is_floating_point()]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -36,7 +37,3 @@ class WeightAverage:
         torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
         if self._copies:
             torch._foreach_copy_(self._copies, self._counters)
-
-
-def _tensors(network: nn.Module) -> list[Tensor]:
-    return [*(parameter.detach() for parameter in network.parameters()), *network.buffers()]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pnas_fast.kernels import BACKENDS
 from pnas_fast.options import check, option
+from pnas_fast.training.precision import PRECISIONS
 
 OPTIMIZERS = ("sgd", "rmsprop")
 
@@ -42,6 +43,11 @@ class TrainingSettings:
     )
     backend: str = option(
         "eager", "kernels, or auto for the best on this device", choices=("auto", *BACKENDS)
+    )
+    precision: str = option(
+        "auto",
+        "type of activations: fp32, bf16 or fp16 with loss scaling; auto is bf16 on a GPU that has it",
+        choices=PRECISIONS,
     )
     device: str = option("auto", "where children train", choices=("auto", "cpu", "cuda"))
 

@@ -6,19 +6,20 @@ import math
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from torch import nn
 
-from pnas_fast.data import DataSet, TrainingBatches, ValidationBatches
+from pnas_fast.data import DataSet, TrainingBatches
 from pnas_fast.network import ChildNetwork
 from pnas_fast.space import Cell
+from pnas_fast.training.evaluation import evaluate
+from pnas_fast.training.graph import graphed
+from pnas_fast.training.loop import TrainingLoop
+from pnas_fast.training.precision import DTYPES, resolve_precision
 from pnas_fast.training.settings import TrainingSettings
 from pnas_fast.training.stepper import Stepper
-
-EVALUATION_BATCH = 512
 
 OUT_OF_MEMORY = "out of memory"
 
@@ -89,7 +90,7 @@ def train_child(
 
     Args:
         cell: the cell to judge.
-        settings: sizes and recipe; ``backend`` and ``device`` must be resolved, not ``auto``.
+        settings: sizes and recipe; ``backend`` must be resolved, not ``auto``.
         data: the data set, on the device.
         seed: of the weights, the order of images, augmentation and drop-path.
         report: told about progress after each epoch.
@@ -101,28 +102,18 @@ def train_child(
     started = time.monotonic()
     network = None
     try:
+        settings = replace(settings, precision=_precision(settings, data))
         network = build_child(cell, settings, data, seed)
         result.parameters, result.multiply_adds = network.parameters_count, network.multiply_adds
         _fit(network, settings, data, seed, started + settings.time_limit, result, report)
         trained = time.monotonic()
-        result.accuracy = evaluate(network, data)
+        result.accuracy = evaluate(network, data, DTYPES[settings.precision])
         result.evaluation_seconds = time.monotonic() - trained
         result.status = "done"
     except Exception as error:  # whatever a child does, the search goes on without it
         result.error = _reason(error)
     result.seconds = time.monotonic() - started
     return result, network if result.status == "done" else None
-
-
-def evaluate(network: nn.Module, data: DataSet) -> float:
-    """Accuracy in [0, 1] on the validation images, with running statistics."""
-    network.eval()
-    with torch.inference_mode():
-        correct = [
-            (network(images).argmax(dim=1) == labels).sum()
-            for images, labels in ValidationBatches(data, EVALUATION_BATCH)
-        ]
-    return int(torch.stack(correct).sum()) / len(data.validation_labels)
 
 
 def _fit(
@@ -134,31 +125,35 @@ def _fit(
     result: ChildResult,
     report: EpochReport,
 ) -> None:
-    stepper = Stepper(network, settings)
-    batches = TrainingBatches(data, settings.batch, seed)
-    steps_an_epoch = len(batches)
+    batches = TrainingBatches(data, settings.batch, seed, dtype=DTYPES[settings.precision])
+    loop = TrainingLoop(network, Stepper(network, settings), batches, settings.epochs)
+    step = graphed(loop.step, batches.device)
     network.train()
     training_seconds = 0.0
     for epoch in range(settings.epochs):
-        network.set_progress(epoch / settings.epochs)
         started = time.monotonic()
-        losses = []
-        for index in range(steps_an_epoch):
+        loop.begin(epoch)
+        for _ in range(len(batches)):
+            # A card is still at work on earlier steps: it may be over the limit by an epoch at the most.
             if time.monotonic() > deadline:
                 raise ChildError(f"exceeded the time limit of {settings.time_limit:g} s in epoch {epoch + 1}")
-            images, labels = batches.batch(epoch, index)
-            progress = (epoch + index / steps_an_epoch) / settings.epochs
-            losses.append(stepper.step(images, labels, progress))
-            result.images_seen += len(labels)
-        loss = float(torch.stack(losses).mean())  # waits for the device once an epoch
+            step()
+        loss = loop.loss()
         training_seconds += time.monotonic() - started
+        result.images_seen += len(batches) * batches.images
         result.images_per_second = result.images_seen / training_seconds
         if not math.isfinite(loss):
             raise ChildError(f"diverged: loss is {loss} in epoch {epoch + 1}")
         result.epoch_losses.append(loss)
         report(result.images_seen)
-    if not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
+    finite = torch.stack([parameter.isfinite().all() for parameter in network.parameters()])
+    if not bool(finite.all()):
         raise ChildError("diverged: a weight is not finite after the last step")
+
+
+def _precision(settings: TrainingSettings, data: DataSet) -> str:
+    device = data.train_images.device.type
+    return resolve_precision(settings.precision, device, settings.backend, settings.optimizer)
 
 
 def _reason(error: Exception) -> str:

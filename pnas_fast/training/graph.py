@@ -1,0 +1,86 @@
+"""A step that is done many times, as one CUDA graph.
+
+A step here is a function without arguments or result: it reads and writes tensors that stay where they
+are, and waits for nothing. Then replaying what it launched once is doing it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+
+Step = Callable[[], None]
+
+WARM_UP = 3
+"""Steps that are done before one is captured: kernels are loaded and libraries choose algorithms in them."""
+
+
+class Graph(Protocol):
+    """What `GraphedStep` needs of a CUDA graph."""
+
+    def warm_up(self, step: Step) -> None:
+        """Do a step as it is, where it cannot disturb a capture that follows."""
+
+    def capture(self, step: Step) -> None:
+        """Note what a step launches, without doing it."""
+
+    def replay(self) -> None:
+        """Do what was noted."""
+
+
+class CudaGraph:
+    """A graph of the current device."""
+
+    def __init__(self) -> None:
+        self._graph = torch.cuda.CUDAGraph()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+    def warm_up(self, step: Step) -> None:
+        """See `Graph.warm_up`: on a stream of its own, as PyTorch asks for before a capture."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            step()
+        torch.cuda.current_stream().wait_stream(self._stream)
+
+    def capture(self, step: Step) -> None:
+        """See `Graph.capture`."""
+        with torch.cuda.graph(self._graph, stream=self._stream):
+            step()
+
+    def replay(self) -> None:
+        """See `Graph.replay`."""
+        self._graph.replay()
+
+
+class GraphedStep:
+    """A step whose first calls are ordinary ones and whose later calls replay a graph: all are steps.
+
+    Args:
+        step: see the top of the file.
+        graph: that holds it from call ``warm_up`` (counted from 0) on.
+        warm_up: ordinary calls.
+    """
+
+    def __init__(self, step: Step, graph: Graph, warm_up: int = WARM_UP) -> None:
+        self._step = step
+        self._graph = graph
+        self._before_capture = warm_up
+        self._captured = False
+
+    def __call__(self) -> None:
+        """Do the step once."""
+        if not self._captured and self._before_capture > 0:
+            self._before_capture -= 1
+            self._graph.warm_up(self._step)
+            return
+        if not self._captured:
+            self._graph.capture(self._step)
+            self._captured = True
+        self._graph.replay()
+
+
+def graphed(step: Step, device: torch.device, warm_up: int = WARM_UP) -> Step:
+    """The step as a CUDA graph on a card, as it is on a CPU."""
+    return GraphedStep(step, CudaGraph(), warm_up) if device.type == "cuda" else step
