@@ -46,9 +46,7 @@ class ImageFormat:
             values: dict[str, Any] = json.loads(text)
             found = cls(**values | {name: tuple(map(float, values[name])) for name in ("mean", "std")})
         except (ValueError, TypeError, KeyError) as error:
-            raise ExportError(
-                f"preprocessing {text[:80]!r}: not one that an export writes ({error})"
-            ) from error
+            raise ExportError(f"preprocessing {text[:80]!r}: not one of an export ({error})") from error
         if not len(found.mean) == len(found.std) == found.channels or min(found.std, default=0) <= 0:
             raise ExportError(
                 f"preprocessing {text[:80]!r}: expected a mean and a std above 0 for each of its channels"
