@@ -50,8 +50,8 @@ def _usual_tile(kernel: str, x: Tensor, block: int, align: int, channels: int, c
     narrow = x.element_size() == 2 and channels <= 64 and align == 8
     if narrow and block <= FITTING[generation].get(kernel, 0):
         return Tile(warps=8, registers=128, programs=2)
-    # Except for Hopper the compiler, left to itself, may stop at 128 registers and spill.
-    return Tile(warps=8, registers=None if generation == 90 else 255, programs=1)
+    # Left to itself the compiler may stop at 128 registers and spill.
+    return Tile(warps=8, registers=255, programs=1)
 
 
 def spread(device: torch.device, tile: Tile, pieces: int, groups: int) -> int:
