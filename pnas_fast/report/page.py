@@ -24,7 +24,7 @@ TOP = 20
 _FILES = {
     "trials.sqlite": "every child: cell, level, accuracy, loss, seconds, images seen, size, error",
     "config.json": "the configuration, which continues this run",
-    "best.safetensors": "weights of the best child",
+    "best.safetensors": "weights of the best child; python -m pnas_fast.export --run writes it as ONNX",
     "report.html": "this page",
     "workers.log": "what workers printed",
 }
