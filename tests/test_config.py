@@ -194,6 +194,7 @@ def test_a_device_that_is_missing_is_an_error_and_one_left_open_is_said(
     )
     assert parse(["--device", "cpu"]).note is None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     request = parse(["--preset", "quick"])
     assert (request.config.device, request.note) == ("cuda", None)
     with pytest.raises(ConfigError, match="workers is 3 on cuda, allowed is 0: --children-per-gpu"):
