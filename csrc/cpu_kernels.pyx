@@ -298,8 +298,8 @@ def average_backward(
 
 
 def augment(
-    tuple shape, int padding, int cutout, size_t images, size_t rows, size_t table, int value_size, size_t out,
-    int threads
+    tuple shape, int padding, int cutout, size_t images, size_t rows, size_t table, int value_size,
+    size_t out, int threads
 ):
     """A batch of shape (N, C, H, W), its values of 2, 4 or 8 bytes; see pnas_fast.kernels.augment."""
     cdef AugmentShape size = AugmentShape(shape[0], shape[1], shape[2], shape[3], padding, cutout)
