@@ -38,7 +38,7 @@ def test_a_model_of_a_name_classifies(name: str) -> None:
     network = create_model(name).eval()
     with torch.inference_mode():
         assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)
-    assert network.drop_path == MODELS[name].drop_path
+    assert network.drop.probability == MODELS[name].drop_path
 
 
 def test_what_a_name_stands_for_can_be_changed() -> None:
@@ -47,7 +47,7 @@ def test_what_a_name_stands_for_can_be_changed() -> None:
     )
     main, auxiliary = network(torch.randn(2, 1, 20, 24))
     assert main.shape == auxiliary.shape == (2, 7)
-    assert network.drop_path == 0.1
+    assert network.drop.probability == 0.1
 
 
 def test_a_cell_is_built_as_its_child_is() -> None:
@@ -248,7 +248,7 @@ def test_timm_builds_every_model_by_its_name(registry: dict[str, Any]) -> None:
     )
     assert network.stem.weight.shape[1] == 1
     assert network.num_classes == network.classifier.out_features == 3
-    assert network.drop_path == 0.2
+    assert network.drop.probability == 0.2
     settings = network.pretrained_cfg
     assert (settings["crop_pct"], settings["mean"], settings["input_size"]) == (
         0.875,

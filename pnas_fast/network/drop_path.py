@@ -44,7 +44,7 @@ class ScheduledDropPath(nn.Module):
     def __init__(self, cells: Sequence[DropPath], probability: float) -> None:
         super().__init__()
         self._cells = cells
-        self._probability = probability
+        self.probability = probability
         depth = [index / len(cells) for index, drop in enumerate(cells, 1) for _ in range(drop.places)]
         # Not part of a network's weights.
         self.register_buffer("depth", torch.tensor(depth)[:, None], persistent=False)
@@ -56,11 +56,11 @@ class ScheduledDropPath(nn.Module):
 
     def keep(self) -> Tensor:
         """The probability of keeping each operation's result, (operations, 1)."""
-        return 1.0 - self._probability * self.progress * self.depth
+        return 1.0 - self.probability * self.progress * self.depth
 
     def draw(self, images: int) -> None:
         """Draw masks for this part's images of a batch; none where nothing is ever dropped."""
-        if self._probability == 0.0:
+        if self.probability == 0.0:
             return
         (rank, size), keep = self.share, self.keep()
         uniform = torch.rand(len(keep), size * images, device=keep.device)
