@@ -43,6 +43,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         return [("memset", 1.0), *((launch.kernel.__name__, 5.0) for launch in launches)]
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Stand In")
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(gpu, "card_numbers", lambda: (4, 90))

@@ -160,4 +160,6 @@ def test_a_child_can_be_compiled() -> None:
     ).eval()
     images = torch.randn(1, 3, 4, 4)
     compiled = torch.compile(network, backend="aot_eager")
-    torch.testing.assert_close(compiled(images), network(images))
+    # With gradients, PyTorch warns of its own look at what lies between two compiled parts.
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(images), network(images))
