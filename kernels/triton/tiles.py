@@ -17,14 +17,21 @@ def block_of(x: Tensor, channels: int, widest_fp32: int = 32) -> int:
     return min(max(32, wanted), largest)
 
 
-_SEPARABLE = {"separable 3": 64, "separable 5": 64, "separable 7": 64}
 _SEPARABLE_BACKWARD = {"separable_backward 3": 64, "separable_backward 5": 64, "separable_backward 7": 32}
 _DENSE = {"dense": 64, "dense_backward": 64}
 
 FITTING: dict[int, dict[str, int]] = {
-    80: _SEPARABLE | _SEPARABLE_BACKWARD | _DENSE | {"add_backward": 64},
-    90: _SEPARABLE | _SEPARABLE_BACKWARD | _DENSE | {"add_backward": 64, "pointwise_backward": 64},
-    100: {"separable 5": 64, "separable 7": 64} | _DENSE | {"pointwise_backward": 64},
+    80: {"separable 3": 64, "add_backward": 64} | _SEPARABLE_BACKWARD | _DENSE,
+    90: {
+        "separable 3": 64,
+        "separable 5": 64,
+        "separable 7": 64,
+        "add_backward": 64,
+        "pointwise_backward": 64,
+    }
+    | _SEPARABLE_BACKWARD
+    | _DENSE,
+    100: {"separable 5": 64, "separable 7": 64, "pointwise_backward": 64} | _DENSE,
 }
 """By compute capability, the kernels that do narrow work in 128 registers, so that a multiprocessor holds
 two programs, and up to which block of filters. Later cards are as the last."""
