@@ -1,0 +1,108 @@
+"""The share of a child's time that is not forward, backward or optimiser.
+
+    python bench/overhead.py [--backend eager] [--children 8]
+
+Two processes side by side train random children of the quick preset, on one thread each, as a search's
+workers do on two cores. A child's time is all that a worker spends on it: building the network, training,
+evaluation, saving weights. Forward is that of the network, while evaluated too, and the loss; backward is
+autograd's; the optimiser is its step and the clipping before it. Shares are ratios within one process: a busy
+machine hardly changes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+from pnas_fast.data import load
+from pnas_fast.network import ChildNetwork
+from pnas_fast.search.config import quick
+from pnas_fast.search.plan import random_cell
+from pnas_fast.training import train_child
+from pnas_fast.weights import child_file, save_child
+
+PARTS: dict[str, list[tuple[Any, str]]] = {
+    "forward": [(ChildNetwork, "forward"), (nn.functional, "cross_entropy")],
+    "backward": [(Tensor, "backward")],
+    "optimiser": [(torch.optim.SGD, "step"), (nn.utils, "clip_grad_norm_")],
+}
+LIMIT = 0.10
+
+Seconds = dict[str, float]
+
+
+@contextmanager
+def clocked(seconds: Seconds) -> Iterator[None]:
+    """Add up the time spent in the parts."""
+    with ExitStack() as stack:
+        for part, functions in PARTS.items():
+            for owner, name in functions:
+                stack.enter_context(patch.object(owner, name, timed(getattr(owner, name), part, seconds)))
+        yield
+
+
+def timed(function: Callable[..., Any], part: str, seconds: Seconds) -> Callable[..., Any]:
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return function(*arguments, **keywords)
+        finally:
+            seconds[part] += time.perf_counter() - started
+
+    return call
+
+
+def train(arguments: tuple[str, int, int]) -> list[Seconds]:
+    """Seconds of each part, and in all, of children that one process trains; the first is not counted."""
+    backend, children, seed = arguments
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    config = replace(quick(), backend=backend, device="cpu", precision="fp32")
+    data, generator = load(config.data), random.Random(seed)
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for position in range(children + 1):
+            cell = random_cell(1 + position % config.blocks, config.operations, generator)
+            seconds = dict.fromkeys(PARTS, 0.0)
+            started = time.perf_counter()
+            with clocked(seconds):
+                result, network = train_child(cell, config, data, seed)
+            assert network is not None, result.error
+            save_child(network, cell, config, data, child_file(Path(folder), position))
+            found.append(seconds | {"in all": time.perf_counter() - started})
+    return found[1:]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--backend", default="cpu", choices=("cpu", "eager"))
+    parser.add_argument("--children", type=int, default=8, help="of each process (default: 8)")
+    options = parser.parse_args()
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        tasks = [(options.backend, options.children, seed) for seed in (0, 1)]
+        found = [seconds for part in pool.map(train, tasks) for seconds in part]
+    whole = sum(child["in all"] for child in found)
+    shares = {part: sum(child[part] for child in found) / whole for part in PARTS}
+    for part, share in shares.items():
+        print(f"{part:10} {share:7.1%}")
+    each = [1 - sum(child[part] for part in PARTS) / child["in all"] for child in found]
+    other = 1 - sum(shares.values())
+    print(f"{'other':10} {other:7.1%}   (single children: {min(each):.1%} to {max(each):.1%})")
+    raise SystemExit(0 if other <= LIMIT else f"allowed is {LIMIT:.0%}")
+
+
+if __name__ == "__main__":
+    main()
