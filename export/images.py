@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pnas_fast.export.errors import ExportError
 from pnas_fast.export.image_format import ImageFormat
@@ -55,7 +55,8 @@ def _read(path: Path, images: ImageFormat) -> Pixels:
         raise ExportError(f"the network takes {images.channels} channels, image files have 1 or 3")
     try:
         with Image.open(path) as file:
-            picture = file.convert(_MODES[images.channels])
+            # A camera's file may say which way up it is.
+            picture = ImageOps.exif_transpose(file).convert(_MODES[images.channels])
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise ExportError(f"{path}: cannot be read as an image ({error})") from error
     scale = images.crop * min(picture.width / images.width, picture.height / images.height)

@@ -175,6 +175,17 @@ def test_pictures_are_cropped_in_the_middle_and_resized(tmp_path: Path) -> None:
     assert not grey[0].any()
 
 
+def test_pictures_are_turned_the_right_way_up(tmp_path: Path) -> None:
+    values = np.zeros((8, 8), np.uint8)
+    values[:, :4] = 255
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the camera was turned by a quarter
+    Image.fromarray(values).save(tmp_path / "a.png", exif=turned)
+    (pixels,) = read_pixels([tmp_path / "a.png"], ImageFormat(1, 8, 8, 1.0, (0.0,), (1.0,)))
+    assert (pixels[:4] == 255).all()
+    assert not pixels[4:].any()
+
+
 def test_folders_are_searched_for_pictures(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name in ("b.PNG", "in/a.jpg", "notes.txt"):

@@ -130,7 +130,8 @@ def _only_cpu(real: object, asked: list[list[str]]) -> object:
         ("--model {folder}/floats.onnx", "no image: allowed are images, folders of them, or --benchmark"),
         ("--model {folder}/none.onnx --benchmark", "none.onnx: no such file"),
         ("--model {folder}/run/config.json --benchmark", "ONNX Runtime cannot load it"),
-        ("--model {folder}/foreign.onnx --benchmark", "does not say how images are prepared"),
+        ("--model {folder}/foreign.onnx --benchmark", "does not say its title, precision, preprocessing"),
+        ("--model {folder}/unnamed.onnx --benchmark", "unnamed.onnx: names 2 classes, expected 10"),
         ("--model {folder}/floats.onnx {folder}/run", "holds no image"),
         ("--model {folder}/floats.onnx {folder}/run/config.json", "cannot be read as an image"),
         (
@@ -150,6 +151,8 @@ def test_bad_input_is_one_line(
 ) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     model = onnx.load(folder / "floats.onnx")
+    next(entry for entry in model.metadata_props if entry.key == "classes").value = '["a", "b"]'
+    onnx.save(model, folder / "unnamed.onnx")
     del model.metadata_props[:]
     onnx.save(model, folder / "foreign.onnx")
     try:

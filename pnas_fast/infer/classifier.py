@@ -16,6 +16,8 @@ from pnas_fast.export.image_format import ImageFormat
 from pnas_fast.export.images import as_input, read_pixels
 from pnas_fast.export.sessions import Session
 
+_NEEDED = ("title", "precision", "preprocessing")
+
 
 class Guess(NamedTuple):
     """A class of an image."""
@@ -40,18 +42,14 @@ class Classifier:
 
     def __init__(self, session: Session, names: Path | None = None) -> None:
         self.session = session
-        if "preprocessing" not in session.metadata:
+        missing = [name for name in _NEEDED if name not in session.metadata]
+        if missing:
             raise ExportError(
-                f"{session.path}: does not say how images are prepared, expected a file that "
+                f"{session.path}: does not say its {', '.join(missing)}, expected a file that "
                 "python -m pnas_fast.export wrote"
             )
         self.images = ImageFormat.from_json(session.metadata["preprocessing"])
-        if names is not None:
-            self._names = read_class_names(names, session.classes)
-        elif "classes" in session.metadata:
-            self._names = list(map(str, json.loads(session.metadata["classes"])))
-        else:
-            self._names = [f"class {number}" for number in range(session.classes)]
+        self._names = _own_names(session) if names is None else read_class_names(names, session.classes)
 
     def read(self, paths: Sequence[Path]) -> npt.NDArray[Any]:
         """Image files as the session takes them."""
@@ -75,3 +73,12 @@ class Classifier:
         probabilities = weights / weights.sum()
         best = np.argsort(-probabilities, kind="stable")[:top]
         return [Guess(self._names[place], float(probabilities[place])) for place in best]
+
+
+def _own_names(session: Session) -> list[str]:
+    if "classes" not in session.metadata:
+        return [f"class {number}" for number in range(session.classes)]
+    names = json.loads(session.metadata["classes"])
+    if len(names) != session.classes:
+        raise ExportError(f"{session.path}: names {len(names)} classes, expected {session.classes}")
+    return list(map(str, names))
