@@ -35,7 +35,8 @@ def quantise(model: ModelProto, inputs: npt.NDArray[Any]) -> ModelProto:
     """A float32 model with quantised values: QuantizeLinear and DequantizeLinear around its nodes.
 
     Weights are int8 with a scale for each output channel, activations uint8 with a scale and a zero point
-    from the least and the greatest value that the calibration images give.
+    from the least and the greatest value that the calibration images give. On x86 CPUs without VNNI, sums of
+    such products may saturate, and accuracy may then be lower than measured on one that has it.
 
     Args:
         model: for any batch.

@@ -113,8 +113,8 @@ def _(layer: SeparableHalf, graph: Graph, x: Value, name: str) -> Value:
 def _(layer: FactorizedReduction, graph: Graph, x: Value, name: str) -> Value:
     """The sum of two convolutions, of which each gives zeros for the other's half of the channels.
 
-    A 2×2 depthwise kernel that is 1 at the bottom right takes the odd pixels, and the zeros past the edge by
-    its padding. Runtimes fuse a convolution and an addition; a concatenation of halves would be a copy, and
+    A 2×2 depthwise kernel that is 1 at the bottom right takes the odd pixels, and from its padding the zeros
+    past the edge. Runtimes fuse a convolution and an addition; a concatenation of halves would be a copy, and
     its channels no whole blocks.
     """
     x = graph.relu(x) if layer.rectify else x
@@ -124,7 +124,7 @@ def _(layer: FactorizedReduction, graph: Graph, x: Value, name: str) -> Value:
     even[half:], odd[:half] = 0, 0
     corner = np.zeros((len(x.places), 1, 2, 2), np.float32)
     corner[:, :, 1, 1] = 1
-    after = Padding(bottom=x.shape.height % 2, right=x.shape.width % 2)
+    after = Padding(bottom=1, right=1)
     moved = graph.depthwise(x, f"{name}.moved", corner, stride=2, padding=after)
     left = graph.dense(x, f"{name}.even", even, bias, strides=(2, 2), padding=Padding())
     return graph.add(left, graph.dense(moved, f"{name}.odd", odd, None), name)

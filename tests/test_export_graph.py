@@ -153,6 +153,14 @@ def test_a_concatenation_read_rectified_alone_is_rectified_part_by_part(tmp_path
     assert not any(node.op_type == "Relu" and node.input[0] in concats for node in nodes)
 
 
+def test_a_concatenation_also_read_as_it_is_stays(tmp_path: Path) -> None:
+    """A cell of two blocks has the channels of the reduction after next, which then reads it unaligned."""
+    genotype = Genotype.parse("0:max_pool3x3+1:sep3x3,0:sep3x3+2:avg_pool3x3")
+    network = network_of(genotype, Layout(repeats=2, filters=8), (3, 12, 12))
+    assert network.cells[2].align_before is None
+    assert_same(network, tmp_path, (2,))
+
+
 def test_a_module_without_a_rule_is_named(tmp_path: Path) -> None:
     network = network_of(*LAYOUTS["pnasnet"], (3, 32, 32))
     network.cells[0].align_previous = nn.Tanh()
