@@ -52,7 +52,9 @@ def _stem(stem: nn.Module, graph: Graph, images: Value) -> list[Value]:
 
 
 def _cell(cell: CellModule, graph: Graph, before: Value, previous: Value, name: str) -> Value:
-    if cell.align_before is not None:
+    if cell.align_before is None:
+        before = graph.in_order(before, f"{name}.before")
+    else:
         before = _write(cell.align_before, graph, before, f"{name}.align_before")
     states = [before, _write(cell.align_previous, graph, previous, f"{name}.align_previous")]
     for index, module in enumerate(cell.blocks):

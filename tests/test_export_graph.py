@@ -65,10 +65,10 @@ def assert_same(network: CellNetwork, folder: Path, batches: tuple[int, ...]) ->
 def test_random_cells_of_every_operation(blocks: int, tmp_path: Path) -> None:
     seed = random.SystemRandom().randrange(2**31)
     torch.manual_seed(seed)
-    for size in ((16, 16), (13, 13), (9, 14)):
+    for repeats, size in ((1, (16, 16)), (2, (13, 13)), (2, (9, 14))):
         for operations in (OPERATIONS, EXTRA_OPERATIONS):
             cell = random_cell(blocks, operations, seed)
-            network = network_of(Genotype.parse(cell), Layout(repeats=1, filters=6), (3, *size))
+            network = network_of(Genotype.parse(cell), Layout(repeats=repeats, filters=6), (3, *size))
             assert_same(network, tmp_path, (1, 3, 8))
 
 
@@ -156,9 +156,10 @@ def test_a_concatenation_read_rectified_alone_is_rectified_part_by_part(tmp_path
 def test_a_concatenation_also_read_as_it_is_stays(tmp_path: Path) -> None:
     """A cell of two blocks has the channels of the reduction after next, which then reads it unaligned."""
     genotype = Genotype.parse("0:max_pool3x3+1:sep3x3,0:sep3x3+2:avg_pool3x3")
-    network = network_of(genotype, Layout(repeats=2, filters=8), (3, 12, 12))
-    assert network.cells[2].align_before is None
-    assert_same(network, tmp_path, (2,))
+    for filters in (8, 16):  # with channels that fill blocks, and without
+        network = network_of(genotype, Layout(repeats=2, filters=filters), (3, 12, 12))
+        assert network.cells[2].align_before is None
+        assert_same(network, tmp_path, (2,))
 
 
 def test_a_module_without_a_rule_is_named(tmp_path: Path) -> None:
