@@ -1,4 +1,4 @@
-"""A few steps of a long training, alone or as one of torchrun's processes."""
+"""A few steps of a long training, and one normalised convolution, alone or as one of torchrun's processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+import conftest  # noqa: F401 (before Triton)
+from oracle import activation, new_norm, run
 from pnas_fast.data import load
+from pnas_fast.kernels import BACKENDS as EVERY_BACKEND
+from pnas_fast.kernels import CellOutput, Side, get_backend
+from pnas_fast.kernels.shared_norm import SharedBatchNorm2d
 from pnas_fast.train.config import TrainConfig
 from pnas_fast.train.group import Group, joined
 from pnas_fast.train.training import LongTraining
@@ -51,6 +56,31 @@ def steps(group: Group, backend: str) -> dict[str, Tensor]:
     return training.tensors() | {"losses": torch.stack(losses)}
 
 
+def normalised(group: Group, backend: str) -> dict[str, Tensor]:
+    """Two convolutions with batch norms that are alike, added: each process's share, gradients over all."""
+    torch.manual_seed(0)
+    sources = [activation(4, 3, 5, 5) for _ in range(2)]
+    weights = [torch.randn(4, 3, 1, 1) for _ in range(2)]
+    norm, other, upstream = new_norm(4), new_norm(4), activation(4, 4, 5, 5)
+    if group.size > 1:
+        norm, other = SharedBatchNorm2d.of(norm), SharedBatchNorm2d.of(other)
+
+    def operation(kernels, sources, weights, norm):
+        norms = norm, other
+        states = [kernels.convolution(*given) for given in zip(sources, weights, norms, strict=True)]
+        output = CellOutput(1)
+        return kernels.concatenate([kernels.add(*map(Side, states), output, 0)], output)
+
+    mine = slice(group.rank, None, group.size)
+    parts = [source[mine] for source in sources]
+    done = run(get_backend(backend), operation, parts, weights, norm, upstream[mine])
+    own = {name: g for name, g in done.gradients.items() if name.startswith("source")} | {"out": done.out}
+    every = {name: g for name, g in done.gradients.items() if name not in own}
+    group.average(list(every.values()))
+    every = {name: g * group.size for name, g in every.items()}
+    return every | own | done.statistics
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with joined("cpu") as group:
@@ -58,3 +88,7 @@ if __name__ == "__main__":
             result = {name: tensor.contiguous() for name, tensor in steps(group, backend).items()}
             if group.leads:
                 save_file(result, Path(sys.argv[1]) / f"{backend}.safetensors")
+        for backend in EVERY_BACKEND:
+            result = {name: tensor.contiguous() for name, tensor in normalised(group, backend).items()}
+            if group.leads:
+                save_file(result, Path(sys.argv[1]) / f"norm-{backend}.safetensors")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from distributed_steps import steps
-from oracle import relative_error
+from distributed_steps import EVERY_BACKEND, normalised, steps
+from oracle import FORWARD, GRADIENT, relative_error
 from pnas_fast.threads import torch_threads
 from pnas_fast.train.__main__ import main
 from pnas_fast.train.group import Group
@@ -44,6 +44,15 @@ def test_two_processes_take_the_steps_of_one_with_the_whole_batch(
     errors = {name: relative_error(two[name], value) for name, value in one.items()}
     assert max(errors.values()) < largest, max(errors, key=lambda name: errors[name])
     assert len(one["losses"].unique()) == len(one["losses"])
+
+
+@pytest.mark.parametrize("backend", EVERY_BACKEND)
+def test_every_backend_shares_batch_norm(together: Path, backend: str) -> None:
+    one, two = normalised(Group(), "eager"), load_file(together / f"norm-{backend}.safetensors")
+    assert one.keys() == two.keys()
+    for name, whole in one.items():
+        mine = whole[::2] if name == "out" or name.startswith("source") else whole
+        assert relative_error(two[name], mine) <= (FORWARD if name == "out" else GRADIENT), name
 
 
 def test_a_process_that_is_killed_ends_all_and_another_goes_on(tmp_path: Path) -> None:

@@ -29,12 +29,37 @@ def new_output(z: Tensor | Activation, channels: int, stride: tuple[int, int]) -
     return torch.empty(shape, dtype=z.dtype, device=z.device, memory_format=torch.channels_last)
 
 
-def _claim(sink: GradientSink | None, source: Source) -> Accumulator:
+def claim(sink: GradientSink | None, source: Source) -> Accumulator:
+    """Where a reader puts its share of a source's gradient; without a sink it is the only reader."""
     return new_gradient(*source) if sink is None else sink.claim(*source)
 
 
-def _handed_over(into: Accumulator | None) -> Gradients:
+def handed_over(into: Accumulator | None) -> Gradients:
+    """What a reader gives to autograd: the gradients it began, nothing if it added to another's."""
     return (None, None) if into is None or into.accumulate else (into.z, into.affine)
+
+
+def owned(sink: GradientSink, g: Tensor | None) -> Tensor | None:
+    """A result's gradient in NHWC memory, its sink let go of."""
+    complete = g is not None and sink.holds(g)
+    sink.clear()
+    return g if g is None or complete else g.contiguous(memory_format=torch.channels_last)
+
+
+def over_processes(norm: nn.BatchNorm2d | None, normal: Normal | None, out: Tensor) -> Normal | None:
+    """What a norm made of a convolution's result, of all processes' batches where they share it."""
+    if normal is None or not isinstance(norm, SharedBatchNorm2d) or not norm.training:
+        return normal
+    return Normal(*norm.share(normal.statistics, out.numel() // out.shape[1]))
+
+
+def gradient_over_processes(
+    norm: nn.BatchNorm2d | None, d_affine: Tensor | None, *, training: bool
+) -> Tensor | None:
+    """The gradient of a norm's scale and shift that its backward goes on with."""
+    if d_affine is None or not training or not isinstance(norm, SharedBatchNorm2d):
+        return d_affine
+    return norm.share_gradient(d_affine)
 
 
 @dataclass(slots=True)
@@ -65,8 +90,7 @@ class NormalisedConvolution(Function):
         convolution, norm = call.convolution, call.norm
         out = new_output(z, filters(convolution, weights), convolution.stride)
         normal = call.kernels.convolution(convolution, Source(z, affine), weights, norm, out)
-        if normal is not None and isinstance(norm, SharedBatchNorm2d) and norm.training:
-            normal = Normal(*norm.share(normal.statistics, out.numel() // out.shape[1]))
+        normal = over_processes(norm, normal, out)
         ctx.set_materialize_grads(False)
         ctx.call = call
         ctx.training = norm is not None and norm.training
@@ -83,12 +107,11 @@ class NormalisedConvolution(Function):
         if g is None:
             return (None,) * (5 + len(weights))
         normal = None if statistics is None else Normal(normal_affine, statistics)
-        if d_affine is not None and ctx.training and isinstance(call.norm, SharedBatchNorm2d):
-            d_affine = call.norm.share_gradient(d_affine)
+        d_affine = gradient_over_processes(call.norm, d_affine, training=ctx.training)
         source, result = Source(z, affine), Result(out, g, normal, d_affine, gamma, ctx.training)
-        into = _claim(call.source_sink, source) if ctx.needs_input_grad[1] else None
+        into = claim(call.source_sink, source) if ctx.needs_input_grad[1] else None
         gradients = call.kernels.convolution_backward(call.convolution, source, tuple(weights), result, into)
-        return (None, *_handed_over(into), gradients.gamma, gradients.beta, *gradients.weights)
+        return (None, *handed_over(into), gradients.gamma, gradients.beta, *gradients.weights)
 
 
 def filters(convolution: Convolution, weights: tuple[Tensor, ...]) -> int:
@@ -156,18 +179,16 @@ class Add(Function):
     def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
         """To each side its share."""
         call: AddCall = ctx.call
-        owned = g is not None and call.sink.holds(g)
-        call.sink.clear()
+        g = owned(call.sink, g)
         gradients: list[Tensor | None] = [None] * (2 + 2 * len(call.sides))
         if g is None:
             return tuple(gradients)
-        g = g if owned else g.contiguous(memory_format=torch.channels_last)
         for index, side in enumerate(_pooled(call, ctx.saved_tensors)):
             place = 2 + 2 * index
             if ctx.needs_input_grad[place]:
-                into = _claim(call.sides[index].sink, side.source)
+                into = claim(call.sides[index].sink, side.source)
                 call.kernels.add_backward(side, g, into)
-                gradients[place : place + 2] = _handed_over(into)
+                gradients[place : place + 2] = handed_over(into)
         return tuple(gradients)
 
 
@@ -223,6 +244,6 @@ class GlobalAverage(Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         """To each pixel that is positive."""
         (z,) = ctx.saved_tensors
-        into = _claim(ctx.sink, Source(z, None))
+        into = claim(ctx.sink, Source(z, None))
         ctx.kernels.global_average_backward(Source(z, None), g.contiguous(), into)
-        return None, None, _handed_over(into)[0]
+        return None, None, handed_over(into)[0]

@@ -10,13 +10,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from pnas_fast.kernels.activation import Accumulator, GradientSink, new_gradient
-from pnas_fast.kernels.fused.functions import Room, SideCall, filters, new_output
+from pnas_fast.kernels.activation import GradientSink
+from pnas_fast.kernels.fused.functions import (
+    Room,
+    SideCall,
+    claim,
+    filters,
+    gradient_over_processes,
+    handed_over,
+    new_output,
+    over_processes,
+    owned,
+)
 from pnas_fast.kernels.fused.primitives import Convolution, Normal, Pooled, Result, Source
 from pnas_fast.kernels.fused.problems import Backward, Forward, GroupedPrimitives, Sum, SumBackward
 
@@ -42,7 +51,8 @@ class Convolutions(Function):
         for norm, (z, affine, _, _, *weights) in zip(call.norms, _shares(tensors, call.norms), strict=True):
             out = new_output(z, filters(convolution, tuple(weights)), convolution.stride)
             problems.append(Forward(Source(z, affine), tuple(weights), norm, out))
-        normals = call.kernels.convolutions(convolution, problems)
+        done = zip(problems, call.kernels.convolutions(convolution, problems), strict=True)
+        normals = [over_processes(problem.norm, normal, problem.out) for problem, normal in done]
         for problem, normal in zip(problems, normals, strict=True):
             gamma = None if problem.norm is None else problem.norm.weight
             saved += [*problem.source, gamma, problem.out, *(normal or (None, None)), *problem.weights]
@@ -68,14 +78,15 @@ class Convolutions(Function):
             if upstream is None:
                 continue
             normal = None if statistics is None else Normal(normal_affine, statistics)
+            d_affine = gradient_over_processes(call.norms[place], d_affine, training=ctx.training[place])
             result = Result(out, upstream, normal, d_affine, gamma, ctx.training[place])
             wanted = ctx.needs_input_grad[1 + place * inputs]
-            into = _claim(call.source_sinks[place], Source(z, affine)) if wanted else None
+            into = claim(call.source_sinks[place], Source(z, affine)) if wanted else None
             problems[place] = Backward(Source(z, affine), tuple(weights), result, into)
         if problems:
             gradients = call.kernels.convolutions_backward(call.convolution, list(problems.values()))
             for (place, problem), own in zip(problems.items(), gradients, strict=True):
-                found[place] = (*_handed_over(problem.into), own.gamma, own.beta, *own.weights)
+                found[place] = (*handed_over(problem.into), own.gamma, own.beta, *own.weights)
         return (None, *(x for own in found for x in own))
 
 
@@ -112,7 +123,7 @@ class Adds(Function):
         """To each side its share: to all left sides, then to all right ones."""
         call: AddsCall = ctx.call
         sides = _sides(call, ctx.saved_tensors)
-        upstream = [_owned(sink, one) for sink, one in zip(call.sinks, g, strict=True)]
+        upstream = [owned(sink, one) for sink, one in zip(call.sinks, g, strict=True)]
         count = len(call.sides[0])
         gradients: list[Tensor | None] = [None] * (2 + 2 * count * len(sides))
         for index in range(count):
@@ -120,9 +131,9 @@ class Adds(Function):
             for place, (own, one) in enumerate(zip(sides, upstream, strict=True)):
                 at = 2 + 2 * (place * count + index)
                 if one is not None and ctx.needs_input_grad[at]:
-                    into = _claim(call.sides[place][index].sink, own[index].source)
+                    into = claim(call.sides[place][index].sink, own[index].source)
                     problems.append(SumBackward(own[index], one, into))
-                    gradients[at : at + 2] = _handed_over(into)
+                    gradients[at : at + 2] = handed_over(into)
             if problems:
                 call.kernels.adds_backward(problems)
         return tuple(gradients)
@@ -143,18 +154,3 @@ def _sides(call: AddsCall, tensors: Sequence[Any]) -> list[list[Pooled]]:
         ]
         for sides, own in shares
     ]
-
-
-def _owned(sink: GradientSink, g: Tensor | None) -> Tensor | None:
-    """A result's gradient in NHWC memory."""
-    owned = g is not None and sink.holds(g)
-    sink.clear()
-    return g if g is None or owned else g.contiguous(memory_format=torch.channels_last)
-
-
-def _claim(sink: GradientSink | None, source: Source) -> Accumulator:
-    return new_gradient(*source) if sink is None else sink.claim(*source)
-
-
-def _handed_over(into: Accumulator | None) -> tuple[Tensor | None, Tensor | None]:
-    return (None, None) if into is None or into.accumulate else (into.z, into.affine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -95,3 +96,6 @@ def joined(device: str) -> Iterator[Group]:
         yield Group(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+        # Where PyTorch's compiler is imported, as by the triton backend, a cycle of references keeps the
+        # group's threads until the interpreter ends, which then aborts as often as not.
+        gc.collect()
