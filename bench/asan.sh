@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.."
 tests=(
     tests/test_candidates.py
     tests/test_counting.py
+    tests/test_augment.py
     tests/test_cpu_kernels.py
 )
 python=${1:-.venv/bin/python}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -19,7 +20,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from pnas_fast.options import option_name
+from pnas_fast.options import ConfigError, option_name
 
 INTERRUPTED = 130
 """The exit status of a command that was stopped by Ctrl-C."""
@@ -31,7 +32,7 @@ class Parser(argparse.ArgumentParser):
     With ``only_given`` its result leaves out what was not given.
     """
 
-    def __init__(self, prog: str, description: str, epilog: str, *, only_given: bool = False) -> None:
+    def __init__(self, prog: str, description: str, epilog: str = "", *, only_given: bool = False) -> None:
         super().__init__(
             prog=prog,
             description=description,
@@ -53,7 +54,54 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def add_option(group: Any, item: Field[Any], defaults: list[Any]) -> None:
+def add_run_options(group: Any) -> None:
+    """Add what every command that trains has beside its configuration: folder, kernels, download."""
+    group.add_argument(
+        "--out", type=Path, metavar="RUN", default=None, help="the run's folder [one under runs/]"
+    )
+    group.add_argument(
+        "--fused", action="store_true", default=False, help="use the fastest kernels this device has"
+    )
+    group.add_argument(
+        "--download", action="store_true", default=False, help="fetch CIFAR-10 (162 MiB) where it is missing"
+    )
+
+
+def choose_backend(given: dict[str, Any]) -> None:
+    """Take ``fused`` out of what was given, and let it choose the backend.
+
+    Raises:
+        ConfigError: another backend was asked for as well.
+    """
+    if given.pop("fused"):
+        if given.get("backend") == "eager":
+            raise ConfigError("--fused with --backend eager: allowed is one of them")
+        given.setdefault("backend", "auto")
+
+
+def add_groups(
+    parser: Parser,
+    groups: Mapping[str, Sequence[str]],
+    items: Iterable[Field[Any]],
+    defaults: Callable[[str], list[Any]],
+) -> None:
+    """Add a configuration's fields, all of them, in groups.
+
+    Args:
+        parser: of the command.
+        groups: titles and the names of their fields.
+        items: the fields.
+        defaults: of a field, by its name: those of each preset.
+    """
+    left = {item.name: item for item in items}
+    for title, names in groups.items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            _add_option(group, left.pop(name), defaults(name))
+    assert not left, f"options in no group: {sorted(left)}"
+
+
+def _add_option(group: Any, item: Field[Any], defaults: list[Any]) -> None:
     """Add a configuration's field to a group of a parser, its help ending in the defaults."""
     assert item.default is not MISSING
     kind = type(item.default)

@@ -192,7 +192,7 @@ def test_a_plan_for_gpus_says_what_was_tried(
 ) -> None:
     answer_at_once(monkeypatch)
     loads = [Load(1, 100.0, 3 * GIB, 80 * GIB), Load(2, 199.0, 5 * GIB, 80 * GIB)]
-    monkeypatch.setattr(planning, "choose_for_gpu", lambda *given: (loads[1], loads))
+    monkeypatch.setattr(preflight, "choose_for_gpu", lambda *given: (loads[1], loads))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

@@ -161,9 +161,12 @@ class ValidationBatches:
 
 
 def level_table(data: DataSet, dtype: torch.dtype) -> Tensor:
-    """``(level - mean) / std`` of all 256 grey levels, (C, 256): worked out in fp32, then rounded."""
-    levels = torch.arange(256, dtype=torch.float32, device=data.mean.device)
-    return ((levels - data.mean[:, None]) / data.std[:, None]).to(dtype)
+    """``(level - mean) / std`` of all 256 grey levels, (C, 256), on the data set's device.
+
+    It is worked out in fp32 on the CPU, whatever the device, and then rounded: the same bits everywhere.
+    """
+    levels, mean, std = torch.arange(256, dtype=torch.float32), data.mean.cpu(), data.std.cpu()
+    return ((levels - mean[:, None]) / std[:, None]).to(data.mean.device, dtype)
 
 
 def _checked(batch: int) -> int:

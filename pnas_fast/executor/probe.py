@@ -8,11 +8,11 @@ from dataclasses import replace
 from pnas_fast.data import DataSet
 from pnas_fast.space import Cell
 from pnas_fast.training import ChildResult, TrainingSettings, train_child
+from pnas_fast.training.evaluation import EVALUATION_BATCH
 
 CPU_BATCH = 32
 """On a CPU, where it hardly matters to the rate: a paper's step of 128 images takes seconds there."""
 
-GPU_EVALUATION = 512
 GROWTH = 16
 """Most times as many steps as in the training before."""
 
@@ -32,7 +32,7 @@ def probe_child(
     gpu = data.train_images.is_cuda
     if not gpu:
         settings = replace(settings, batch=min(settings.batch, CPU_BATCH))
-    few = _cut_validation(data, GPU_EVALUATION if gpu else settings.batch)
+    few = _cut_validation(data, EVALUATION_BATCH if gpu else settings.batch)
     result = _train_steps(cell, settings, few, seed, 1)
     steps = 1
     while result.status == "done":

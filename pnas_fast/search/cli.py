@@ -6,10 +6,8 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
-from pnas_fast.commands import Parser, add_option
-from pnas_fast.options import ConfigError
+from pnas_fast.commands import Parser, add_groups, add_run_options, choose_backend
 from pnas_fast.run_folder import check_same, default_folder, saved_config
 from pnas_fast.search.config import PRESETS, SearchConfig, default_preset, device_note, preset
 from pnas_fast.search.evaluator import Profiled
@@ -69,7 +67,7 @@ def parse(arguments: Sequence[str] | None = None) -> Request:
     out: Path | None = given.pop("out")
     plan, download = given.pop("plan"), given.pop("download")
     chosen_preset: str | None = given.pop("preset")
-    _choose_backend(given, fused=given.pop("fused"))
+    choose_backend(given)
     saved = None if out is None else saved_config(out, SearchConfig)
     base = None if chosen_preset else saved
     profile = given.pop("profile")
@@ -82,14 +80,6 @@ def parse(arguments: Sequence[str] | None = None) -> Request:
     return Request(config, folder, plan, download, profiled, device_note(asked, config))
 
 
-def _choose_backend(given: dict[str, Any], *, fused: bool) -> None:
-    if not fused:
-        return
-    if given.get("backend") == "eager":
-        raise ConfigError("--fused with --backend eager: allowed is one of them")
-    given.setdefault("backend", "auto")
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = Parser("python -m pnas_fast.search", DESCRIPTION, EXAMPLES, only_given=True)
     run = parser.add_argument_group("the run")
@@ -99,12 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="where the defaults come from: quick (no GPU) or paper (with one)",
     )
-    run.add_argument(
-        "--fused", action="store_true", default=False, help="use the fastest kernels this device has"
-    )
-    run.add_argument(
-        "--out", type=Path, metavar="RUN", default=None, help="the run's folder [one under runs/]"
-    )
+    add_run_options(run)
     run.add_argument(
         "--plan",
         action="store_true",
@@ -119,14 +104,8 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="trace a few steps of one child, the first where none is named, into RUN/trace-POSITION.json",
     )
-    run.add_argument(
-        "--download", action="store_true", default=False, help="fetch CIFAR-10 (162 MiB) where it is missing"
-    )
-    items = {item.name: item for item in fields(SearchConfig)}
     presets = [preset(name) for name in PRESETS]
-    for title, names in _GROUPS.items():
-        group = parser.add_argument_group(title)
-        for name in names:
-            add_option(group, items.pop(name), [getattr(values, name) for values in presets])
-    assert not items, f"options in no group: {sorted(items)}"
+    add_groups(
+        parser, _GROUPS, fields(SearchConfig), lambda name: [getattr(values, name) for values in presets]
+    )
     return parser

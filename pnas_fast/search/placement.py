@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from pnas_fast.search.config import SearchConfig
+from pnas_fast.threads import cores
 
 CPU = "cpu"
 
@@ -21,10 +20,3 @@ def places(config: SearchConfig, children_per_gpu: int) -> list[str]:
     if config.device == CPU:
         return [CPU] * (config.workers or max(cores() // config.threads, 1))
     return gpus() * children_per_gpu
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

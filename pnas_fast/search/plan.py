@@ -11,8 +11,8 @@ from statistics import fmean
 from pnas_fast.counting import count_distinct, count_new_blocks, share_of_space
 from pnas_fast.data import DataSet, load
 from pnas_fast.search.config import SearchConfig
-from pnas_fast.search.placement import CPU, places
-from pnas_fast.search.preflight import Load, choose_for_gpu, random_cell, successful, try_children
+from pnas_fast.search.placement import CPU
+from pnas_fast.search.preflight import Load, choose_devices, random_cell, successful, try_children
 from pnas_fast.training import ChildResult, load_training_data
 
 SAMPLED_CELLS = 2
@@ -93,12 +93,7 @@ def make_plan(config: SearchConfig) -> Plan:
         PreflightError: no child could be tried.
     """
     data, size = _data(config)
-    loads: list[Load] = []
-    children_per_gpu = config.children_per_gpu
-    if config.device != CPU and not children_per_gpu:
-        chosen, loads = choose_for_gpu(config, data)
-        children_per_gpu = chosen.children
-    devices = places(config, children_per_gpu)
+    devices, loads = choose_devices(config, data)
     tried = _try_levels(config, data, devices)
     levels = []
     children = 1  # the cell without blocks, of which those of one block are the candidates

@@ -14,8 +14,9 @@ import torch
 from pnas_fast.data import DataSet
 from pnas_fast.executor import ExecutorError, Finished, Task, WorkerPool, shared_data
 from pnas_fast.search.config import SearchConfig
-from pnas_fast.search.placement import cores, gpus
+from pnas_fast.search.placement import CPU, gpus, places
 from pnas_fast.space import CELL_INPUTS, Block, Cell
+from pnas_fast.threads import cores
 from pnas_fast.training import ChildResult
 
 PROBE_SECONDS = 0.7
@@ -148,6 +149,27 @@ def choose_for_gpu(config: SearchConfig, data: DataSet) -> tuple[Load, list[Load
         return Load(count, rate, most_used, torch.cuda.mem_get_info(device)[1])
 
     return choose_load(measure, max(cores() // len(gpus()), 1))
+
+
+def choose_devices(
+    config: SearchConfig, data: DataSet, trying: Callable[[], None] = lambda: None
+) -> tuple[list[str], list[Load]]:
+    """A device for each worker, and the loads that were tried for it, if that was left open.
+
+    Args:
+        config: resolved.
+        data: the data set, in the CPU's memory.
+        trying: called before children are tried.
+
+    Raises:
+        PreflightError: not even one child fits the GPU.
+    """
+    children_per_gpu, loads = config.children_per_gpu, list[Load]()
+    if config.device != CPU and not children_per_gpu:
+        trying()
+        chosen, loads = choose_for_gpu(config, data)
+        children_per_gpu = chosen.children
+    return places(config, children_per_gpu), loads
 
 
 def successful(results: Sequence[ChildResult]) -> list[ChildResult]:

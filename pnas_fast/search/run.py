@@ -11,9 +11,8 @@ from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.display import Display
 from pnas_fast.search.evaluator import Evaluator, Profiled
 from pnas_fast.search.loop import run_levels
-from pnas_fast.search.placement import CPU, places
 from pnas_fast.search.plan import describe_devices
-from pnas_fast.search.preflight import choose_for_gpu
+from pnas_fast.search.preflight import choose_devices
 from pnas_fast.search.result import TRIALS, SearchResult
 from pnas_fast.store import TrialStore
 from pnas_fast.version import VERSION
@@ -32,7 +31,10 @@ def run(
     """
     with opened(folder, config), TrialStore(folder / TRIALS) as store:
         display.note(heading(config))
-        devices = _devices(config, data, display)
+        devices, _ = choose_devices(
+            config, data, lambda: display.note("trying how many children a GPU should train at once")
+        )
+        display.note(describe_devices(devices))
         with (
             shared_data(data, folder) as shared,
             WorkerPool(devices, config, folder, shared) as pool,
@@ -43,16 +45,6 @@ def run(
             display.note(_trace_text(folder, profiled, evaluator.traced))
         discard_all(folder)
     return SearchResult.load(folder)
-
-
-def _devices(config: SearchConfig, data: DataSet, display: Display) -> list[str]:
-    children_per_gpu = config.children_per_gpu
-    if config.device != CPU and not children_per_gpu:
-        display.note("trying how many children a GPU should train at once")
-        children_per_gpu = choose_for_gpu(config, data)[0].children
-    devices = places(config, children_per_gpu)
-    display.note(describe_devices(devices))
-    return devices
 
 
 def _trace_text(folder: Path, profiled: Profiled, position: int | None) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from pnas_fast.commands import Parser, add_option
+from pnas_fast.commands import Parser, add_groups, add_run_options, choose_backend
 from pnas_fast.options import ConfigError
 from pnas_fast.run_folder import check_same, default_folder, saved_config
 from pnas_fast.search.result import SearchResult
@@ -75,10 +75,7 @@ def parse(arguments: Sequence[str] | None, processes: int) -> Request:
     out: Path | None = given.pop("out")
     download: bool = given.pop("download")
     _choose_cell(given, given.pop("run"))
-    if given.pop("fused"):
-        if given.get("backend") == "eager":
-            raise ConfigError("--fused with --backend eager: allowed is one of them")
-        given.setdefault("backend", "auto")
+    choose_backend(given)
     saved = None if out is None else saved_config(out, TrainConfig)
     config = replace(saved or TrainConfig(), **given).resolved(processes)
     design(config)  # a cell that is none is refused here
@@ -101,26 +98,13 @@ def _parser() -> Parser:
     parser = Parser("python -m pnas_fast.train", DESCRIPTION, EXAMPLES, only_given=True)
     run = parser.add_argument_group("the run")
     run.add_argument(
-        "--out", type=Path, metavar="RUN", default=None, help="the run's folder [one under runs/]"
-    )
-    run.add_argument(
         "--run",
         type=Path,
         metavar="SEARCH",
         default=None,
         help="take the best cell of a search, by its folder",
     )
-    run.add_argument(
-        "--fused", action="store_true", default=False, help="use the fastest kernels this device has"
-    )
-    run.add_argument(
-        "--download", action="store_true", default=False, help="fetch CIFAR-10 (162 MiB) where it is missing"
-    )
-    items = {item.name: item for item in fields(TrainConfig) if item.name not in _NOT_OFFERED}
-    for title, names in _GROUPS.items():
-        group = parser.add_argument_group(title)
-        for name in names:
-            item = items.pop(name)
-            add_option(group, item, [item.default])
-    assert not items, f"options in no group: {sorted(items)}"
+    add_run_options(run)
+    items = [item for item in fields(TrainConfig) if item.name not in _NOT_OFFERED]
+    add_groups(parser, _GROUPS, items, lambda name: [getattr(TrainConfig, name)])
     return parser

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from pnas_fast.options import ConfigError, option
 from pnas_fast.run_config import RunConfig
+from pnas_fast.threads import cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,4 +76,4 @@ class TrainConfig(RunConfig):
         return replace(config, threads=config.threads or config._cores(processes))
 
     def _cores(self, processes: int) -> int:
-        return 1 if self.device == "cuda" else max(1, len(os.sched_getaffinity(0)) // processes)
+        return 1 if self.device == "cuda" else max(1, cores() // processes)

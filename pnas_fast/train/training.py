@@ -135,7 +135,7 @@ class LongTraining:
 
     def is_finite(self) -> bool:
         """Whether every weight is a finite number."""
-        return all(bool(parameter.isfinite().all()) for parameter in self.network.parameters())
+        return self._loop.is_finite()
 
     def _accuracy(self, network: nn.Module) -> float:
         mine = len(self._validation.validation_labels)

@@ -52,3 +52,8 @@ class TrainingLoop:
     def loss(self) -> float:
         """The mean loss of the epoch's steps; waits for the device."""
         return float(self.losses / self._index)
+
+    def is_finite(self) -> bool:
+        """Whether every weight is a finite number; waits for the device, once."""
+        finite = torch.stack([parameter.isfinite().all() for parameter in self._network.parameters()])
+        return bool(finite.all())

@@ -146,8 +146,7 @@ def _fit(
             raise ChildError(f"diverged: loss is {loss} in epoch {epoch + 1}")
         result.epoch_losses.append(loss)
         report(result.images_seen)
-    finite = torch.stack([parameter.isfinite().all() for parameter in network.parameters()])
-    if not bool(finite.all()):
+    if not loop.is_finite():
         raise ChildError("diverged: a weight is not finite after the last step")
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
+from pnas_fast.commands import Parser
 from pnas_fast.zoo.table import Row, rows
 
 DESCRIPTION = """\
@@ -22,12 +22,7 @@ WIDTH = 150
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 0 where every figure is as published or its difference explained, else 1."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pnas_fast.zoo",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.parse_args(arguments)
+    Parser("python -m pnas_fast.zoo", DESCRIPTION).parse_args(arguments)
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     found = rows()
     console.print(_table(found))
