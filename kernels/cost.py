@@ -24,9 +24,10 @@ from typing import NamedTuple
 import torch
 
 from pnas_fast.kernels.counting import Cost, CountOperations
+from pnas_fast.kernels.programs import Parser, positive
 from pnas_fast.kernels.triton.launch import Launch, recording
 from pnas_fast.network import ChildNetwork
-from pnas_fast.space import Cell
+from pnas_fast.space import Cell, CellError
 
 CELLS = {
     "PNASNet-5": "0:sep5x5+0:max_pool3x3,1:sep7x7+1:max_pool3x3,1:sep5x5+1:sep3x3,"
@@ -159,15 +160,20 @@ class Comparison(NamedTuple):
         )
 
 
+def _cell(text: str) -> str:
+    try:
+        return str(Cell.parse(text))
+    except CellError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables; 1 where a rule is broken."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pnas_fast.kernels.cost", description=__doc__.split("\n")[0]
-    )
+    parser = Parser(prog="python -m pnas_fast.kernels.cost", description=__doc__.split("\n")[0])
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="of activations")
-    parser.add_argument("--batch", type=int, default=128, help="images")
-    parser.add_argument("--filters", type=int, default=24, help="F")
-    parser.add_argument("--cell", help="a cell as text, instead of the published ones")
+    parser.add_argument("--batch", type=positive, default=128, help="images")
+    parser.add_argument("--filters", type=positive, default=24, help="F")
+    parser.add_argument("--cell", type=_cell, help="a cell as text, instead of the published ones")
     options = parser.parse_args(arguments)
     size = options.filters, options.batch, DTYPES[options.dtype]
     cells = CELLS if options.cell is None else {options.cell: options.cell}

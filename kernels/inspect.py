@@ -11,7 +11,6 @@ local memory, or with ``--check`` more registers or more shared memory than the 
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 import torch
 
 from pnas_fast.kernels.cost import DTYPES, fused_launches
+from pnas_fast.kernels.programs import Parser
 from pnas_fast.kernels.triton.ahead import Resources, Variant, variant_of
 from pnas_fast.space import OPERATIONS, Cell
 
@@ -119,15 +119,17 @@ def write_table(path: Path, found: dict[str, Resources]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 1 where a rule is broken."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pnas_fast.kernels.inspect", description=__doc__.split("\n")[0]
-    )
+    parser = Parser(prog="python -m pnas_fast.kernels.inspect", description=__doc__.split("\n")[0])
     parser.add_argument("--arch", choices=ARCHITECTURES, default="sm_90", help="architecture")
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="of activations")
     parser.add_argument("--kernel", default="", help="only kernels whose line holds this")
     parser.add_argument("--write", type=Path, help="write the table to a file")
     parser.add_argument("--check", type=Path, help="compare with the table in a file")
     options = parser.parse_args(arguments)
+    if options.write and not options.write.parent.is_dir():
+        parser.error(f"--write {options.write}: no such folder")
+    if options.check and not options.check.is_file():
+        parser.error(f"--check {options.check}: no such file")
     variants = search_variants(DTYPES[options.dtype], options.arch)
     variants = [variant for variant in variants if options.kernel in variant.name()]
     found = inspect(variants, options.arch)

@@ -10,7 +10,6 @@ uses local memory are left out. Another table means other programs, so other rou
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ import torch
 from torch import nn
 
 from pnas_fast.kernels import CellOutput, Side, get_backend
+from pnas_fast.kernels.programs import Parser
 from pnas_fast.kernels.triton.ahead import variant_of
 from pnas_fast.kernels.triton.launch import Tile, capability, recording
 from pnas_fast.kernels.triton.tables import table_path, trying, write_tiles
@@ -143,9 +143,7 @@ def _problem(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Tune and write; 2 where there is no card."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pnas_fast.kernels.tune", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = Parser(prog="python -m pnas_fast.kernels.tune", description=(__doc__ or "").split("\n")[0])
     parser.parse_args(arguments)
     if not torch.cuda.is_available():
         print("tune: torch.cuda.is_available() is False; needed is a CUDA device", file=sys.stderr)

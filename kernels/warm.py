@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -32,6 +32,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pnas_fast.kernels.cost import DTYPES, fused_launches
 from pnas_fast.kernels.inspect import search_cells
+from pnas_fast.kernels.programs import Parser, positive
 from pnas_fast.kernels.triton.ahead import Variant, variant_of
 from pnas_fast.kernels.triton.launch import INTERPRETED, Launch, recording
 from pnas_fast.network import ChildNetwork
@@ -39,6 +40,9 @@ from pnas_fast.space import MAX_BLOCKS, OPERATIONS, Cell, CellError, check_opera
 
 IMAGES = 8
 """In a recorded batch: no kernel is specialised on it."""
+
+OLDEST = 80
+"""The first compute capability with bf16 in its tensor cores."""
 
 KINDS = ("sep3x3", "identity", "avg_pool3x3", "max_pool3x3")
 """What a block can add: two convolutions' outputs are added alike."""
@@ -195,8 +199,8 @@ def architectures(asked: str | None) -> list[int]:
         ValueError: neither is one.
     """
     if asked is not None:
-        if not re.fullmatch(r"sm_\d{2,3}", asked):
-            raise ValueError(f"--arch {asked}: allowed is sm_NN, say sm_90")
+        if not re.fullmatch(r"sm_\d{2,3}", asked) or int(asked[3:]) < OLDEST:
+            raise ValueError(f"--arch {asked}: allowed is sm_NN, say sm_90, from sm_{OLDEST}")
         return [int(asked[3:])]
     if not torch.cuda.is_available():
         raise ValueError("torch sees no CUDA GPU here; name the one that kernels are for, say --arch sm_90")
@@ -212,29 +216,16 @@ def _image(text: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}, allowed is 1 or more")
-    return int(text)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     title, _, rest = (__doc__ or "").partition("\n\n")
-    parser = _Parser(
+    parser = Parser(
         prog="python -m pnas_fast.kernels.warm",
         description=title,
         epilog=rest.partition("\n\n")[2],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--filters", type=_whole, default=24, help="F of the children")
-    parser.add_argument("--repeats", type=_whole, default=2, help="N of the children")
+    parser.add_argument("--filters", type=positive, default=24, help="F of the children")
+    parser.add_argument("--repeats", type=positive, default=2, help="N of the children")
     parser.add_argument(
         "--blocks", type=int, choices=range(1, MAX_BLOCKS + 1), default=MAX_BLOCKS, help="B of the cells"
     )
@@ -245,7 +236,7 @@ def _parser() -> argparse.ArgumentParser:
         "--arch", help="a compute capability, where not that of the GPUs here", metavar="sm_NN"
     )
     parser.add_argument(
-        "--processes", type=_whole, default=len(os.sched_getaffinity(0)), help="that compile side by side"
+        "--processes", type=positive, default=len(os.sched_getaffinity(0)), help="that compile side by side"
     )
     return parser
 

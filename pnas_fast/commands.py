@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import MISSING, Field
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -20,17 +20,15 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from pnas_fast.kernels import programs
 from pnas_fast.options import ConfigError, option_name
 
 INTERRUPTED = 130
 """The exit status of a command that was stopped by Ctrl-C."""
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line.
-
-    With ``only_given`` its result leaves out what was not given.
-    """
+class Parser(programs.Parser):
+    """Keeps the text of its description; with ``only_given`` its result leaves out what was not given."""
 
     def __init__(self, prog: str, description: str, epilog: str = "", *, only_given: bool = False) -> None:
         super().__init__(
@@ -41,17 +39,6 @@ class Parser(argparse.ArgumentParser):
             argument_default=argparse.SUPPRESS if only_given else None,
             allow_abbrev=False,
         )
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with status 2 and one line."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-def positive(text: str) -> int:
-    """A whole number of 1 or more."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}, allowed is a whole number of 1 or more")
-    return int(text)
 
 
 def add_run_options(group: Any) -> None:

@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from pnas_fast.kernels import cost, inspect
 from pnas_fast.kernels.inspect import (
     broken_rules,
     read_table,
@@ -127,6 +129,27 @@ def test_worse_kernels_are_named() -> None:
         "b: 8 bytes of local memory, allowed are 0",
     ]
     assert broken_rules({"new": Resources(255, 0, 0)}, table) == []
+
+
+@pytest.mark.parametrize(
+    ("program", "line", "message"),
+    [
+        (inspect, "--arch sm_12", "argument --arch: invalid choice: 'sm_12'"),
+        (inspect, "--check none.tsv", "--check none.tsv: no such file"),
+        (inspect, "--write none/x.tsv", "--write none/x.tsv: no such folder"),
+        (cost, "--cell 0:sep3x3", "argument --cell: block 0: '0:sep3x3' is not of the form in:op+in:op"),
+        (cost, "--batch 0", "argument --batch: '0', allowed is a whole number of 1 or more"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    program: ModuleType, line: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exited:
+        program.main(line.split())
+    assert exited.value.code == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.count("\n") == 1
 
 
 def test_tables_are_read_as_written(tmp_path: Path) -> None:
