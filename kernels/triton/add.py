@@ -31,7 +31,8 @@ from pnas_fast.kernels.triton.problems import each
 POOLS = {None: 0, "avg": 1, "max": 2}
 AVERAGE = tl.constexpr(POOLS["avg"])
 MAXIMUM = tl.constexpr(POOLS["max"])
-TILE = Tile(warps=4, registers=None, programs=1)
+# Left to itself the compiler may stop at 128 registers and spill.
+TILE = Tile(warps=4, registers=255, programs=1)
 
 
 @triton.jit

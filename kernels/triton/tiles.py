@@ -31,7 +31,7 @@ FITTING: dict[int, dict[str, int]] = {
     }
     | _SEPARABLE_BACKWARD
     | _DENSE,
-    100: {"separable 5": 64, "separable 7": 64, "pointwise_backward": 64} | _DENSE,
+    100: {"separable 5": 64, "pointwise_backward": 64} | _DENSE,
 }
 """By compute capability, the kernels that do narrow work in 128 registers, so that a multiprocessor holds
 two programs, and up to which block of filters. Later cards are as the last."""
