@@ -81,7 +81,7 @@ def train(arguments: tuple[str, int, int]) -> list[Seconds]:
             with clocked(seconds):
                 result, network = train_child(cell, config, data, seed)
             assert network is not None, result.error
-            save_child(network, cell, config, data, child_file(Path(folder), position))
+            save_child(network, data, child_file(Path(folder), position))
             found.append(seconds | {"in all": time.perf_counter() - started})
     return found[1:]
 
