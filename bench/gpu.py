@@ -146,7 +146,7 @@ def training_step(backend: str) -> tuple[ChildNetwork, Callable[[Any], None]]:
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(10, (BATCH,), device=device)
     network = ChildNetwork(Cell.parse(CELL), REPEATS, FILTERS, 10, shape, backend=backend).to(device)
-    network.to(memory_format=torch.channels_last)
+    network.arrange()
     if backend == "eager":
         network.bfloat16()
 

@@ -74,6 +74,7 @@ def fused_launches(
 ) -> tuple[list[Launch], Cost]:
     """The Triton launches of a step, and the cost of what PyTorch adds to them: the classifier."""
     network = ChildNetwork(cell, repeats, filters, 10, image, backend="triton")
+    network.arrange()
     network.classifier.to(dtype)
     images = torch.empty(batch, *image, dtype=dtype).contiguous(memory_format=torch.channels_last)
     with recording(capability=capability) as launches, CountOperations() as counted:

@@ -78,6 +78,7 @@ class Children(NamedTuple):
 
     def _evaluating(self, cell: Cell, architecture: int) -> list[Launch]:
         network = ChildNetwork(cell, self.repeats, self.filters, 10, self.image, backend="triton").eval()
+        network.arrange()
         network.classifier.to(self.dtype)
         images = torch.empty(IMAGES, *self.image, dtype=self.dtype)
         with recording(capability=architecture) as launches, torch.inference_mode():

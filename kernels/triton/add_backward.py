@@ -8,8 +8,8 @@ Mathematics:
 
 Shapes and strides:
     z and into (N, H, W, C), g (N, OH, OW, C), NHWC, pixels of each a number of units of ALIGN elements
-    apart; affine and d_affine (2, C) fp32; keep (N, 1, 1, 1), any dtype; partial (problems, programs,
-    2, C) fp32.
+    apart; affine and d_affine (2, C) fp32; keep (N, 1, 1, 1), any dtype; partial (problems, programs
+    and teams, 2, C) fp32.
 
 Grid:
     (programs, chunks of CHUNK channels, problems). A program walks over tiles of PIXELS input pixels. Of
@@ -26,7 +26,7 @@ import triton.language as tl
 
 from pnas_fast.kernels.fused.problems import SumBackward
 from pnas_fast.kernels.triton.add import AVERAGE, MAXIMUM, side_arguments, side_tensors
-from pnas_fast.kernels.triton.device import CHUNK, PIXELS, finish_affine, load_affine, pick
+from pnas_fast.kernels.triton.device import CHUNK, PIXELS, finish_affine, load_affine, pick, rows_of, tickets_of
 from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
 from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept
 from pnas_fast.kernels.triton.tiles import new_partials, spread, tile_of
@@ -128,8 +128,9 @@ def add_backward_kernel(
         tl.store(own, share, mask=mask)
     if AFFINE:
         finish_affine(
-            d_scale, d_shift, program, programs, chunk, partial + problem * programs * 2 * C,
-            pick(d_affine, problem), accumulate, tickets + problem * tl.num_programs(1), 0, C,
+            d_scale, d_shift, program, programs, chunk, partial + problem * rows_of(programs) * 2 * C,
+            pick(d_affine, problem), accumulate, tickets,
+            problem * tl.num_programs(1) * tickets_of(programs), C,
         )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ Mathematics:
 
 Shapes and strides:
     z and into (N, H, W, C), NHWC, pixels a number of units of ALIGN elements apart; out and g (N, C),
-    contiguous; affine and d_affine (2, C) fp32; partial (programs, 2, C) fp32.
+    contiguous; affine and d_affine (2, C) fp32; partial (programs and teams, 2, C) fp32.
 
 Grid:
     forward (images, chunks of CHUNK channels); backward (programs, chunks), a program walking over tiles
@@ -96,7 +96,7 @@ def global_average_backward(source: Source, g: Tensor, into: Accumulator) -> Non
     launch(
         average_backward_kernel, (programs, chunks), TILE,
         reads=(z, g, into.z if into.accumulate else None), writes=(into.z,),
-        scratch={"partial": new_partials(z.device, programs, 2, c)},
+        scratch={"partial": new_partials(z.device, 1, programs, 2, c)},
         z=z, affine=source.affine, g=g, into=into.z, d_affine=into.affine,
         accumulate=int(into.accumulate), tickets=tickets(z.device),
         N=n, SIZE=h * w, z_units=pixel(z) // align, into_units=pixel(into.z) // align,

@@ -10,7 +10,7 @@ Mathematics:
 Shapes and strides:
     z (N, H, W, C) and out (N, OH, OW, F), NHWC, pixels z_pixel and out_pixel elements apart (given in
     units of ALIGN); affine (2, C) fp32; weights (F0, C, KH, KW) and (F - F0, C, 1, 1) fp32 with any
-    strides; sums (problems, programs, 3, F) fp32.
+    strides; sums (problems, programs and teams, 3, F) fp32.
 
 Grid:
     (programs, blocks of BLOCK_F filters, those of the first weight first, problems). A program walks over
@@ -76,10 +76,7 @@ def dense_kernel(
         weight = tl.where(half == 1, pick(second, problem), weight)
         by_f = tl.where(half == 1, second_by_f, by_f)
         by_c = tl.where(half == 1, second_by_c, by_c)
-    counted = 0.0
-    pivot = tl.zeros((BLOCK_F,), tl.float32)
-    ones = tl.zeros((BLOCK_F,), tl.float32)
-    squares = tl.zeros((BLOCK_F,), tl.float32)
+    row = norms.row_of(sums, problem, program, programs, F)
     for tile in range(program, tl.cdiv(N * OH * OW, PIXELS), programs):
         p = tile * PIXELS + tl.arange(0, PIXELS)
         ok = p < N * OH * OW
@@ -101,13 +98,12 @@ def dense_kernel(
         tl.store(out + at, rounded, mask=ok[:, None] & f_ok[None, :])
         # Statistics are of what was stored.
         if TRAINING:
-            counted, pivot, ones, squares = norms.count_values(
-                rounded.to(tl.float32), ok, counted, pivot, ones, squares
+            norms.count_values(
+                rounded.to(tl.float32), ok, tile == program, row, f + half * F0, f_ok, F
             )
     if NORM:
         norms.finish_norm(
-            counted, pivot, ones, squares, f + half * F0, f_ok,
-            program, programs, block, tl.num_programs(1), problem, sums, tickets,
+            f + half * F0, f_ok, program, programs, block, tl.num_programs(1), problem, sums, tickets,
             gamma, beta, running_mean, running_variance, batches, normal, statistics,
             count, momentum, eps, F, TRAINING,
         )  # fmt: skip

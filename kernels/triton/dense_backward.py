@@ -10,7 +10,8 @@ Shapes and strides:
     as in the forward; g and result (N, OH, OW, F) and into (N, H, W, C), NHWC, pixels of each a number
     of units of ALIGN elements apart; d_affine and d_norm (2, C) and (2, F) fp32; weight gradients with
     the strides of the weights. Partial results are fp32, a row for each program of a group: weights
-    (problems, programs, KH KW, F, C), affine (problems, programs, 2, C).
+    (problems, programs and teams, KH KW, F, C), affine (problems, programs and
+    teams, 2, C).
 
 Grid:
     (programs, problems), one launch for both parts, which need nothing of each other. In 1 a group is a
@@ -43,6 +44,8 @@ from pnas_fast.kernels.triton.device import (
     load_affine,
     multiply,
     pick,
+    rows_of,
+    tickets_of,
 )
 from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
 from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept, new_like
@@ -197,12 +200,13 @@ def dense_backward_kernel(
     z_pixel, g_pixel, result_pixel = z_units * ALIGN, g_units * ALIGN, result_units * ALIGN
     z, affine, result, g = pick(z, problem), pick(affine, problem), pick(result, problem), pick(g, problem)
     statistics, d_normal, gamma = pick(statistics, problem), pick(d_normal, problem), pick(gamma, problem)
-    tickets += problem * (weight_groups + tl.cdiv(C, CHUNK))
+    weight_tickets = weight_groups * tickets_of(weight_programs)
+    tickets += problem * (weight_tickets + tl.cdiv(C, CHUNK) * tickets_of(source_programs))
     if work < weight_programs * weight_groups:
         weight_part(
             work, weight_programs, z, affine, result, g, statistics, d_normal, gamma, pick(d_norm, problem),
             pick(d_weight, problem), pick(d_second, problem),
-            weight_partial + problem * weight_programs * KH * KW * F * C, tickets, inverse_count,
+            weight_partial + problem * rows_of(weight_programs) * KH * KW * F * C, tickets, inverse_count,
             N, H, W, OH, OW, pad_y, pad_x, z_pixel, g_pixel, result_pixel,
             by_f, by_c, by_y, by_x, second_by_f, second_by_c, F0,
             C, F, KH, KW, SY, SX, AFFINE, RECTIFY, NORM, BLOCK_F,
@@ -212,7 +216,7 @@ def dense_backward_kernel(
             work - weight_programs * weight_groups, source_programs, z, affine, pick(weight, problem),
             pick(second, problem), result, g, statistics, d_normal, gamma,
             pick(into, problem), pick(d_affine, problem), (accumulate >> problem) & 1,
-            source_partial + problem * source_programs * 2 * C, tickets, weight_groups,
+            source_partial + problem * rows_of(source_programs) * 2 * C, tickets, weight_tickets,
             inverse_count, N, H, W, OH, OW, pad_y, pad_x, z_pixel, g_pixel, result_pixel, into_units * ALIGN,
             by_f, by_c, by_y, by_x, second_by_f, second_by_c, F0,
             C, F, KH, KW, SY, SX, AFFINE, RECTIFY, NORM,

@@ -21,14 +21,14 @@ DOT = tl.constexpr("tf32x3")
 CHUNK = tl.constexpr(32)
 """Channels taken at a time."""
 
-LANES = tl.constexpr(32)
-"""Pixels taken at a time: columns of one row, running on into the next image."""
-
 PIXELS = tl.constexpr(64)
 """Pixels taken at a time where neighbours do not matter: of all images, one after the other."""
 
-STEP, ACROSS = tl.constexpr(16), tl.constexpr(256)
-"""Rows and columns of partial results read at a time."""
+TEAM = tl.constexpr(16)
+"""Programs whose partial results the last of them adds up; the last of all adds up the teams'."""
+
+ACROSS = tl.constexpr(512)
+"""Columns of partial results read at a time."""
 
 
 @triton.jit
@@ -70,16 +70,49 @@ def wait_for(tickets, ticket, count):
 
 
 @triton.jit
-def sum_partials(partials, count, length, columns, wanted):
-    """The sums of columns over the rows of partials (count, length), always in the same order."""
+def tickets_of(programs):
+    """Tickets that so many programs take to add up what they have: one a team, and one for teams."""
+    return tl.cdiv(programs, TEAM) + 1
+
+
+@triton.jit
+def rows_of(programs):
+    """Rows of partial results: the programs' own and their teams'."""
+    return programs + tl.cdiv(programs, TEAM)
+
+
+@triton.jit
+def arrive_in_team(tickets, program, programs):
+    """(whether this program is the last of its team, first of the team's rows, their number)."""
+    first = program // TEAM * TEAM
+    members = tl.minimum(programs - first, TEAM)
+    return last_to_arrive(tickets, program // TEAM, members), first, members
+
+
+@triton.jit
+def arrive_for_team(tickets, programs):
+    """(whether this program's team is the last, first of the teams' rows, their number).
+
+    Rows of teams follow those of programs. A team that is alone needs none: its programs' rows are last.
+    """
+    teams = tl.cdiv(programs, TEAM)
+    last = teams == 1
+    first, count = 0, programs
+    if teams > 1:
+        last = last_to_arrive(tickets, teams, teams)
+        first, count = programs, teams
+    return last, first, count
+
+
+@triton.jit
+def sum_rows(partials, first, count, length, columns, wanted):
+    """The sums of columns over rows of partials (…, length), always in the same order."""
     total = tl.zeros(columns.shape, tl.float32)
-    for first in range(0, count, STEP):
-        rows = first + tl.arange(0, STEP)
+    for begin in range(0, count, TEAM):
+        rows = begin + tl.arange(0, TEAM)
         mask = (rows < count)[:, None] & wanted[None, :]
-        part = tl.load(
-            partials + rows[:, None] * length + columns[None, :], mask=mask, other=0.0, cache_modifier=".cg"
-        )
-        total += tl.sum(part, axis=0)
+        at = (first + rows)[:, None] * length + columns[None, :]
+        total += tl.sum(tl.load(partials + at, mask=mask, other=0.0, cache_modifier=".cg"), axis=0)
     return total
 
 
@@ -100,8 +133,10 @@ def activate(value, mask, scale, shift, AFFINE: tl.constexpr, RECTIFY: tl.conste
     if AFFINE:
         value = value * scale + shift
     if RECTIFY:
-        value = tl.where(value <= 0.0, 0.0, value)
-    if AFFINE:
+        # One comparison that the mask joins; of NaN it holds.
+        wanted = ~(value <= 0.0)
+        value = tl.where(wanted & mask if AFFINE else wanted, value, 0.0)
+    elif AFFINE:
         value = tl.where(mask, value, 0.0)
     return value
 
@@ -125,19 +160,27 @@ def finish_affine(
 ):  # fmt: skip
     """Sum [pixels, CHUNK] over pixels and over the programs of a chunk of channels, into d_affine (2, C).
 
-    Of partial (programs, 2, C) each writes a row. What d_affine holds counts too if accumulate.
+    Of partial (programs and teams, 2, C) each writes a row. What d_affine holds counts too if accumulate.
+    A group has `tickets_of` tickets.
     """
+    tickets += ticket + group * tickets_of(programs)
     c = group * CHUNK + tl.arange(0, CHUNK)
     row = partial + program * 2 * C + c
     tl.store(row, tl.sum(d_scale, axis=0), mask=c < C)
     tl.store(row + C, tl.sum(d_shift, axis=0), mask=c < C)
-    if last_to_arrive(tickets, ticket + group, programs):
-        column = tl.arange(0, 2 * CHUNK)
-        channel = group * CHUNK + column % CHUNK
-        at = column // CHUNK * C + channel
-        summed = sum_partials(partial, programs, 2 * C, at, channel < C)
-        summed += tl.load(d_affine + at, mask=(channel < C) & (accumulate != 0), other=0.0)
-        tl.store(d_affine + at, summed, mask=channel < C)
+    column = tl.arange(0, 2 * CHUNK)
+    channel = group * CHUNK + column % CHUNK
+    at = column // CHUNK * C + channel
+    last, first, count = arrive_in_team(tickets, program, programs)
+    if last:
+        if programs > TEAM:
+            summed = sum_rows(partial, first, count, 2 * C, at, channel < C)
+            tl.store(partial + (programs + program // TEAM) * 2 * C + at, summed, mask=channel < C)
+        last, first, count = arrive_for_team(tickets, programs)
+        if last:
+            summed = sum_rows(partial, first, count, 2 * C, at, channel < C)
+            summed += tl.load(d_affine + at, mask=(channel < C) & (accumulate != 0), other=0.0)
+            tl.store(d_affine + at, summed, mask=channel < C)
 
 
 @triton.jit
@@ -147,14 +190,25 @@ def finish_weights(
 ):  # fmt: skip
     """Sum [BLOCK_F, CHUNK] over the programs of a group, into filters and channels from the first on.
 
-    Of partial each program has a row of a length, and in it (F, C) of this weight.
+    Of partial (programs and teams, length) each writes a row, in which this weight has (F, C). A group has
+    `tickets_of` tickets.
     """
+    tickets += ticket + group * tickets_of(programs)
     rows, columns = first_f + tl.arange(0, BLOCK_F)[:, None], first_c + tl.arange(0, CHUNK)[None, :]
     tl.store(partial + program * length + rows * C + columns, total, mask=(rows < F) & (columns < C))
-    if last_to_arrive(tickets, ticket + group, programs):
-        for begin in range(0, BLOCK_F * CHUNK, ACROSS):
-            column = begin + tl.arange(0, ACROSS)
-            f, c = first_f + column // CHUNK, first_c + column % CHUNK
-            wanted = (f < F) & (c < C)
-            summed = sum_partials(partial, programs, length, f * C + c, wanted)
-            tl.store(d_weight + f * by_f + c * by_c, summed, mask=wanted)
+    last, first, count = arrive_in_team(tickets, program, programs)
+    if last:
+        if programs > TEAM:
+            team = partial + (programs + program // TEAM) * length
+            for begin in range(0, BLOCK_F * CHUNK, ACROSS):
+                column = begin + tl.arange(0, ACROSS)
+                f, c = first_f + column // CHUNK, first_c + column % CHUNK
+                summed = sum_rows(partial, first, count, length, f * C + c, (f < F) & (c < C))
+                tl.store(team + f * C + c, summed, mask=(f < F) & (c < C))
+        last, first, count = arrive_for_team(tickets, programs)
+        if last:
+            for begin in range(0, BLOCK_F * CHUNK, ACROSS):
+                column = begin + tl.arange(0, ACROSS)
+                f, c = first_f + column // CHUNK, first_c + column % CHUNK
+                summed = sum_rows(partial, first, count, length, f * C + c, (f < F) & (c < C))
+                tl.store(d_weight + f * by_f + c * by_c, summed, mask=(f < F) & (c < C))

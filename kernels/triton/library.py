@@ -14,7 +14,7 @@ from torch import Tensor
 
 WRITTEN = frozenset(
     (
-        *("out", "into", "dd", "packed", "sums", "tickets", "normal", "statistics"),
+        *("out", "into", "dd", "sums", "tickets", "normal", "statistics"),
         *("partial", "weight_partial", "source_partial", "pointwise_partial", "depthwise_partial"),
         *("running_mean", "running_variance", "batches"),
         *("d_norm", "d_affine", "d_weight", "d_second", "d_depthwise", "d_pointwise"),

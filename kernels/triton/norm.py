@@ -1,8 +1,8 @@
 """Batch norm in the prologue and the epilogue of convolutions.
 
 Mathematics:
-    forward: mean and variance of z over n = N H W pixels from each program's count of pixels, sum, and
-    sum of squared differences from their mean; scale = gamma / sqrt(variance + eps),
+    forward: mean and variance of z over n = N H W pixels from each program's mean, sum of squared
+    differences from it, and count of pixels; scale = gamma / sqrt(variance + eps),
     shift = beta - mean scale; running statistics move.
     backward: with d_scale and d_shift the gradients that reached them,
     d_gamma = (d_scale - mean d_shift) / std, d_beta = d_shift, and z gains offset + slope z where
@@ -10,7 +10,7 @@ Mathematics:
     In evaluation mode slope and offset are 0: the launcher passes 1 / n as 0.
 
 Shapes: normal and statistics (2, F) fp32 hold scale, shift and mean, 1 / std. Partial sums are
-(problems, programs, 3, F) fp32: of values, of squares, and how many.
+(problems, programs and teams, 3, F) fp32: means, squared differences, counts.
 """
 
 from __future__ import annotations
@@ -25,48 +25,92 @@ from torch import Tensor, nn
 
 from pnas_fast.kernels.backend import BackendError
 from pnas_fast.kernels.fused import Gradients, Normal, Result
-from pnas_fast.kernels.triton.device import last_to_arrive, pick, sum_partials
+from pnas_fast.kernels.triton.device import (
+    TEAM,
+    arrive_for_team,
+    arrive_in_team,
+    last_to_arrive,
+    pick,
+    rows_of,
+    sum_rows,
+    tickets_of,
+)
 from pnas_fast.kernels.triton.problems import each
 
 
 @triton.jit
-def count_values(value, ok, count, pivot, ones, squares):
-    """Add [pixels, filters] fp32, zero where not ok, to (count, pivot, sum, sum of squares) of a program.
+def count_values(value, ok, first, row, f, wanted, F: tl.constexpr):
+    """Add [pixels, filters] fp32 where ok to a program's row: mean, sum of squared differences from it, count.
 
-    Sums are of differences from the mean of the first values, so that they keep their digits far from 0.
+    The row holds nothing yet if first; between tiles it takes no registers. No sum is of squares of the
+    values themselves, so far from 0 they keep their digits.
     """
     number = tl.sum(ok.to(tl.float32), axis=0)
-    if count == 0.0:
-        pivot = tl.sum(value, axis=0) / number
-    difference = tl.where(ok[:, None], value - pivot[None, :], 0.0)
+    mean = tl.sum(tl.where(ok[:, None], value, 0.0), axis=0) / number
+    difference = tl.where(ok[:, None], value - mean[None, :], 0.0)
+    squares = tl.sum(difference * difference, axis=0)
+    if not first:
+        # What other threads of the program wrote.
+        tl.debug_barrier()
+        old_number = tl.load(row + 2 * F + f, mask=wanted, other=1.0, cache_modifier=".cg")
+        old_mean = tl.load(row + f, mask=wanted, other=0.0, cache_modifier=".cg")
+        old_squares = tl.load(row + F + f, mask=wanted, other=0.0, cache_modifier=".cg")
+        step, share = mean - old_mean, number / (old_number + number)
+        tl.debug_barrier()
+        store_row(
+            row, old_mean + step * share, old_squares + squares + step * step * old_number * share,
+            old_number + number, f, wanted, F,
+        )  # fmt: skip
+    else:
+        store_row(row, mean, squares, tl.zeros(f.shape, tl.float32) + number, f, wanted, F)
+
+
+@triton.jit
+def merge_rows(sums, first, count, f, wanted, F: tl.constexpr):
+    """(mean, sum of squared differences from it, number) of rows together."""
+    number = tl.where(wanted, sum_rows(sums + 2 * F, first, count, 3 * F, f, wanted), 1.0)
+    mean = tl.zeros(f.shape, tl.float32)
+    squares = tl.zeros(f.shape, tl.float32)
+    for begin in range(0, count, TEAM):
+        own_mean, own_squares, own_number, mask = load_rows(sums, first + begin, count - begin, f, wanted, F)
+        mean += tl.sum(tl.where(mask, own_mean * (own_number / number[None, :]), 0.0), axis=0)
+    for begin in range(0, count, TEAM):
+        own_mean, own_squares, own_number, mask = load_rows(sums, first + begin, count - begin, f, wanted, F)
+        step = own_mean - mean[None, :]
+        squares += tl.sum(tl.where(mask, own_squares + step * step * own_number, 0.0), axis=0)
+    return mean, squares, number
+
+
+@triton.jit
+def load_rows(sums, first, count, f, wanted, F: tl.constexpr):
+    """A team of rows, [TEAM, filters] each: means, squares, numbers, whether they exist."""
+    rows = tl.arange(0, TEAM)
+    mask = (rows < count)[:, None] & wanted[None, :]
+    at = sums + (first + rows)[:, None] * 3 * F + f[None, :]
     return (
-        count + number,
-        pivot,
-        ones + tl.sum(difference, axis=0),
-        squares + tl.sum(difference * difference, axis=0),
+        tl.load(at, mask=mask, other=0.0, cache_modifier=".cg"),
+        tl.load(at + F, mask=mask, other=0.0, cache_modifier=".cg"),
+        tl.load(at + 2 * F, mask=mask, other=0.0, cache_modifier=".cg"),
+        mask,
     )
 
 
 @triton.jit
-def sum_statistics(sums, programs, f, wanted, total, F: tl.constexpr):
-    """(mean, variance) of the batch from what each program wrote, in a fixed order."""
-    mean = sum_partials(sums, programs, 3 * F, f, wanted) / total
-    spread = sum_partials(sums + F, programs, 3 * F, f, wanted)
-    for program in range(programs):
-        row = sums + program * 3 * F + f
-        ones = tl.load(row, mask=wanted, other=0.0, cache_modifier=".cg")
-        count = tl.load(row + 2 * F, mask=wanted, other=1.0, cache_modifier=".cg")
-        difference = ones - count * mean
-        spread += difference * difference / count
-    return mean, spread / total
+def store_row(row, mean, squares, number, f, wanted, F: tl.constexpr):
+    """Write a row of sums."""
+    tl.store(row + f, mean, mask=wanted)
+    tl.store(row + F + f, squares, mask=wanted)
+    tl.store(row + 2 * F + f, number, mask=wanted)
+
+
+@triton.jit
+def row_of(sums, problem, program, programs, F: tl.constexpr):
+    """A program's row of a problem's sums (programs and teams, 3, F)."""
+    return sums + (problem * rows_of(programs) + program) * 3 * F
 
 
 @triton.jit
 def finish_norm(
-    program_count,
-    pivot,
-    ones,
-    squares,
     f,
     wanted,
     program,
@@ -89,23 +133,28 @@ def finish_norm(
     F: tl.constexpr,
     TRAINING: tl.constexpr,
 ):
-    """Write one program's sums of channels f; the last program to come makes the norm of them.
+    """When its row is written: the last program to come makes the norm of channels f of all rows.
 
-    A problem has tickets 0 … groups - 1, one for each group of channels, and ``groups`` to count groups.
+    A problem has `tickets_of` tickets for each group of channels, and one to count groups.
     """
     gamma, beta, batches = pick(gamma, problem), pick(beta, problem), pick(batches, problem)
     running_mean, running_variance = pick(running_mean, problem), pick(running_variance, problem)
     normal, statistics = pick(normal, problem), pick(statistics, problem)
-    tickets += problem * (groups + 1)
-    sums += problem * programs * 3 * F
-    if TRAINING:
-        row = sums + program * 3 * F + f
-        tl.store(row, pivot * program_count + ones, mask=wanted)
-        tl.store(row + F, squares - ones * ones / program_count, mask=wanted)
-        tl.store(row + 2 * F, tl.zeros(f.shape, tl.float32) + program_count, mask=wanted)
-    if last_to_arrive(tickets, group, programs):
+    tickets += problem * (groups * tickets_of(programs) + 1)
+    counter = tickets + groups * tickets_of(programs)
+    tickets += group * tickets_of(programs)
+    sums = row_of(sums, problem, 0, programs, F)
+    last, first, rows = arrive_in_team(tickets, program, programs)
+    if last:
+        if TRAINING and programs > TEAM:
+            mean, squares, number = merge_rows(sums, first, rows, f, wanted, F)
+            row = sums + (programs + program // TEAM) * 3 * F
+            store_row(row, mean, squares, number, f, wanted, F)
+        last, first, rows = arrive_for_team(tickets, programs)
+    if last:
         if TRAINING:
-            mean, variance = sum_statistics(sums, programs, f, wanted, count, F)
+            mean, squares, number = merge_rows(sums, first, rows, f, wanted, F)
+            variance = squares / count
             seen = tl.load(batches) + 1
             # Without a momentum, running statistics are plain means over batches.
             share = momentum
@@ -117,7 +166,7 @@ def finish_norm(
             tl.store(running_mean + f, old_mean + share * (mean - old_mean), mask=wanted)
             tl.store(running_variance + f, old_variance + share * (unbiased - old_variance), mask=wanted)
             # Counted once, after every group has read the count.
-            if last_to_arrive(tickets, groups, groups):
+            if last_to_arrive(counter, 0, groups):
                 tl.store(batches, seen)
         else:
             mean = tl.load(running_mean + f, mask=wanted)

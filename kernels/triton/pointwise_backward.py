@@ -7,8 +7,8 @@ Mathematics, with dz' = g + offset + slope z' (see `norm`) and r = scale z + shi
 Shapes and strides:
     z and into (N, H, W, C), g and result (N, H, W, F), NHWC, pixels of each a number of units of ALIGN
     elements apart; weight and d_weight (F, C, 1, 1) fp32 with any strides; affine and d_affine (2, C),
-    d_norm (2, F) fp32. Partial results are fp32: weights (problems, programs, F, C), affine (problems,
-    programs, 2, C). F is at most BLOCK_F.
+    d_norm (2, F) fp32. Partial results are fp32: weights (problems, programs and teams, F, C),
+    affine (problems, programs and teams, 2, C). F is at most BLOCK_F.
 
 Grid:
     (programs, chunks of CHUNK channels, problems). A program walks over tiles of TILE pixels.
@@ -34,6 +34,8 @@ from pnas_fast.kernels.triton.device import (
     load_affine,
     multiply,
     pick,
+    rows_of,
+    tickets_of,
 )
 from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
 from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept, new_like
@@ -57,7 +59,7 @@ def pointwise_backward_kernel(
     result, g, into = pick(result, problem), pick(g, problem), pick(into, problem)
     statistics, d_normal, d_norm = pick(statistics, problem), pick(d_normal, problem), pick(d_norm, problem)
     accumulate = (accumulate >> problem) & 1
-    tickets += problem * 2 * chunks
+    tickets += problem * 2 * chunks * tickets_of(programs)
     c = chunk * CHUNK + tl.arange(0, CHUNK)
     f = tl.arange(0, BLOCK_F)
     scale, shift = load_affine(affine, c, c < C, C, AFFINE)
@@ -94,12 +96,12 @@ def pointwise_backward_kernel(
         tl.store(own, share, mask=mask)
     if AFFINE:
         finish_affine(
-            d_scale, d_shift, program, programs, chunk, source_partial + problem * programs * 2 * C,
+            d_scale, d_shift, program, programs, chunk, source_partial + problem * rows_of(programs) * 2 * C,
             pick(d_affine, problem), accumulate, tickets, 0, C,
         )  # fmt: skip
     finish_weights(
-        total, program, programs, chunk, weight_partial + problem * programs * F * C, F * C,
-        pick(d_weight, problem), tickets, chunks, 0, F, chunk * CHUNK, C, by_f, by_c, BLOCK_F,
+        total, program, programs, chunk, weight_partial + problem * rows_of(programs) * F * C, F * C,
+        pick(d_weight, problem), tickets, chunks * tickets_of(programs), 0, F, chunk * CHUNK, C, by_f, by_c, BLOCK_F,
     )  # fmt: skip
 
 

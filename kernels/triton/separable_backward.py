@@ -10,8 +10,8 @@ Shapes and strides:
     as in the forward; g and result (N, OH, OW, F) and into (N, H, W, C), NHWC, pixels of each a number
     of units of ALIGN elements apart; dd (problems, N, OH, OW, C) in z's dtype, scratch; d_affine and
     d_norm (2, C) and (2, F) fp32; weight gradients with the strides of the weights. Partial results are
-    fp32, a row for each program of a group: pointwise (problems, programs, F, C), affine (problems,
-    programs, 2, C), depthwise (problems, programs, K, K, C).
+    fp32, a row for each program of a group and each of their teams: pointwise (problems, rows, F, C),
+    affine (problems, rows, 2, C), depthwise (problems, rows, K, K, C).
 
 Grid:
     one launch for all three and all problems. A program takes the next piece of work from a counter:
@@ -31,35 +31,38 @@ from pnas_fast.kernels.eager import same_padding
 from pnas_fast.kernels.fused import Convolution, Gradients
 from pnas_fast.kernels.fused.problems import Backward
 from pnas_fast.kernels.triton import norm as norms
-from pnas_fast.kernels.triton.device import CHUNK, LANES, last_to_arrive, pick, wait_for
+from pnas_fast.kernels.triton.device import CHUNK, last_to_arrive, pick, rows_of, tickets_of, wait_for
 from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
 from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept, new_like
+from pnas_fast.kernels.triton.separable import strips_of, taps_first
 from pnas_fast.kernels.triton.separable_parts import depthwise_part, pointwise_part, source_part
 from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
 
 NEXT, FINISHED, FIRST = (tl.constexpr(ticket) for ticket in range(3))
 """Tickets: the counter of work, finished programs, and the first of the problems' own."""
 
-
 @triton.jit(
-    do_not_specialize=["N", "H", "W", "OH", "OW", "pad_y", "pad_x", "accumulate"]
+    do_not_specialize=["N", "H", "W", "OH", "OW", "accumulate"]
     + ["z_units", "g_units", "result_units", "into_units"]
     + ["pointwise_programs", "source_programs", "depthwise_programs"]
 )
 def separable_backward_kernel(
     z, affine, depthwise, pointwise, result, g, statistics, d_normal, gamma, d_norm,
     dd, into, d_affine, accumulate, d_depthwise, d_pointwise,
-    pointwise_partial, source_partial, depthwise_partial, packed, tickets, inverse_count,
-    N, H, W, OH, OW, pad_y, pad_x, z_units, g_units, result_units, into_units,
+    pointwise_partial, source_partial, depthwise_partial, tickets, inverse_count,
+    N, H, W, OH, OW, z_units, g_units, result_units, into_units,
     by_c, by_y, by_x, by_f, by_k, pointwise_programs, source_programs, depthwise_programs,
     C: tl.constexpr, F: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
-    AFFINE: tl.constexpr, NORM: tl.constexpr,
-    ALIGN: tl.constexpr, COLUMNS: tl.constexpr, BLOCK_F: tl.constexpr, PROBLEMS: tl.constexpr,
+    PAD_Y: tl.constexpr, PAD_X: tl.constexpr, AFFINE: tl.constexpr, NORM: tl.constexpr,
+    TAPS_FIRST: tl.constexpr, ALIGN: tl.constexpr, BLOCK_F: tl.constexpr, PROBLEMS: tl.constexpr,
+    LANES: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """See the top of the file."""
     chunks: tl.constexpr = (C + CHUNK - 1) // CHUNK
     blocks: tl.constexpr = (F + BLOCK_F - 1) // BLOCK_F
-    own_tickets: tl.constexpr = 1 + chunks * (blocks + 1 + K)
+    source_ticket = 1 + chunks * blocks * tickets_of(pointwise_programs)
+    depthwise_ticket = source_ticket + chunks * tickets_of(source_programs)
+    own_tickets = depthwise_ticket + chunks * K * tickets_of(depthwise_programs)
     z_pixel = z_units * ALIGN
     ticket = tl.atomic_add(tickets + NEXT, 1, sem="relaxed", scope="gpu")
     problem, work = ticket % PROBLEMS, ticket // PROBLEMS
@@ -68,32 +71,32 @@ def separable_backward_kernel(
     ready = FIRST + problem * own_tickets
     z, affine, depthwise = pick(z, problem), pick(affine, problem), pick(depthwise, problem)
     dd += problem * N * OH * OW * C
-    packed += problem * before_depthwise * K * K * CHUNK
     if work < before_source:
         pointwise_part(
             work, pointwise_programs, z, affine, depthwise, pick(pointwise, problem), pick(result, problem),
             pick(g, problem), pick(statistics, problem), pick(d_normal, problem), pick(gamma, problem),
             pick(d_norm, problem), dd, pick(d_pointwise, problem),
-            pointwise_partial + problem * pointwise_programs * F * C, packed, tickets, ready,
-            inverse_count, N, H, W, OH, OW, pad_y, pad_x, z_pixel, g_units * ALIGN, result_units * ALIGN,
-            by_c, by_y, by_x, by_f, by_k, C, F, K, S, D, AFFINE, NORM, COLUMNS, BLOCK_F,
+            pointwise_partial + problem * rows_of(pointwise_programs) * F * C, tickets, ready,
+            inverse_count, N, H, W, OH, OW, z_pixel, g_units * ALIGN, result_units * ALIGN,
+            by_c, by_y, by_x, by_f, by_k, C, F, K, S, D, PAD_Y, PAD_X, AFFINE, NORM, TAPS_FIRST, BLOCK_F,
+            LANES, COLS,
         )  # fmt: skip
     else:
         wait_for(tickets, ready, before_source)
         if work >= before_depthwise:
             depthwise_part(
                 work - before_depthwise, depthwise_programs, z, affine, dd, pick(d_depthwise, problem),
-                depthwise_partial + problem * depthwise_programs * K * K * C,
-                tickets, ready + 1 + chunks * blocks + chunks,
-                N, H, W, OH, OW, pad_y, pad_x, z_pixel, by_c, by_y, by_x, C, K, S, D, AFFINE,
+                depthwise_partial + problem * rows_of(depthwise_programs) * K * K * C,
+                tickets, ready + depthwise_ticket, N, H, W, OH, OW, z_pixel, by_c, by_y, by_x,
+                C, K, S, D, PAD_Y, PAD_X, AFFINE, LANES, COLS,
             )  # fmt: skip
         elif into is not None:
             source_part(
                 work - before_source, source_programs, z, affine, depthwise, dd, pick(into, problem),
                 pick(d_affine, problem), (accumulate >> problem) & 1,
-                source_partial + problem * source_programs * 2 * C, packed + before_source * K * K * CHUNK,
-                tickets, ready + 1 + chunks * blocks, N, H, W, OH, OW, pad_y, pad_x,
-                z_pixel, into_units * ALIGN, by_c, by_y, by_x, C, K, S, D, AFFINE, COLUMNS,
+                source_partial + problem * rows_of(source_programs) * 2 * C, tickets, ready + source_ticket,
+                N, H, W, OH, OW, z_pixel, into_units * ALIGN, by_c, by_y, by_x,
+                C, K, S, D, PAD_Y, PAD_X, AFFINE, TAPS_FIRST, LANES, COLS,
             )  # fmt: skip
     if last_to_arrive(tickets, FINISHED, tl.num_programs(0)):
         tl.store(tickets + NEXT, 0)
@@ -109,12 +112,13 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
     block_f, chunks, together = block_of(z, f, widest_fp32=16), -(-c // CHUNK.value), len(problems)
     gradient = None if into is None else into.z
     align = alignment(c, f, *(pixel(x) for x in (z, result.z, result.g, gradient) if x is not None))
-    tile, lanes = tile_of(f"separable_backward {k}", z, block_f, align), LANES.value
-    outer, blocks = -(-n * ow // lanes), -(-f // block_f)
+    tile, blocks = tile_of(f"separable_backward {k}", z, block_f, align), -(-f // block_f)
+    lanes, columns = strips_of(block_f)
+    outer = -(-n * -(-ow // columns) // lanes)
     groups = (chunks * blocks * together, chunks * together, chunks * k * together)
     programs = (
         spread(z.device, tile, -(-oh // 2) * outer, groups[0]),
-        0 if into is None else spread(z.device, tile, -(-h // 2) * -(-n * w // lanes), groups[1]),
+        0 if into is None else spread(z.device, tile, -(-h // 2) * -(-n * -(-w // columns) // lanes), groups[1]),
         spread(z.device, tile, oh * outer, groups[2]),
     )
     work = [number * held for number, held in zip(groups, programs, strict=True)]
@@ -123,7 +127,6 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
         "pointwise_partial": new_partials(z.device, together, programs[0], f, c),
         "source_partial": new_partials(z.device, together, programs[1], 2, c),
         "depthwise_partial": new_partials(z.device, together, programs[2], k, k, c),
-        "packed": z.new_empty(work[0] + work[1], k, k, CHUNK.value),
     }
     d_weights = [new_like(problem.weights) for problem in problems]
     sinks = [problem.into for problem in problems]
@@ -149,14 +152,15 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
         },
         accumulate=added_to(sinks), tickets=tickets(z.device),
         N=n, H=h, W=w, OH=oh, OW=ow,
-        pad_y=same_padding(h, k, stride, dilation)[0], pad_x=same_padding(w, k, stride, dilation)[0],
+        PAD_Y=same_padding(h, k, stride, dilation)[0], PAD_X=same_padding(w, k, stride, dilation)[0],
         z_units=pixel(z) // align, g_units=pixel(result.g) // align, result_units=pixel(result.z) // align,
         into_units=0 if gradient is None else pixel(gradient) // align,
         by_c=depthwise.stride(0), by_y=depthwise.stride(2), by_x=depthwise.stride(3),
         by_f=pointwise.stride(0), by_k=pointwise.stride(1),
         pointwise_programs=programs[0], source_programs=programs[1], depthwise_programs=programs[2],
         C=c, K=k, S=stride, D=dilation, AFFINE=affine is not None,
-        ALIGN=align, COLUMNS=triton.next_power_of_2(k), BLOCK_F=block_f, PROBLEMS=together,
+        TAPS_FIRST=taps_first(depthwise), ALIGN=align, BLOCK_F=block_f, PROBLEMS=together,
+        LANES=lanes, COLS=columns,
         **norms.backward_arguments(result),
     )  # fmt: skip
     return norms.gradients_of(d_weights, tensors["d_norm"])

@@ -3,7 +3,7 @@
 Mathematics, shapes and how the parts wait for each other: see `separable_backward`. ``work`` counts the
 pieces of a part: the programs of its first group, then those of the second. A group is, in 1, a chunk of
 CHUNK channels and a block of BLOCK_F filters, in 2 a chunk, in 3 a chunk and a row of taps; its programs
-share the pixels: tiles of 2 rows × LANES columns, in 3 of 1 row.
+share the pixels: tiles of LANES strips of COLS columns (see `strips`) in 2 rows, in 3 in 1 row.
 """
 
 import triton
@@ -12,29 +12,26 @@ import triton.language as tl
 from pnas_fast.kernels.triton import norm as norms
 from pnas_fast.kernels.triton.device import (
     CHUNK,
-    LANES,
-    activate,
+    TEAM,
     arrive,
+    arrive_for_team,
+    arrive_in_team,
     finish_affine,
     finish_weights,
-    last_to_arrive,
     load_affine,
     multiply,
-    sum_partials,
+    sum_rows,
+    tickets_of,
 )
-from pnas_fast.kernels.triton.separable import depthwise_rows, load_tap, pack
+from pnas_fast.kernels.triton.strips import convolve, load_columns, place_in_tile, stack
 
 
 @triton.jit
-def load_dz(
-    g, result, row, oy, OH, ox, lane_ok, f, f_ok, offset, slope, OW, g_pixel, result_pixel, NORM: tl.constexpr
-):  # fmt: skip
-    """dz' of one row of output pixels, [LANES, filters] fp32."""
-    mask = (lane_ok & (oy < OH))[:, None] & f_ok[None, :]
-    at = (row + oy * OW + ox)[:, None]
-    return norms.load_gradient(
-        g, result, at * g_pixel + f[None, :], at * result_pixel + f[None, :], mask, offset, slope, NORM
-    )
+def load_dz(g, result, at, ok, f, f_ok, offset, slope, g_pixel, result_pixel, NORM: tl.constexpr):
+    """dz' of output pixels, [pixels, filters] fp32."""
+    at_g, at_z = at[:, None] * g_pixel + f[None, :], at[:, None] * result_pixel + f[None, :]
+    mask = ok[:, None] & f_ok[None, :]
+    return norms.load_gradient(g, result, at_g, at_z, mask, offset, slope, NORM)
 
 
 @triton.jit
@@ -47,10 +44,11 @@ def load_pointwise(pointwise, f, c, F: tl.constexpr, C: tl.constexpr, by_f, by_k
 @triton.jit
 def pointwise_part(
     work, programs, z, affine, depthwise, pointwise, result, g, statistics, d_normal, gamma, d_norm,
-    dd, d_pointwise, partial, packed, tickets, ready, inverse_count,
-    N, H, W, OH, OW, pad_y, pad_x, z_pixel, g_pixel, result_pixel, by_c, by_y, by_x, by_f, by_k,
+    dd, d_pointwise, partial, tickets, ready, inverse_count,
+    N, H, W, OH, OW, z_pixel, g_pixel, result_pixel, by_c, by_y, by_x, by_f, by_k,
     C: tl.constexpr, F: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
-    AFFINE: tl.constexpr, NORM: tl.constexpr, COLUMNS: tl.constexpr, BLOCK_F: tl.constexpr,
+    PAD_Y: tl.constexpr, PAD_X: tl.constexpr, AFFINE: tl.constexpr, NORM: tl.constexpr,
+    TAPS_FIRST: tl.constexpr, BLOCK_F: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """Part 1, for one chunk of channels and one block of filters."""
     program, group = work % programs, work // programs
@@ -58,9 +56,6 @@ def pointwise_part(
     c = group // blocks * CHUNK + tl.arange(0, CHUNK)
     f = group % blocks * BLOCK_F + tl.arange(0, BLOCK_F)
     f_ok = f < F
-    packed += work * K * K * CHUNK - group // blocks * CHUNK
-    pack(depthwise, packed, c, C, by_c, by_y, by_x, CHUNK, K, COLUMNS)
-    tl.debug_barrier()
     scale, shift = load_affine(affine, c, c < C, C, AFFINE)
     offset = tl.zeros((BLOCK_F,), tl.float32)
     slope = tl.zeros((BLOCK_F,), tl.float32)
@@ -73,41 +68,40 @@ def pointwise_part(
         tl.store(d_norm + F + f, d_beta, mask=first)
     w = load_pointwise(pointwise, f, c, F, C, by_f, by_k)
     total = tl.zeros((BLOCK_F, CHUNK), tl.float32)
-    pairs = (OH + 1) // 2
-    for tile in range(program, pairs * tl.cdiv(N * OW, LANES), programs):
-        lane = tile // pairs * LANES + tl.arange(0, LANES)
-        oy, ox = tile % pairs * 2, lane % OW
-        lane_ok = lane < N * OW
-        row = lane // OW * OH * OW
-        above, below = depthwise_rows(
-            z, packed, lane // OW * H * W, oy * S - pad_y, ox * S - pad_x, lane_ok, c, c < C,
-            scale, shift, H, W, z_pixel, CHUNK, K, S, D, AFFINE,
+    pairs, strips = (OH + 1) // 2, tl.cdiv(OW, COLS)
+    for tile in range(program, pairs * tl.cdiv(N * strips, LANES), programs):
+        first_lane, oy = tile // pairs * LANES, tile % pairs * 2
+        lane = first_lane + tl.arange(0, LANES)
+        upper, lower = convolve(
+            z, depthwise, lane // strips * H * W, oy * S - PAD_Y, lane % strips * COLS * S - PAD_X,
+            lane < N * strips, c, scale, shift, H, W, z_pixel, by_c, by_y, by_x,
+            C, K, S, D, 0, 0, False, AFFINE, True, TAPS_FIRST, LANES, COLS,
         )  # fmt: skip
-        for half in range(2):
-            y = oy + half
-            dz = load_dz(
-                g, result, row, y, OH, ox, lane_ok, f, f_ok, offset, slope, OW, g_pixel, result_pixel, NORM
-            )
-            d = tl.where(half == 0, above, below)
-            total = multiply(tl.trans(dz), d, total, z.dtype.element_ty)
-            if group % blocks == 0:
-                spread_dz = tl.zeros((LANES, CHUNK), tl.float32)
-                spread_dz = multiply(dz, w, spread_dz, z.dtype.element_ty)
-                for f0 in range(BLOCK_F, F, BLOCK_F):
-                    more = f0 + tl.arange(0, BLOCK_F)
-                    more_offset, more_slope = offset, slope
-                    if NORM:
-                        more_offset, more_slope, _, _ = norms.norm_gradient(
-                            d_normal, statistics, gamma, more, more < F, inverse_count, F
-                        )
-                    dz = load_dz(
-                        g, result, row, y, OH, ox, lane_ok, more, more < F, more_offset, more_slope,
-                        OW, g_pixel, result_pixel, NORM,
-                    )  # fmt: skip
-                    more_w = load_pointwise(pointwise, more, c, F, C, by_f, by_k)
-                    spread_dz = multiply(dz, more_w, spread_dz, z.dtype.element_ty)
-                mask = (lane_ok & (y < OH))[:, None] & (c < C)[None, :]
-                tl.store(dd + (row + y * OW + ox)[:, None] * C + c[None, :], spread_dz, mask=mask)
+        d = stack(upper, lower, LANES, COLS).to(z.dtype.element_ty)
+        lane, half, column = place_in_tile(LANES, COLS)
+        lane += first_lane
+        y, x = oy + half, lane % strips * COLS + column
+        ok = (lane < N * strips) & (y < OH) & (x < OW)
+        at = lane // strips * OH * OW + y * OW + x
+        dz = load_dz(g, result, at, ok, f, f_ok, offset, slope, g_pixel, result_pixel, NORM)
+        total = multiply(tl.trans(dz), d, total, z.dtype.element_ty)
+        if group % blocks == 0:
+            spread_dz = tl.zeros((2 * LANES * COLS, CHUNK), tl.float32)
+            spread_dz = multiply(dz, w, spread_dz, z.dtype.element_ty)
+            for f0 in range(BLOCK_F, F, BLOCK_F):
+                more = f0 + tl.arange(0, BLOCK_F)
+                more_offset, more_slope = offset, slope
+                if NORM:
+                    more_offset, more_slope, _, _ = norms.norm_gradient(
+                        d_normal, statistics, gamma, more, more < F, inverse_count, F
+                    )
+                dz = load_dz(
+                    g, result, at, ok, more, more < F, more_offset, more_slope, g_pixel, result_pixel, NORM
+                )
+                more_w = load_pointwise(pointwise, more, c, F, C, by_f, by_k)
+                spread_dz = multiply(dz, more_w, spread_dz, z.dtype.element_ty)
+            mask = ok[:, None] & (c < C)[None, :]
+            tl.store(dd + at[:, None] * C + c[None, :], spread_dz, mask=mask)
     # dd is complete; what follows is waited for by nobody in this launch.
     arrive(tickets, ready)
     finish_weights(
@@ -118,51 +112,40 @@ def pointwise_part(
 
 @triton.jit
 def source_part(
-    work, programs, z, affine, depthwise, dd, into, d_affine, accumulate, partial, packed, tickets, ticket,
-    N, H, W, OH, OW, pad_y, pad_x, z_pixel, into_pixel, by_c, by_y, by_x,
+    work, programs, z, affine, depthwise, dd, into, d_affine, accumulate, partial, tickets, ticket,
+    N, H, W, OH, OW, z_pixel, into_pixel, by_c, by_y, by_x,
     C: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
-    AFFINE: tl.constexpr, COLUMNS: tl.constexpr,
+    PAD_Y: tl.constexpr, PAD_X: tl.constexpr, AFFINE: tl.constexpr,
+    TAPS_FIRST: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """Part 2, for one chunk of channels."""
     program, group = work % programs, work // programs
     c = group * CHUNK + tl.arange(0, CHUNK)
-    packed += work * K * K * CHUNK - group * CHUNK
-    pack(depthwise, packed, c, C, by_c, by_y, by_x, CHUNK, K, COLUMNS)
-    tl.debug_barrier()
     scale, shift = load_affine(affine, c, c < C, C, AFFINE)
     d_scale = tl.zeros((LANES, CHUNK), tl.float32)
     d_shift = tl.zeros((LANES, CHUNK), tl.float32)
-    pairs = (H + 1) // 2
-    for tile in range(program, pairs * tl.cdiv(N * W, LANES), programs):
+    pairs, strips = (H + 1) // 2, tl.cdiv(W, COLS)
+    for tile in range(program, pairs * tl.cdiv(N * strips, LANES), programs):
         lane = tile // pairs * LANES + tl.arange(0, LANES)
-        y, x = tile % pairs * 2, lane % W
-        mask = (lane < N * W)[:, None] & (c < C)[None, :]
-        upper = tl.zeros((LANES, CHUNK), tl.float32)
-        lower = tl.zeros((LANES, CHUNK), tl.float32)
-        # Rows of dd, counted from y / S, whose window holds one of the two rows.
-        for row in range(-(((K - 1) * D - pad_y) // S), (pad_y + 1) // S + 1):
-            oy = y // S + row
-            tap_row = pad_y - S * row
-            row_ok = (oy >= 0) & (oy < OH)
-            for j in tl.static_range(K):
-                reach = x + pad_x - j * D
-                ox = reach // S
-                ok = row_ok & (reach >= 0) & (ox < OW) & (reach % S == 0)
-                at = (lane // W * OH * OW + oy * OW + ox)[:, None] * C + c[None, :]
-                value = tl.load(dd + at, mask=mask & ok[:, None], other=0.0).to(tl.float32)
-                upper += load_tap(packed, tap_row, j, c, CHUNK, K, D) * value
-                lower += load_tap(packed, tap_row + 1, j, c, CHUNK, K, D) * value
-        for half in range(2):
-            dr = tl.where(half == 0, upper, lower)
-            ok = mask & (y + half < H)
-            at = (lane // W * H * W + (y + half) * W + x)[:, None]
-            value = tl.load(z + at * z_pixel + c[None, :], mask=ok, other=0.0).to(tl.float32)
-            dr = tl.where(ok & (value * scale + shift > 0.0), dr, 0.0)
-            d_scale += dr * value
-            d_shift += dr
-            own = into + at * into_pixel + c[None, :]
-            share = dr * scale + tl.load(own, mask=ok & (accumulate != 0), other=0.0).to(tl.float32)
-            tl.store(own, share, mask=ok)
+        image, y, x = lane // strips, tile % pairs * 2, lane % strips * COLS
+        lane_ok = lane < N * strips
+        # y and x are divisible by S: COLS is.
+        upper, lower = convolve(
+            dd, depthwise, image * OH * OW, y // S, x // S, lane_ok, c, 1.0, 0.0, OH, OW, C,
+            by_c, by_y, by_x, C, K, S, D, PAD_Y, PAD_X, True, False, False, TAPS_FIRST, LANES, COLS,
+        )  # fmt: skip
+        for o in tl.static_range(COLS):
+            for half in tl.static_range(2):
+                dr = upper[o] if half == 0 else lower[o]
+                ok = (lane_ok & (x + o < W) & (y + half < H))[:, None] & (c < C)[None, :]
+                at = (image * H * W + (y + half) * W + x + o)[:, None]
+                value = tl.load(z + at * z_pixel + c[None, :], mask=ok, other=0.0).to(tl.float32)
+                dr = tl.where(ok & (value * scale + shift > 0.0), dr, 0.0)
+                d_scale += dr * value
+                d_shift += dr
+                own = into + at * into_pixel + c[None, :]
+                share = dr * scale + tl.load(own, mask=ok & (accumulate != 0), other=0.0).to(tl.float32)
+                tl.store(own, share, mask=ok)
     if AFFINE:
         finish_affine(
             d_scale, d_shift, program, programs, group, partial, d_affine, accumulate, tickets, ticket, C
@@ -172,51 +155,61 @@ def source_part(
 @triton.jit
 def depthwise_part(
     work, programs, z, affine, dd, d_depthwise, partial, tickets, ticket,
-    N, H, W, OH, OW, pad_y, pad_x, z_pixel, by_c, by_y, by_x,
-    C: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr, AFFINE: tl.constexpr,
+    N, H, W, OH, OW, z_pixel, by_c, by_y, by_x,
+    C: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
+    PAD_Y: tl.constexpr, PAD_X: tl.constexpr, AFFINE: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """Part 3, for one chunk of channels and one row of taps."""
     program, group = work % programs, work // programs
     i = group % K
     c = group // K * CHUNK + tl.arange(0, CHUNK)
-    c_ok = c < C
-    scale, shift = load_affine(affine, c, c_ok, C, AFFINE)
+    scale, shift = load_affine(affine, c, c < C, C, AFFINE)
     totals = ()
     for _ in tl.static_range(K):
         totals = totals + (tl.zeros((LANES, CHUNK), tl.float32),)  # type: ignore[assignment]
-    for tile in range(program, OH * tl.cdiv(N * OW, LANES), programs):
+    strips = tl.cdiv(OW, COLS)
+    for tile in range(program, OH * tl.cdiv(N * strips, LANES), programs):
         lane = tile // OH * LANES + tl.arange(0, LANES)
-        oy, ox = tile % OH, lane % OW
-        y = oy * S - pad_y + i * D
-        lane_ok = (lane < N * OW) & (y >= 0) & (y < H)
-        at = (lane // OW * OH * OW + oy * OW + ox)[:, None] * C + c[None, :]
-        value = tl.load(dd + at, mask=lane_ok[:, None] & c_ok[None, :], other=0.0).to(tl.float32)
-        row = lane // OW * H * W + y * W
-        totals = add_taps(
-            totals, value, z, row, ox * S - pad_x, lane_ok, c, c_ok, scale, shift, W, z_pixel, K, D, AFFINE
+        image, oy, ox = lane // strips, tile % OH, lane % strips * COLS
+        y = oy * S - PAD_Y + i * D
+        lane_ok = lane < N * strips
+        row_ok = lane_ok & (y >= 0) & (y < H)
+        # Of a row that does not exist dd is not read either, so its products are 0.
+        given = load_columns(
+            (), dd, (image * OH + oy) * OW, ox, row_ok, c, 1.0, 0.0, OW, C, C, 0, COLS, False, False
         )
+        sources = load_columns(
+            (), z, image * H * W + y * W, ox * S - PAD_X, row_ok, c, scale, shift, W, z_pixel, C,
+            0, (K - 1) * D + S * (COLS - 1) + 1, AFFINE, True,
+        )  # fmt: skip
+        totals = add_products(totals, given, sources, K, S, D, COLS)
+    row = partial + program * K * K * C
     for j in tl.static_range(K):
-        tl.store(partial + program * K * K * C + (i * K + j) * C + c, tl.sum(totals[j], axis=0), mask=c_ok)
-    if last_to_arrive(tickets, ticket + group, programs):
-        column = tl.arange(0, 8 * CHUNK)
-        out_c = group // K * CHUNK + column % CHUNK
-        wanted = (column < K * CHUNK) & (out_c < C)
-        at = (i * K + column // CHUNK) * C + out_c
-        summed = sum_partials(partial, programs, K * K * C, at, wanted)
-        tl.store(d_depthwise + out_c * by_c + i * by_y + column // CHUNK * by_x, summed, mask=wanted)
+        tl.store(row + (i * K + j) * C + c, tl.sum(totals[j], axis=0), mask=c < C)
+    column = tl.arange(0, 8 * CHUNK)
+    j, out_c = column // CHUNK, group // K * CHUNK + column % CHUNK
+    wanted, at = (j < K) & (out_c < C), (i * K + j) * C + out_c
+    tickets += ticket + group * tickets_of(programs)
+    last, first, count = arrive_in_team(tickets, program, programs)
+    if last:
+        if programs > TEAM:
+            summed = sum_rows(partial, first, count, K * K * C, at, wanted)
+            tl.store(partial + (programs + program // TEAM) * K * K * C + at, summed, mask=wanted)
+        last, first, count = arrive_for_team(tickets, programs)
+        if last:
+            summed = sum_rows(partial, first, count, K * K * C, at, wanted)
+            tl.store(d_depthwise + out_c * by_c + i * by_y + j * by_x, summed, mask=wanted)
 
 
 @triton.jit
-def add_taps(
-    totals, value, z, row, x, lane_ok, c, c_ok, scale, shift, W, z_pixel,
-    K: tl.constexpr, D: tl.constexpr, AFFINE: tl.constexpr,
-):  # fmt: skip
+def add_products(
+    totals, given, sources, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr, COLS: tl.constexpr
+):
     """Add one row's products of dd and r to the totals of K taps."""
     added = ()
     for j in tl.static_range(K):
-        at = x + j * D
-        mask = (lane_ok & (at >= 0) & (at < W))[:, None] & c_ok[None, :]
-        r = tl.load(z + (row + at)[:, None] * z_pixel + c[None, :], mask=mask, other=0.0)
-        product = value * activate(r, mask, scale, shift, AFFINE, True)
-        added = added + (totals[j] + product,)  # type: ignore[assignment]
+        total = totals[j]
+        for o in tl.static_range(COLS):
+            total += given[o] * sources[S * o + j * D]
+        added = added + (total,)  # type: ignore[assignment]
     return added

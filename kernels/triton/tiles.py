@@ -6,6 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
+from pnas_fast.kernels.triton.device import TEAM
 from pnas_fast.kernels.triton.launch import Tile, capability, multiprocessors
 from pnas_fast.kernels.triton.tables import measured
 
@@ -71,6 +72,7 @@ def spread(device: torch.device, tile: Tile, pieces: int, groups: int) -> int:
     return -(-pieces // -(-pieces // held))
 
 
-def new_partials(device: torch.device, *shape: int) -> Tensor:
-    """A buffer of partial results."""
-    return torch.empty(shape, dtype=torch.float32, device=device)
+def new_partials(device: torch.device, problems: int, programs: int, *shape: int) -> Tensor:
+    """A buffer of partial results: for each problem a row of each program, then one of each team."""
+    rows = programs + -(-programs // TEAM.value)
+    return torch.empty(problems, rows, *shape, dtype=torch.float32, device=device)

@@ -13,7 +13,7 @@ from pnas_fast.network.auxiliary import AuxiliaryHead
 from pnas_fast.network.cell import CellModule
 from pnas_fast.network.drop_path import ScheduledDropPath
 from pnas_fast.network.genotype import Genotype
-from pnas_fast.network.layers import Layer, Shape
+from pnas_fast.network.layers import Layer, SeparableHalf, Shape
 from pnas_fast.network.layout import Layout
 from pnas_fast.network.stem import build_stem
 
@@ -99,6 +99,14 @@ class CellNetwork(nn.Module):
     def multiply_adds(self) -> int:
         """Multiply-adds of convolutions and classifiers for one image, exactly."""
         return multiply_adds_of(self) + self.classifier.weight.numel()
+
+    def arrange(self) -> None:
+        """Lay weights in memory as the backend reads them fastest: with channels side by side."""
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.backend.name == "triton":
+            for module in self.modules():
+                if isinstance(module, SeparableHalf):
+                    module.arrange()
 
     def set_progress(self, progress: float | Tensor) -> None:
         """Set how far training has come, in [0, 1]: drop-path's keep probability at cell i of n is

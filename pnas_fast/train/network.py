@@ -64,5 +64,5 @@ def build(config: TrainConfig, data: DataSet) -> CellNetwork:
     except ValueError as error:
         raise ConfigError(f"{error} (--auxiliary 0 is without one)") from error
     network.to(data.train_images.device)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.arrange()
     return network

@@ -76,7 +76,7 @@ def build_child(cell: Cell, settings: TrainingSettings, data: DataSet, seed: int
         settings.drop_path,
     )
     network.to(data.train_images.device)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.arrange()
     return network
 
 
