@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +16,10 @@ DEVICE = "cuda"
 
 
 def graphed(function: Callable[[], Any]) -> Callable[[], Any]:
-    """A CUDA graph of a call."""
+    """A CUDA graph of a call, which is warmed up and captured on one stream."""
+    # An earlier call on another stream may lie about as garbage, and would keep the nodes by which gradients
+    # are added up in leaves: they belong to the stream on which they were made, and would be used again here.
+    gc.collect()
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -23,7 +27,7 @@ def graphed(function: Callable[[], Any]) -> Callable[[], Any]:
             function()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=stream):
         function()
     return graph.replay
 

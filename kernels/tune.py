@@ -82,7 +82,7 @@ def time_on_card(problem: Problem, tiles: Mapping[str, Tile], repeats: int = 20)
         with torch.cuda.stream(stream):
             problem()
         torch.cuda.synchronize()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=stream):
             problem()
     times: list[float] = []
     for _ in range(repeats):

@@ -1,5 +1,6 @@
 """Operations of one cell that are alike go in one launch, and are as right as one by one."""
 
+import gc
 from collections import Counter
 from typing import Any
 
@@ -216,6 +217,19 @@ def test_what_nobody_needs_is_not_computed() -> None:
     assert norm.num_batches_tracked == 0
     TRITON.materialise(state)
     assert norm.num_batches_tracked == 1
+
+
+def test_a_step_leaves_nothing_to_the_garbage_collector() -> None:
+    """What it did would keep its activations, and its graph, until the collector comes."""
+    weights = random_weights(*CELL_WEIGHTS)
+    launches_of(cell(), [SHAPE] * 2, weights)
+    gc.collect()
+    gc.disable()
+    try:
+        launches_of(cell(), [SHAPE] * 2, weights)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_the_same_bits_twice() -> None:

@@ -127,15 +127,17 @@ def _waits(state: Fused) -> bool:
 def _waiting_for(states: Iterable[Fused]) -> list[Operation]:
     """What must run for these states, each operation after those whose results it reads."""
     found: dict[int, Operation] = {}
-
-    def visit(states: Iterable[Fused]) -> None:
-        for state in states:
-            if isinstance(state, Deferred) and state.operation is not None and id(state) not in found:
-                visit(state.operation.sources())
-                found[id(state)] = state.operation
-
-    visit(states)
+    _visit(states, found)
     return list(found.values())
+
+
+def _visit(states: Iterable[Fused], found: dict[int, Operation]) -> None:
+    # No function within another: one that calls itself is garbage in a circle, and all that it had found
+    # would stay until the collector comes, with the step's activations and its graph.
+    for state in states:
+        if isinstance(state, Deferred) and state.operation is not None and id(state) not in found:
+            _visit(state.operation.sources(), found)
+            found[id(state)] = state.operation
 
 
 def _run(kernels: GroupedPrimitives, group: Sequence[Operation]) -> None:

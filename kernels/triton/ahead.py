@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.runtime import driver
+from triton.runtime.jit import MockTensor
 
 from pnas_fast.kernels.triton.launch import Launch, Pointer
 
@@ -25,6 +26,7 @@ _TYPES = {
     torch.int32: "*i32",
     torch.int64: "*i64",
 }
+_DTYPES = {name: dtype for dtype, name in _TYPES.items()}
 
 
 class Resources(NamedTuple):
@@ -80,10 +82,23 @@ class Variant(NamedTuple):
         return where | {name: getattr(self, name) for name in self._fields[1:]}
 
     def build(self, architecture: int) -> Any:
-        """Compile for a compute capability, 90 for sm_90, into Triton's cache, where a launch finds it."""
-        source = ASTSource(self.kernel, self.signature, self.constants, self._source_attributes())
-        target = GPUTarget("cuda", architecture, 32)
-        return triton.compile(source, target=target, options=dict(self.options))
+        """Compile for a compute capability, 90 for sm_90, into Triton's cache, where a launch finds it.
+
+        Triton's own launching code does it, with stand-ins for driver and tensors: the name in the cache
+        holds what that code makes of arguments, empty attributes too, and versions differ in this.
+        """
+        given = [
+            self._argument(index, self.signature[parameter.name])
+            for index, parameter in enumerate(self.kernel.params)
+        ]
+        before, elsewhere = driver._active, _Elsewhere(architecture)
+        driver.set_active(elsewhere)
+        try:
+            return self.kernel.warmup(*given, grid=(1,), **self.options)
+        finally:
+            # Machine code is kept in files: in memory nobody asks for it again.
+            self.kernel.device_caches.pop(elsewhere.get_current_device(), None)
+            driver.set_active(before)
 
     def compile(self, architecture: int) -> Resources:
         """Compile as `build` does; what the machine code uses."""
@@ -91,16 +106,50 @@ class Variant(NamedTuple):
         registers, local = _usage(compiled.asm["cubin"])
         return Resources(registers, local, compiled.metadata.shared)
 
-    def _source_attributes(self) -> dict[tuple[int, ...], list[list[Any]]]:
-        """As a launch states them, for they are part of a kernel's name in the cache: whatever may be
-        specialised has an entry, though an empty one.
-        """
-        found: dict[tuple[int, ...], list[list[Any]]] = {}
-        for place, _, kind in _places(self.signature):
-            parameter = self.kernel.params[place[0]]
-            if kind == "constexpr" or (not parameter.do_not_specialize and kind != "fp32"):
-                found[place] = [["tt.divisibility", 16]] if place in self.attributes else []
-        return found
+    def _argument(self, index: int, kind: str | tuple[str, ...]) -> Any:
+        """Something that a launch would specialise as this variant."""
+        if isinstance(kind, tuple):
+            return tuple(_example(own, (index, place) in self.attributes) for place, own in enumerate(kind))
+        if kind == "constexpr":
+            return self.constants[self.kernel.params[index].name]
+        return _example(kind, (index,) in self.attributes)
+
+
+class _Elsewhere:
+    """What Triton asks a driver for before it compiles: here of a card that need not be there."""
+
+    def __init__(self, architecture: int) -> None:
+        self._architecture = architecture
+
+    def get_current_target(self) -> GPUTarget:
+        """The card."""
+        return GPUTarget("cuda", self._architecture, 32)
+
+    def get_current_device(self) -> str:
+        """No number: under those Triton keeps, in memory, what it has compiled for cards that are there."""
+        return f"sm_{self._architecture}, elsewhere"
+
+    def get_current_stream(self, device: str) -> int:
+        """Nothing runs on it."""
+        return 0
+
+
+class _Unaligned(MockTensor):  # type: ignore[misc]
+    """Triton's stand-in for a tensor, at an address that 16 does not divide."""
+
+    @staticmethod
+    def data_ptr() -> int:
+        """The address."""
+        return 8
+
+
+def _example(kind: str, divisible: bool) -> Any:
+    """Of a type, an argument that is divisible by 16 or not, and not 1, which would be a constant."""
+    if kind.startswith("*"):
+        return (MockTensor if divisible else _Unaligned)(_DTYPES[kind])
+    if kind == "fp32":
+        return 0.5
+    return 16 if divisible else 17
 
 
 def variant_from(values: dict[str, Any]) -> Variant:
