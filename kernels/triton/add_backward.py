@@ -26,7 +26,7 @@ import triton.language as tl
 
 from pnas_fast.kernels.fused.problems import SumBackward
 from pnas_fast.kernels.triton.add import AVERAGE, MAXIMUM, side_arguments, side_tensors
-from pnas_fast.kernels.triton.device import CHUNK, PIXELS, finish_affine, load_affine, pick, rows_of, tickets_of
+from pnas_fast.kernels.triton.device import CHUNK, PIXELS, finish_affine, load_affine, pick, rows_of
 from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
 from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept
 from pnas_fast.kernels.triton.tiles import new_partials, spread, tile_of
@@ -129,8 +129,7 @@ def add_backward_kernel(
     if AFFINE:
         finish_affine(
             d_scale, d_shift, program, programs, chunk, partial + problem * rows_of(programs) * 2 * C,
-            pick(d_affine, problem), accumulate, tickets,
-            problem * tl.num_programs(1) * tickets_of(programs), C,
+            pick(d_affine, problem), accumulate, tickets, problem * tl.num_programs(1), C,
         )  # fmt: skip
 
 

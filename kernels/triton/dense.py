@@ -105,7 +105,7 @@ def dense_kernel(
         norms.finish_norm(
             f + half * F0, f_ok, program, programs, block, tl.num_programs(1), problem, sums, tickets,
             gamma, beta, running_mean, running_variance, batches, normal, statistics,
-            count, momentum, eps, F, TRAINING,
+            count, momentum, eps, F, 4096 // BLOCK_F, TRAINING,
         )  # fmt: skip
 
 

@@ -201,7 +201,7 @@ def dense_backward_kernel(
     z, affine, result, g = pick(z, problem), pick(affine, problem), pick(result, problem), pick(g, problem)
     statistics, d_normal, gamma = pick(statistics, problem), pick(d_normal, problem), pick(gamma, problem)
     weight_tickets = weight_groups * tickets_of(weight_programs)
-    tickets += problem * (weight_tickets + tl.cdiv(C, CHUNK) * tickets_of(source_programs))
+    tickets += problem * (weight_tickets + tl.cdiv(C, CHUNK))
     if work < weight_programs * weight_groups:
         weight_part(
             work, weight_programs, z, affine, result, g, statistics, d_normal, gamma, pick(d_norm, problem),

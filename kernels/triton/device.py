@@ -105,11 +105,11 @@ def arrive_for_team(tickets, programs):
 
 
 @triton.jit
-def sum_rows(partials, first, count, length, columns, wanted):
+def sum_rows(partials, first, count, length, columns, wanted, ROWS: tl.constexpr):
     """The sums of columns over rows of partials (…, length), always in the same order."""
     total = tl.zeros(columns.shape, tl.float32)
-    for begin in range(0, count, TEAM):
-        rows = begin + tl.arange(0, TEAM)
+    for begin in range(0, count, ROWS):
+        rows = begin + tl.arange(0, ROWS)
         mask = (rows < count)[:, None] & wanted[None, :]
         at = (first + rows)[:, None] * length + columns[None, :]
         total += tl.sum(tl.load(partials + at, mask=mask, other=0.0, cache_modifier=".cg"), axis=0)
@@ -160,27 +160,19 @@ def finish_affine(
 ):  # fmt: skip
     """Sum [pixels, CHUNK] over pixels and over the programs of a chunk of channels, into d_affine (2, C).
 
-    Of partial (programs and teams, 2, C) each writes a row. What d_affine holds counts too if accumulate.
-    A group has `tickets_of` tickets.
+    Of partial (programs, 2, C) each writes a row. What d_affine holds counts too if accumulate.
     """
-    tickets += ticket + group * tickets_of(programs)
     c = group * CHUNK + tl.arange(0, CHUNK)
     row = partial + program * 2 * C + c
     tl.store(row, tl.sum(d_scale, axis=0), mask=c < C)
     tl.store(row + C, tl.sum(d_shift, axis=0), mask=c < C)
-    column = tl.arange(0, 2 * CHUNK)
-    channel = group * CHUNK + column % CHUNK
-    at = column // CHUNK * C + channel
-    last, first, count = arrive_in_team(tickets, program, programs)
-    if last:
-        if programs > TEAM:
-            summed = sum_rows(partial, first, count, 2 * C, at, channel < C)
-            tl.store(partial + (programs + program // TEAM) * 2 * C + at, summed, mask=channel < C)
-        last, first, count = arrive_for_team(tickets, programs)
-        if last:
-            summed = sum_rows(partial, first, count, 2 * C, at, channel < C)
-            summed += tl.load(d_affine + at, mask=(channel < C) & (accumulate != 0), other=0.0)
-            tl.store(d_affine + at, summed, mask=channel < C)
+    if last_to_arrive(tickets, ticket + group, programs):
+        column = tl.arange(0, 2 * CHUNK)
+        channel = group * CHUNK + column % CHUNK
+        at = column // CHUNK * C + channel
+        summed = sum_rows(partial, 0, programs, 2 * C, at, channel < C, 4 * TEAM)
+        summed += tl.load(d_affine + at, mask=(channel < C) & (accumulate != 0), other=0.0)
+        tl.store(d_affine + at, summed, mask=channel < C)
 
 
 @triton.jit
@@ -203,12 +195,12 @@ def finish_weights(
             for begin in range(0, BLOCK_F * CHUNK, ACROSS):
                 column = begin + tl.arange(0, ACROSS)
                 f, c = first_f + column // CHUNK, first_c + column % CHUNK
-                summed = sum_rows(partial, first, count, length, f * C + c, (f < F) & (c < C))
+                summed = sum_rows(partial, first, count, length, f * C + c, (f < F) & (c < C), TEAM)
                 tl.store(team + f * C + c, summed, mask=(f < F) & (c < C))
         last, first, count = arrive_for_team(tickets, programs)
         if last:
             for begin in range(0, BLOCK_F * CHUNK, ACROSS):
                 column = begin + tl.arange(0, ACROSS)
                 f, c = first_f + column // CHUNK, first_c + column % CHUNK
-                summed = sum_rows(partial, first, count, length, f * C + c, (f < F) & (c < C))
+                summed = sum_rows(partial, first, count, length, f * C + c, (f < F) & (c < C), TEAM)
                 tl.store(d_weight + f * by_f + c * by_c, summed, mask=(f < F) & (c < C))

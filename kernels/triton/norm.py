@@ -25,16 +25,7 @@ from torch import Tensor, nn
 
 from pnas_fast.kernels.backend import BackendError
 from pnas_fast.kernels.fused import Gradients, Normal, Result
-from pnas_fast.kernels.triton.device import (
-    TEAM,
-    arrive_for_team,
-    arrive_in_team,
-    last_to_arrive,
-    pick,
-    rows_of,
-    sum_rows,
-    tickets_of,
-)
+from pnas_fast.kernels.triton.device import last_to_arrive, pick, rows_of
 from pnas_fast.kernels.triton.problems import each
 
 
@@ -66,33 +57,27 @@ def count_values(value, ok, first, row, f, wanted, F: tl.constexpr):
 
 
 @triton.jit
-def merge_rows(sums, first, count, f, wanted, F: tl.constexpr):
-    """(mean, sum of squared differences from it, number) of rows together."""
-    number = tl.where(wanted, sum_rows(sums + 2 * F, first, count, 3 * F, f, wanted), 1.0)
+def merge_rows(sums, count, f, wanted, F: tl.constexpr, ROWS: tl.constexpr):
+    """(mean, sum of squared differences from it) of all rows together, in a fixed order."""
+    number = tl.zeros(f.shape, tl.float32)
     mean = tl.zeros(f.shape, tl.float32)
     squares = tl.zeros(f.shape, tl.float32)
-    for begin in range(0, count, TEAM):
-        own_mean, own_squares, own_number, mask = load_rows(sums, first + begin, count - begin, f, wanted, F)
-        mean += tl.sum(tl.where(mask, own_mean * (own_number / number[None, :]), 0.0), axis=0)
-    for begin in range(0, count, TEAM):
-        own_mean, own_squares, own_number, mask = load_rows(sums, first + begin, count - begin, f, wanted, F)
-        step = own_mean - mean[None, :]
-        squares += tl.sum(tl.where(mask, own_squares + step * step * own_number, 0.0), axis=0)
-    return mean, squares, number
-
-
-@triton.jit
-def load_rows(sums, first, count, f, wanted, F: tl.constexpr):
-    """A team of rows, [TEAM, filters] each: means, squares, numbers, whether they exist."""
-    rows = tl.arange(0, TEAM)
-    mask = (rows < count)[:, None] & wanted[None, :]
-    at = sums + (first + rows)[:, None] * 3 * F + f[None, :]
-    return (
-        tl.load(at, mask=mask, other=0.0, cache_modifier=".cg"),
-        tl.load(at + F, mask=mask, other=0.0, cache_modifier=".cg"),
-        tl.load(at + 2 * F, mask=mask, other=0.0, cache_modifier=".cg"),
-        mask,
-    )
+    for begin in range(0, count, ROWS):
+        rows = begin + tl.arange(0, ROWS)
+        mask = (rows < count)[:, None] & wanted[None, :]
+        at = sums + rows[:, None] * 3 * F + f[None, :]
+        own_mean = tl.load(at, mask=mask, other=0.0, cache_modifier=".cg")
+        own_squares = tl.load(at + F, mask=mask, other=0.0, cache_modifier=".cg")
+        own_number = tl.load(at + 2 * F, mask=mask, other=0.0, cache_modifier=".cg")
+        more = tl.where(wanted, tl.sum(own_number, axis=0), 1.0)
+        more_mean = tl.sum(own_mean * own_number, axis=0) / more
+        step = own_mean - more_mean[None, :]
+        squares += tl.sum(own_squares + step * step * own_number, axis=0)
+        step, share = more_mean - mean, more / (number + more)
+        squares += step * step * number * share
+        mean += step * share
+        number += more
+    return mean, squares
 
 
 @triton.jit
@@ -131,43 +116,36 @@ def finish_norm(
     momentum,
     eps,
     F: tl.constexpr,
+    ROWS: tl.constexpr,
     TRAINING: tl.constexpr,
 ):
     """When its row is written: the last program to come makes the norm of channels f of all rows.
 
-    A problem has `tickets_of` tickets for each group of channels, and one to count groups.
+    A problem has a ticket for each group of channels, and one to count groups.
     """
     gamma, beta, batches = pick(gamma, problem), pick(beta, problem), pick(batches, problem)
     running_mean, running_variance = pick(running_mean, problem), pick(running_variance, problem)
     normal, statistics = pick(normal, problem), pick(statistics, problem)
-    tickets += problem * (groups * tickets_of(programs) + 1)
-    counter = tickets + groups * tickets_of(programs)
-    tickets += group * tickets_of(programs)
-    sums = row_of(sums, problem, 0, programs, F)
-    last, first, rows = arrive_in_team(tickets, program, programs)
-    if last:
-        if TRAINING and programs > TEAM:
-            mean, squares, number = merge_rows(sums, first, rows, f, wanted, F)
-            row = sums + (programs + program // TEAM) * 3 * F
-            store_row(row, mean, squares, number, f, wanted, F)
-        last, first, rows = arrive_for_team(tickets, programs)
-    if last:
+    tickets += problem * (groups + 1)
+    if last_to_arrive(tickets, group, programs):
         if TRAINING:
-            mean, squares, number = merge_rows(sums, first, rows, f, wanted, F)
+            mean, squares = merge_rows(row_of(sums, problem, 0, programs, F), programs, f, wanted, F, ROWS)
             variance = squares / count
-            seen = tl.load(batches) + 1
-            # Without a momentum, running statistics are plain means over batches.
             share = momentum
             if momentum < 0.0:
+                # Without a momentum, running statistics are plain means over batches.
+                seen = tl.load(batches) + 1
                 share = 1.0 / seen.to(tl.float32)
+                # Counted once, after every group has read the count.
+                if last_to_arrive(tickets, groups, groups):
+                    tl.store(batches, seen)
+            elif group == 0:
+                tl.store(batches, tl.load(batches) + 1)
             old_mean = tl.load(running_mean + f, mask=wanted)
             old_variance = tl.load(running_variance + f, mask=wanted)
             unbiased = variance * (count / (count - 1.0))
             tl.store(running_mean + f, old_mean + share * (mean - old_mean), mask=wanted)
             tl.store(running_variance + f, old_variance + share * (unbiased - old_variance), mask=wanted)
-            # Counted once, after every group has read the count.
-            if last_to_arrive(counter, 0, groups):
-                tl.store(batches, seen)
         else:
             mean = tl.load(running_mean + f, mask=wanted)
             variance = tl.load(running_variance + f, mask=wanted)

@@ -59,7 +59,7 @@ def pointwise_backward_kernel(
     result, g, into = pick(result, problem), pick(g, problem), pick(into, problem)
     statistics, d_normal, d_norm = pick(statistics, problem), pick(d_normal, problem), pick(d_norm, problem)
     accumulate = (accumulate >> problem) & 1
-    tickets += problem * 2 * chunks * tickets_of(programs)
+    tickets += problem * chunks * (1 + tickets_of(programs))
     c = chunk * CHUNK + tl.arange(0, CHUNK)
     f = tl.arange(0, BLOCK_F)
     scale, shift = load_affine(affine, c, c < C, C, AFFINE)
@@ -101,7 +101,7 @@ def pointwise_backward_kernel(
         )  # fmt: skip
     finish_weights(
         total, program, programs, chunk, weight_partial + problem * rows_of(programs) * F * C, F * C,
-        pick(d_weight, problem), tickets, chunks * tickets_of(programs), 0, F, chunk * CHUNK, C, by_f, by_c, BLOCK_F,
+        pick(d_weight, problem), tickets, chunks, 0, F, chunk * CHUNK, C, by_f, by_c, BLOCK_F,
     )  # fmt: skip
 
 

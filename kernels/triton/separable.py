@@ -85,7 +85,7 @@ def separable_kernel(
         norms.finish_norm(
             f, f_ok, program, programs, group, tl.num_programs(1), problem, sums, tickets,
             gamma, beta, running_mean, running_variance, batches, normal, statistics,
-            count, momentum, eps, F, TRAINING,
+            count, momentum, eps, F, 4096 // BLOCK_F, TRAINING,
         )  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def separable_backward_kernel(
     chunks: tl.constexpr = (C + CHUNK - 1) // CHUNK
     blocks: tl.constexpr = (F + BLOCK_F - 1) // BLOCK_F
     source_ticket = 1 + chunks * blocks * tickets_of(pointwise_programs)
-    depthwise_ticket = source_ticket + chunks * tickets_of(source_programs)
+    depthwise_ticket = source_ticket + chunks
     own_tickets = depthwise_ticket + chunks * K * tickets_of(depthwise_programs)
     z_pixel = z_units * ALIGN
     ticket = tl.atomic_add(tickets + NEXT, 1, sem="relaxed", scope="gpu")

@@ -193,11 +193,11 @@ def depthwise_part(
     last, first, count = arrive_in_team(tickets, program, programs)
     if last:
         if programs > TEAM:
-            summed = sum_rows(partial, first, count, K * K * C, at, wanted)
+            summed = sum_rows(partial, first, count, K * K * C, at, wanted, TEAM)
             tl.store(partial + (programs + program // TEAM) * K * K * C + at, summed, mask=wanted)
         last, first, count = arrive_for_team(tickets, programs)
         if last:
-            summed = sum_rows(partial, first, count, K * K * C, at, wanted)
+            summed = sum_rows(partial, first, count, K * K * C, at, wanted, TEAM)
             tl.store(d_depthwise + out_c * by_c + i * by_y + j * by_x, summed, mask=wanted)
 
 
