@@ -26,7 +26,7 @@ import triton.language as tl
 
 from pnas_fast.kernels.fused.problems import SumBackward
 from pnas_fast.kernels.triton.add import AVERAGE, MAXIMUM, side_arguments, side_tensors
-from pnas_fast.kernels.triton.device import CHUNK, PIXELS, finish_affine, load_affine, pick, rows_of
+from pnas_fast.kernels.triton.device import CHUNK, finish_affine, load_affine, pick, rows_of
 from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
 from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept
 from pnas_fast.kernels.triton.tiles import new_partials, spread, tile_of
@@ -91,7 +91,7 @@ def gather(
 def add_backward_kernel(
     z, affine, keep, g, into, d_affine, accumulate, partial, tickets, N, H, W, OH, OW, pad_y, pad_x,
     z_units, g_units, into_units, C: tl.constexpr, POOL: tl.constexpr, S: tl.constexpr,
-    AFFINE: tl.constexpr, KEEP: tl.constexpr, ALIGN: tl.constexpr,
+    AFFINE: tl.constexpr, KEEP: tl.constexpr, ALIGN: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
     """See the top of the file."""
     program, programs, chunk = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
@@ -141,7 +141,9 @@ def add_backward(problems: Sequence[SumBackward]) -> None:
     chunks, together = -(-c // CHUNK.value), len(problems)
     align = alignment(c, pixel(z), pixel(g), pixel(into.z))
     tile = tile_of("add_backward", z, CHUNK.value, align)
-    programs = spread(z.device, tile, -(-n * h * w // PIXELS.value), chunks * together)
+    # A pool's neighbours take registers, so fewer pixels fit.
+    pixels = 64 if side.pool else 128
+    programs = spread(z.device, tile, -(-n * h * w // pixels), chunks * together)
     sinks = [own.into for own in problems]
     sources = [own.side.source.z for own in problems]
     launch(
@@ -158,5 +160,5 @@ def add_backward(problems: Sequence[SumBackward]) -> None:
         },
         accumulate=added_to(sinks), tickets=tickets(z.device), N=n, OH=g.shape[2], OW=g.shape[3],
         z_units=pixel(z) // align, g_units=pixel(g) // align, into_units=pixel(into.z) // align,
-        C=c, ALIGN=align, **side_arguments(side),
+        C=c, ALIGN=align, PIXELS=pixels, **side_arguments(side),
     )  # fmt: skip

@@ -30,7 +30,7 @@ from pnas_fast.kernels.eager import same_padding
 from pnas_fast.kernels.fused import Convolution, Normal
 from pnas_fast.kernels.fused.problems import Forward
 from pnas_fast.kernels.triton import norm as norms
-from pnas_fast.kernels.triton.device import CHUNK, PIXELS, activate, load_affine, multiply, pick
+from pnas_fast.kernels.triton.device import CHUNK, activate, load_affine, multiply, pick
 from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
 from pnas_fast.kernels.triton.problems import each
 from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
@@ -65,6 +65,7 @@ def dense_kernel(
     C: tl.constexpr, F: tl.constexpr, F0: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
     SY: tl.constexpr, SX: tl.constexpr, AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
     NORM: tl.constexpr, TRAINING: tl.constexpr, ALIGN: tl.constexpr, BLOCK_F: tl.constexpr,
+    PIXELS: tl.constexpr,
 ):  # fmt: skip
     """See the top of the file."""
     program, programs, block = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
@@ -144,7 +145,8 @@ def dense(convolution: Convolution, problems: Sequence[Forward]) -> list[Normal]
     blocks = sum(-(-weight.shape[0] // block_f) for weight in weights)
     align = alignment(c, f, weights[0].shape[0], pixel(z), pixel(out))
     tile = tile_of("dense", z, block_f, align)
-    programs = spread(z.device, tile, -(-n * oh * ow // PIXELS.value), blocks * together)
+    pixels = min(max(64, 8192 // block_f), 256)
+    programs = spread(z.device, tile, -(-n * oh * ow // pixels), blocks * together)
     pad_y, pad_x = padding(convolution, z)
     normals = [norms.new_normal(problem.norm) for problem in problems if problem.norm is not None]
     launch(
@@ -164,7 +166,7 @@ def dense(convolution: Convolution, problems: Sequence[Forward]) -> list[Normal]
         z_units=pixel(z) // align, out_units=pixel(out) // align,
         C=c, F=f, KH=convolution.kernel[0], KW=convolution.kernel[1],
         SY=convolution.stride[0], SX=convolution.stride[1], AFFINE=affine is not None,
-        RECTIFY=convolution.rectify, ALIGN=align, BLOCK_F=block_f,
+        RECTIFY=convolution.rectify, ALIGN=align, BLOCK_F=block_f, PIXELS=pixels,
         **weight_arguments(weights), **norms.forward_arguments(norm, out),
     )  # fmt: skip
     return normals

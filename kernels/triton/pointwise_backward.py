@@ -27,7 +27,6 @@ from pnas_fast.kernels.fused.problems import Backward
 from pnas_fast.kernels.triton import norm as norms
 from pnas_fast.kernels.triton.device import (
     CHUNK,
-    PIXELS,
     activate,
     finish_affine,
     finish_weights,
@@ -119,8 +118,8 @@ def pointwise_backward(convolution: Convolution, problems: Sequence[Backward]) -
     block_f, chunks, together = block_of(z, f), -(-c // CHUNK.value), len(problems)
     align = alignment(c, f, *(pixel(x) for x in (z, result.z, result.g, into.z)))
     tile = tile_of("pointwise_backward", z, block_f, align)
-    # Products of fp32 are three, of operands split in two: half the pixels fit in registers.
-    pixels = PIXELS.value if z.element_size() == 2 else PIXELS.value // 2
+    # Products of fp32 are three, of operands split in two: fewer pixels fit in registers.
+    pixels = 32 if z.element_size() == 4 else 128 if block_f <= 64 else 64
     programs = spread(z.device, tile, -(-n * h * w // pixels), chunks * together)
     d_weights = [new_like(own.weights) for own in problems]
     sinks, tensors = [own.into for own in problems], norms.backward_tensors([own.result for own in problems])

@@ -18,26 +18,6 @@ def block_of(x: Tensor, channels: int, widest_fp32: int = 32) -> int:
     return min(max(32, wanted), largest)
 
 
-_SEPARABLE_BACKWARD = {"separable_backward 3": 64, "separable_backward 5": 64, "separable_backward 7": 32}
-_DENSE = {"dense": 64, "dense_backward": 64}
-
-FITTING: dict[int, dict[str, int]] = {
-    80: {"separable 3": 64, "add_backward": 64} | _SEPARABLE_BACKWARD | _DENSE,
-    90: {
-        "separable 3": 64,
-        "separable 5": 64,
-        "separable 7": 64,
-        "add_backward": 64,
-        "pointwise_backward": 64,
-    }
-    | _SEPARABLE_BACKWARD
-    | _DENSE,
-    100: {"separable 5": 64, "pointwise_backward": 64} | _DENSE,
-}
-"""By compute capability, the kernels that do narrow work in 128 registers, so that a multiprocessor holds
-two programs, and up to which block of filters. Later cards are as the last."""
-
-
 def tile_of(kernel: str, x: Tensor, block: int, align: int, channels: int = 0) -> Tile:
     """How a kernel is compiled for the card that holds x: as measured, else by a rule.
 
@@ -54,9 +34,9 @@ def tile_of(kernel: str, x: Tensor, block: int, align: int, channels: int = 0) -
 
 
 def _usual_tile(kernel: str, x: Tensor, block: int, align: int, channels: int, card: int) -> Tile:
-    generation = max(known for known in FITTING if known <= max(card, min(FITTING)))
-    narrow = x.element_size() == 2 and channels <= 64 and align == 8
-    if narrow and block <= FITTING[generation].get(kernel, 0):
+    if x.element_size() == 2 and align == 8:
+        if kernel.startswith("separable_backward") and block > 64:
+            return Tile(warps=4, registers=168, programs=3)
         return Tile(warps=8, registers=128, programs=2)
     # Left to itself the compiler may stop at 128 registers and spill.
     return Tile(warps=8, registers=255, programs=1)
