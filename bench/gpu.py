@@ -13,7 +13,10 @@ network, no installation, no compiled module.
 4. Training steps (PNASNet-5 cell, N = 2, F = 24, batch 128, forward and backward): fused, fused in a CUDA
    graph, every kernel of it beside its roofline; eager, eager in a CUDA graph; `torch.compile` with its
    compile time, last, since it is slow.
-5. `compute-sanitizer` on one small operation of each kind, where it is installed.
+5. Whole children of that cell, by the search's own trainer and worker processes: time to the first step,
+   images a second of one and of several side by side, beside the roofline of the fused step's launches and
+   the goal of 75,000; accuracy after equal epochs, fused and eager. (`gpu_children.py`)
+6. `compute-sanitizer` on one small operation of each kind, where it is installed.
 
 Times are medians, each run from a cold second-level cache. The JSON file is written anew after each part,
 and a part that fails leaves the reason in it and the others their turn. Exits with 1 where anything failed.
@@ -22,9 +25,11 @@ and a part that fails leaves the reason in it and the others their turn. Exits w
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -49,17 +54,28 @@ def stand_in(name: str, **members: Any) -> None:
     sys.modules[name] = module
 
 
+def is_missing(name: str) -> bool:
+    """Whether there is no such module."""
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        return True
+    return False
+
+
 if not list((ROOT / "pnas_fast").glob("_*.so")):
-    # Without compiled modules the package itself cannot be imported, but kernels and networks can; the
-    # kernels of CPUs are asked for nothing here.
+    # Without compiled modules the package itself cannot be imported, but kernels, networks, training and
+    # workers can; the kernels of CPUs are asked for nothing here, and weights of children are not kept.
     stand_in("pnas_fast", __path__=[str(ROOT / "pnas_fast")])
     stand_in("pnas_fast._cpu_kernels", share_threads=lambda entry: None)
-    try:
-        import threadpoolctl  # noqa: F401
-    except ModuleNotFoundError:
+    if is_missing("threadpoolctl"):
         stand_in("threadpoolctl", threadpool_info=list)
+    if is_missing("safetensors"):
+        stand_in("safetensors", SafetensorError=Exception, safe_open=None)
+        stand_in("safetensors.torch", load_file=None, save=lambda *_: b"")
 
 import gpu_cases  # noqa: E402
+import gpu_children  # noqa: E402
 import gpu_timing  # noqa: E402
 from gpu_cases import Case, Problem  # noqa: E402
 from pnas_fast.kernels import get_backend  # noqa: E402
@@ -67,12 +83,19 @@ from pnas_fast.kernels.cost import CELLS, Card  # noqa: E402
 from pnas_fast.kernels.triton.launch import Launch, recording  # noqa: E402
 from pnas_fast.network import ChildNetwork  # noqa: E402
 from pnas_fast.space import Cell  # noqa: E402
+from pnas_fast.training import TrainingSettings  # noqa: E402
 
 CELL, REPEATS, FILTERS, SIZE, BATCH = CELLS["PNASNet-5"], 2, 24, 32, 128
 """Of the training step."""
 
+COUNTS = (1, 2, 4, 8)
+"""Children side by side."""
+
 MOST_SECONDS = 240
 """Of a part in a process of its own."""
+
+FOUND_ERRORS = 9
+"""Exit status of `compute-sanitizer` where it does; else it has that of the program under it."""
 
 Report = dict[str, Any]
 
@@ -180,10 +203,13 @@ def time_steps(backend: str) -> Report:
     }
 
 
-def time_compiled_apart() -> Report:
-    """`time_compiled` in a process of its own, which may take too long."""
-    command = [sys.executable, __file__, "--torch-compile"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=MOST_SECONDS)
+def apart(*options: str) -> Report:
+    """What this program prints with these options in a process of its own, which may take too long."""
+    command = [sys.executable, __file__, *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=MOST_SECONDS)
+    sys.stderr.write(done.stderr)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(options)}: exit status {done.returncode}: {done.stderr[-3000:]}")
     report: Report = json.loads(done.stdout.splitlines()[-1])
     return report
 
@@ -205,17 +231,44 @@ def time_kernels(card: Card) -> Report:
     return gpu_timing.beside_rooflines(timed, recorded(lambda: step(network)), card)
 
 
+def step_ceiling(card: Card) -> Report:
+    """Images a second if a fused step took what the roofline says of its launches, and nothing else."""
+    network, step = training_step("triton")
+    seconds = sum(map(card.least_seconds, recorded(lambda: step(network))))
+    return {"images": BATCH, "step, ms": 1e3 * seconds, "images/s": BATCH / seconds}
+
+
+def child_settings(backend: str) -> TrainingSettings:
+    """Of children of the training step's size."""
+    return gpu_children.settings_for(backend, REPEATS, FILTERS, SIZE, BATCH)
+
+
+def time_children() -> Report:
+    """Children of the fused backend side by side."""
+    device = "cuda:0" if gpu_cases.DEVICE == "cuda" else gpu_cases.DEVICE
+    command = [sys.executable, __file__, "--worker"]
+    return gpu_children.side_by_side(CELL, child_settings("triton"), COUNTS, device, command)
+
+
 def sanitize() -> str:
     """What `compute-sanitizer` says of one small check of each kind of operation."""
     tool = shutil.which("compute-sanitizer")
     if tool is None:
         return "not installed"
-    command = [tool, "--error-exitcode", "9", sys.executable, __file__, "--small"]
+    command = [tool, "--error-exitcode", str(FOUND_ERRORS), sys.executable, __file__, "--small"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=MOST_SECONDS)
     except subprocess.TimeoutExpired:
         return f"not finished after {MOST_SECONDS} s"
-    return "clean" if done.returncode == 0 else (done.stdout + done.stderr)[-2000:]
+    if done.returncode == 0:
+        return "clean"
+    words = done.stdout + done.stderr
+    summary = re.search(r"ERROR SUMMARY: (\d+) error", words)
+    count = int(summary[1]) if summary else 0
+    if count or done.returncode == FOUND_ERRORS:
+        return f"found {count or 'some'} errors: {words[-2000:]}"
+    why = f"the program under it failed by itself, exit status {done.returncode}"
+    return f"{'no errors found' if summary else 'did not finish'}, but {why}: {words[-2000:]}"
 
 
 class Parts:
@@ -259,8 +312,12 @@ def run_parts(parts: Parts, cases: Sequence[Case], compiled: bool) -> None:
     parts.run("steps of eager", lambda: time_steps("eager"))
     for case in cases:
         parts.run(f"operation {case}", lambda case=case: time_case(case, roof))
+    parts.run(gpu_children.CEILING, lambda: step_ceiling(roof))
+    for backend in gpu_children.BACKENDS:
+        parts.run(f"{gpu_children.ALONE} {backend}", lambda backend=backend: apart("--child", backend))
+    parts.run(gpu_children.TOGETHER, time_children)
     if compiled:
-        parts.run("steps of torch.compile", time_compiled_apart)
+        parts.run("steps of torch.compile", lambda: apart("--torch-compile"))
     parts.run("compute-sanitizer", sanitize)
 
 
@@ -270,14 +327,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="the first stage only")
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
     parser.add_argument("--small", action="store_true", help="only correctness of a few small operations")
-    for name in ("--share", "--sizes"):
+    for name in ("--share", "--sizes", "--child"):
         parser.add_argument(name, help=argparse.SUPPRESS)
-    parser.add_argument("--torch-compile", action="store_true", help=argparse.SUPPRESS)
+    for name in ("--torch-compile", "--worker"):
+        parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help="the JSON file")
     options = parser.parse_args(arguments)
+    if options.worker:
+        importlib.import_module("pnas_fast.executor.worker").main()
+        return 0
     if not torch.cuda.is_available():
         print("bench/gpu.py needs a CUDA card; torch.cuda.is_available() is False")
         return 2
+    if options.child:
+        print(json.dumps(gpu_children.one_child(CELL, child_settings(options.child), gpu_cases.DEVICE)))
+        return 0
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     cases = gpu_cases.cases()
     if options.quick:
@@ -291,7 +355,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(time_compiled()))
         return 0
     if options.small:
-        return 1 if check_all(gpu_cases.small_cases(), 2)["failed"] else 0
+        failed = check_all(gpu_cases.small_cases(), 2)["failed"]
+        print(f"failed checks: {failed or 'none'}")
+        return 1 if failed else 0
     report = {
         "device": torch.cuda.get_device_name(), "torch": torch.__version__,
         "triton": getattr(sys.modules.get("triton"), "__version__", None),
@@ -321,7 +387,9 @@ def print_table(report: Report) -> None:
         )
     for part in ("triton", "eager", "torch.compile"):
         for name, value in (report.get(f"steps of {part}") or {}).items():
-            print(f"{name:40} {value:10.2f}")
+            rate = f"{1e3 * BATCH / value:12,.0f} images/s" if name.endswith("ms") else ""
+            print(f"{name:40} {value:10.2f}{rate}")
+    print(*gpu_children.lines(report), sep="\n")
     print(f"compute-sanitizer: {report['compute-sanitizer']}")
     checks = report["checks"] or {"errors": {}, "failed": ["all of them"]}
     failed = [name for name in report if name.endswith(": failed")]

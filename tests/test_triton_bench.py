@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import torch
 
 import gpu
 import gpu_cases
+import gpu_children
 import gpu_timing
+from pnas_fast.data import DataSet
 from pnas_fast.kernels.cost import H100
 from pnas_fast.kernels.triton.launch import recording
 
@@ -58,7 +61,23 @@ def card(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for name, value in {"BATCH": 2, "CELL": "0:identity+1:identity", "REPEATS": 1, "FILTERS": 2}.items():
         monkeypatch.setattr(gpu, name, value)
     monkeypatch.setattr(gpu, "SIZE", 4)
+    monkeypatch.setattr(gpu_children, "side_by_side", lambda *_: TOGETHER)
     return monkeypatch
+
+
+ALONE: dict[str, Any] = {
+    "first step, s": 1.5,
+    "images/s": 7_500.0,
+    "reserved, GiB": 0.5,
+    "equal epochs": {"data": "digits", "epochs": 5, "accuracy": 0.975, "images": 360, "losses": [0.1]},
+}
+TOGETHER: dict[str, Any] = {
+    "processes": 2,
+    "start, s": 20.0,
+    "2": {"images/s": 15_000.0, "reserved, GiB": 1.0},
+    "memory of the card, GiB": 2.0,
+    "1": {"images/s": None, "reserved, GiB": 0.5},
+}
 
 
 class InThisProcess:
@@ -69,6 +88,8 @@ class InThisProcess:
         arguments = command[command.index(gpu.__file__) + 1 :]
         if "--torch-compile" in arguments:
             self.returncode, self.stdout = 0, 'words\n{"torch.compile: step, ms": 3.0}\n'
+        elif "--child" in arguments:
+            self.returncode, self.stdout = 0, json.dumps(ALONE)
         else:
             self.returncode = gpu.main(arguments)
 
@@ -98,6 +119,9 @@ def test_everything_runs_and_is_written(
     assert report["steps of triton"]["triton: step in a CUDA graph, ms"] == 2.0
     assert report["steps of torch.compile"] == {"torch.compile: step, ms": 3.0}
     assert report["compute-sanitizer"] == "clean"
+    assert report["child of triton"] == report["child of eager"] == ALONE
+    assert report["children side by side"] == TOGETHER
+    assert report["roofline of a step"]["images/s"] > 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "Stand In: 2 checks, failed: none; parts that did not finish: none"
     assert any(line.startswith("add_kernel") and "3 launches" in line for line in lines)
@@ -112,6 +136,7 @@ def test_a_part_that_fails_leaves_the_others_their_results(
     card.setattr(gpu_timing, "ceilings", broken)
     card.setattr(gpu_timing, "kernel_microseconds", broken)
     card.setattr(subprocess, "Popen", broken)
+    card.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", "words"))
     card.setattr(gpu.shutil, "which", lambda name: None)
     assert gpu.main(["--no-compile", "--out", str(tmp_path / "out.json")]) == 1
     report = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
@@ -121,8 +146,107 @@ def test_a_part_that_fails_leaves_the_others_their_results(
     assert report["checks"]["failed"] == []
     assert report["steps of eager"]
     assert report["compute-sanitizer"] == "not installed"
+    assert "RuntimeError: --child eager: exit status 1: words" in report["child of eager: failed"]
     assert "steps of torch.compile" not in report
     assert "parts that did not finish: ['compilation: failed'," in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "said"),
+    [
+        (0, "", "clean"),
+        (9, "Invalid write\n== ERROR SUMMARY: 2 errors", "found 2 errors: Invalid write"),
+        (9, "killed", "found some errors: killed"),
+        (1, "failed checks: ['a']\n== ERROR SUMMARY: 0 errors", "no errors found, but the program under it"),
+        (
+            1,
+            "no driver",
+            "did not finish, but the program under it failed by itself, exit status 1: no driver",
+        ),
+    ],
+)
+def test_whose_failure_the_sanitizer_reports(
+    status: int, words: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu.shutil, "which", lambda name: f"/tools/{name}")
+    done = subprocess.CompletedProcess("", status, words, "")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    assert gpu.sanitize().startswith(said)
+
+
+def test_children_count_while_all_are_at_work() -> None:
+    """From 2 s, when the second has an epoch behind it, to 4 s, when the first is done."""
+    times = [[(1.0, 100), (2.0, 200), (4.0, 600)], [(2.0, 50), (3.0, 100), (5.0, 300)]]
+    assert gpu_children.overlapping_rate(times) == (400 + 150) / 2
+    assert gpu_children.overlapping_rate(times[:1]) == 500 / 3
+    assert gpu_children.overlapping_rate([times[0], [(4.0, 1), (5.0, 2)]]) is None
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Settings of small children, by backend."""
+    monkeypatch.setattr(gpu_children, "IMAGES", 8)
+    monkeypatch.setattr(gpu_children, "EPOCHS", 3)
+    monkeypatch.setattr(gpu_children, "JUDGED_EPOCHS", 1)
+    monkeypatch.setattr(gpu_children, "used_memory", lambda: 0)
+    return lambda backend: gpu_children.settings_for(backend, 1, 2, 4, 4)
+
+
+def test_a_child_of_either_backend_is_trained_as_a_search_trains_it(
+    small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_whole = gpu_children.load
+
+    def load(spec: str, *, device: str) -> DataSet:
+        """Few images, for the interpreter's sake."""
+        data = load_whole(spec, device=device).subset(8)
+        return replace(
+            data,
+            validation_images=data.validation_images[:2],
+            validation_labels=data.validation_labels[:2],
+        )
+
+    monkeypatch.setattr(gpu_children, "load", load)
+    monkeypatch.setattr(gpu_children, "EPOCHS", 2)
+    for backend in gpu_children.BACKENDS:
+        row = json.loads(
+            json.dumps(gpu_children.one_child("0:identity+1:max_pool3x3", small(backend), "cpu"))
+        )
+        assert row["images/s"] > 0
+        assert row["first step, s"] > 0
+        assert len(row["losses"]) == 2
+        assert row["equal epochs"]["data"] == "digits"
+        assert 0 <= row["equal epochs"]["accuracy"] <= 1
+
+
+def test_children_side_by_side_in_processes_of_the_search(small: Any) -> None:
+    command = [sys.executable, gpu.__file__, "--worker"]
+    cell = "0:identity+1:max_pool3x3"
+    found = gpu_children.side_by_side(cell, small("eager"), [1, 2], "cpu", command)
+    assert found["processes"] == 2
+    assert found["start, s"] > 0
+    assert found["1"]["images/s"] > 0
+    assert set(found["2"]) == {"images/s", "reserved, GiB"}
+    with pytest.raises(RuntimeError, match=r"workers do not start(.|\n)*no such thing"):
+        gpu_children.side_by_side(
+            cell, small("eager"), [1], "cpu", [sys.executable, "-c", "raise SystemExit('no such thing')"]
+        )
+    with pytest.raises(RuntimeError, match=r"a child failed: exceeded the time limit"):
+        gpu_children.side_by_side(cell, replace(small("eager"), time_limit=0.001), [1], "cpu", command)
+
+
+def test_what_is_said_of_children() -> None:
+    report = {"roofline of a step": {"images/s": 30_000.0}, "child of triton": ALONE, "child of eager": None}
+    lines = gpu_children.lines(report | {"children side by side": TOGETHER})
+    assert [" ".join(line.split()) for line in lines] == [
+        "triton: a child alone 7,500 images/s, 25.0% of roofline, 10.0% of 75,000, 0.50 GiB reserved, "
+        "first step 1.5 s",
+        "accuracy 0.9750 after 5 epochs of digits, of 360 images",
+        "triton: 1 side by side at no time all at once, 0.50 GiB reserved",
+        "triton: 2 side by side 15,000 images/s, 50.0% of roofline, 20.0% of 75,000, 1.00 GiB reserved",
+        "2 processes: 20 s until all had an epoch behind them, 2.0 GiB of the card",
+    ]
+    assert gpu_children.lines({}) == []
 
 
 def test_times_are_matched_with_what_was_launched() -> None:
@@ -186,6 +310,7 @@ sys.path.insert(0, "bench")
 import torch
 torch.cuda.is_available = lambda: False
 import gpu
+import pnas_fast.executor.worker
 sys.exit(gpu.main([]))
 """
 
