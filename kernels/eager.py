@@ -74,6 +74,9 @@ class EagerBackend:
         # ceil_mode supplies the asymmetric padding: the last window is cut off at the edge.
         if kind == "max":
             return F.max_pool2d(x, 3, stride, padding, ceil_mode=True)
+        if x.is_cuda:
+            # PyTorch 2.11 gets the gradient wrong where a GPU's tensors are channels_last.
+            x = x.contiguous(memory_format=torch.contiguous_format)
         return F.avg_pool2d(x, 3, stride, padding, ceil_mode=True, count_include_pad=False)
 
     def add(self, left: Side[Tensor], right: Side[Tensor] | None, output: CellOutput, block: int) -> Tensor:

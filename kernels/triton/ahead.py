@@ -17,6 +17,7 @@ from triton.runtime import driver
 from triton.runtime.jit import MockTensor
 
 from pnas_fast.kernels.triton.launch import Launch, Pointer
+from pnas_fast.kernels.triton.names import settle_name
 
 _TYPES = {
     torch.float32: "*fp32",
@@ -87,6 +88,7 @@ class Variant(NamedTuple):
         Triton's own launching code does it, with stand-ins for driver and tensors: the name in the cache
         holds what that code makes of arguments, empty attributes too, and versions differ in this.
         """
+        settle_name(self.kernel)
         given = [
             self._argument(index, self.signature[parameter.name])
             for index, parameter in enumerate(self.kernel.params)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pnas_fast.kernels.triton.names import settle_name
+
 WRITTEN = frozenset(
     (
         *("out", "into", "dd", "sums", "tickets", "normal", "statistics"),
@@ -43,14 +45,14 @@ def call(
         grouped: names of those that are tuples, or None for none.
         options: of Triton's compiler, whole numbers.
     """
-    operator = _operators.get(kernel) or _define(kernel, arguments, grouped)
+    operator = _operators.get(kernel.__name__) or _define(kernel, arguments, grouped)
     given = [
         () if arguments[name] is None and name in grouped else arguments[name] for name in kernel.arg_names
     ]
     operator(*given, grid, list(options), list(options.values()))
 
 
-_operators: dict[Any, Any] = {}
+_operators: dict[str, Any] = {}
 
 
 def name_of(kernel: Any) -> str:
@@ -61,6 +63,7 @@ def name_of(kernel: Any) -> str:
 
 def _define(kernel: Any, arguments: Mapping[str, Any], grouped: Set[str]) -> Any:
     """Make a kernel's operator; which parameters are tensors, its first launch tells."""
+    settle_name(kernel)
     name = name_of(kernel)
     places = [
         f"{_type(key, arguments[key], key in grouped, index)} {key}"
@@ -75,8 +78,8 @@ def _define(kernel: Any, arguments: Mapping[str, Any], grouped: Set[str]) -> Any
 
     _library.impl(name, run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"pnas_fast::{name}", _run_nothing, lib=_library)
-    _operators[kernel] = getattr(torch.ops.pnas_fast, name).default
-    return _operators[kernel]
+    _operators[kernel.__name__] = getattr(torch.ops.pnas_fast, name).default
+    return _operators[kernel.__name__]
 
 
 def _run_nothing(*values: Any) -> None:
