@@ -14,11 +14,13 @@ Shapes and strides:
 
 Grid:
     (programs, blocks of BLOCK_F filters, those of the first weight first, problems). A program walks over
-    tiles of PIXELS output pixels; for each it loops over taps and over chunks of CHUNK channels.
+    tiles of PIXELS output pixels; for each it loops over taps and over chunks of CHUNK channels. FOLDED: all
+    taps of few channels, the stem's, are one chunk.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,6 +58,25 @@ def load_sources(
     return activate(tl.load(z + offsets, mask=mask, other=0.0), mask, scale, shift, AFFINE, RECTIFY)
 
 
+@triton.jit
+def load_folded(
+    z, image, y, x, ok, q, H, W, z_pixel, scale_of, C: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    by_c, by_y, by_x, AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
+):  # fmt: skip
+    """r at all taps of pixels, [pixels, CHUNK] fp32: column q is what weight q of a filter, as it lies in
+    memory, is multiplied by.
+    """
+    c, i, j = (q // by_c % C)[None, :], (q // by_y % KH)[None, :], (q // by_x % KW)[None, :]
+    y, x = y[:, None] + i, x[:, None] + j
+    mask = ok[:, None] & (q < C * KH * KW)[None, :] & (y >= 0) & (y < H) & (x >= 0) & (x < W)
+    scale, shift = 1.0, 0.0
+    if AFFINE:
+        scale = tl.load(scale_of + c, mask=(q < C * KH * KW)[None, :], other=0.0)
+        shift = tl.load(scale_of + C + c, mask=(q < C * KH * KW)[None, :], other=0.0)
+    offsets = (image[:, None] * H * W + y * W + x) * z_pixel + c
+    return activate(tl.load(z + offsets, mask=mask, other=0.0), mask, scale, shift, AFFINE, RECTIFY)
+
+
 @triton.jit(do_not_specialize=["N", "H", "W", "OH", "OW", "z_units", "out_units", "pad_y", "pad_x"])
 def dense_kernel(
     z, affine, weight, second, out, sums, tickets,
@@ -65,7 +86,7 @@ def dense_kernel(
     C: tl.constexpr, F: tl.constexpr, F0: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
     SY: tl.constexpr, SX: tl.constexpr, AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
     NORM: tl.constexpr, TRAINING: tl.constexpr, ALIGN: tl.constexpr, BLOCK_F: tl.constexpr,
-    PIXELS: tl.constexpr,
+    PIXELS: tl.constexpr, FOLDED: tl.constexpr,
 ):  # fmt: skip
     """See the top of the file."""
     program, programs, block = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
@@ -83,7 +104,32 @@ def dense_kernel(
         ok = p < N * OH * OW
         image, y, x = p // (OH * OW), p // OW % OH * SY - pad_y + half, p % OW * SX - pad_x + half
         total = tl.zeros((PIXELS, BLOCK_F), tl.float32)
-        for tap in range(KH * KW):
+        if FOLDED:
+            q = tl.arange(0, CHUNK)
+            r = load_folded(
+                z,
+                image,
+                y,
+                x,
+                ok,
+                q,
+                H,
+                W,
+                z_units * ALIGN,
+                affine,
+                C,
+                KH,
+                KW,
+                by_c,
+                by_y,
+                by_x,
+                AFFINE,
+                RECTIFY,
+            )
+            w_ok = (q < C * KH * KW)[:, None] & f_ok[None, :]
+            w = tl.load(weight + f[None, :] * by_f + q[:, None], mask=w_ok, other=0.0)
+            total = multiply(r, w, total, z.dtype.element_ty)
+        for tap in range(0 if FOLDED else KH * KW):
             i, j = tap // KW, tap % KW
             for c0 in range(0, C, CHUNK):
                 c = c0 + tl.arange(0, CHUNK)
@@ -99,9 +145,7 @@ def dense_kernel(
         tl.store(out + at, rounded, mask=ok[:, None] & f_ok[None, :])
         # Statistics are of what was stored.
         if TRAINING:
-            norms.count_values(
-                rounded.to(tl.float32), ok, tile == program, row, f + half * F0, f_ok, F
-            )
+            norms.count_values(rounded.to(tl.float32), ok, tile == program, row, f + half * F0, f_ok, F)
     if NORM:
         norms.finish_norm(
             f + half * F0, f_ok, program, programs, block, tl.num_programs(1), problem, sums, tickets,
@@ -125,6 +169,16 @@ def weight_arguments(weights: tuple[Tensor, ...]) -> dict[str, Any]:
         "by_f": by_f, "by_c": by_c, "by_y": by_y, "by_x": by_x,
         "second_by_f": weights[-1].stride(0), "second_by_c": weights[-1].stride(1), "F0": weights[0].shape[0],
     }  # fmt: skip
+
+
+def folds(weights: tuple[Tensor, ...]) -> bool:
+    """Whether all taps and channels of a filter, as they lie in memory, are taken as channels of one tap."""
+    weight = weights[0]
+    taps = weight.shape[2] * weight.shape[3]
+    size = taps * weight.shape[1]
+    filters = sorted(zip(weight.stride()[1:], weight.shape[1:], strict=True))
+    together = math.prod(size for _, size in filters) == 1 + sum(by * (size - 1) for by, size in filters)
+    return len(weights) == 1 and taps > 1 and size <= CHUNK.value and together
 
 
 def padding(convolution: Convolution, z: Tensor) -> tuple[int, int]:
@@ -166,7 +220,7 @@ def dense(convolution: Convolution, problems: Sequence[Forward]) -> list[Normal]
         z_units=pixel(z) // align, out_units=pixel(out) // align,
         C=c, F=f, KH=convolution.kernel[0], KW=convolution.kernel[1],
         SY=convolution.stride[0], SX=convolution.stride[1], AFFINE=affine is not None,
-        RECTIFY=convolution.rectify, ALIGN=align, BLOCK_F=block_f, PIXELS=pixels,
+        RECTIFY=convolution.rectify, ALIGN=align, BLOCK_F=block_f, PIXELS=pixels, FOLDED=folds(weights),
         **weight_arguments(weights), **norms.forward_arguments(norm, out),
     )  # fmt: skip
     return normals

@@ -31,6 +31,8 @@ from pnas_fast.kernels.fused.problems import Backward
 from pnas_fast.kernels.triton import norm as norms
 from pnas_fast.kernels.triton.dense import (
     block_of_filters,
+    folds,
+    load_folded,
     load_sources,
     padding,
     weight_arguments,
@@ -60,28 +62,30 @@ def weight_part(
     by_f, by_c, by_y, by_x, second_by_f, second_by_c,
     F0: tl.constexpr, C: tl.constexpr, F: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
     SY: tl.constexpr, SX: tl.constexpr, AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
-    NORM: tl.constexpr, BLOCK_F: tl.constexpr,
+    NORM: tl.constexpr, BLOCK_F: tl.constexpr, FOLDED: tl.constexpr,
 ):  # fmt: skip
-    """Part 1, for one tap, one block of filters and one chunk of channels."""
+    """Part 1, for one tap or all of them folded, one block of filters and one chunk of channels."""
     program, group = work % programs, work // programs
-    tap = group % (KH * KW)
-    chunks = tl.cdiv(C, CHUNK)
-    c = group // (KH * KW) % chunks * CHUNK + tl.arange(0, CHUNK)
-    half, f, f_ok = block_of_filters(group // (KH * KW) // chunks, F0, F - F0, BLOCK_F)
+    taps: tl.constexpr = 1 if FOLDED else KH * KW
+    columns: tl.constexpr = C * KH * KW if FOLDED else C
+    tap = group % taps
+    chunks = tl.cdiv(columns, CHUNK)
+    c = group // taps % chunks * CHUNK + tl.arange(0, CHUNK)
+    half, f, f_ok = block_of_filters(group // taps // chunks, F0, F - F0, BLOCK_F)
     channel = f + half * F0
     if F0 < F:
         d_weight = tl.where(half == 1, d_second, d_weight)
         by_f = tl.where(half == 1, second_by_f, by_f)
         by_c = tl.where(half == 1, second_by_c, by_c)
     i, j = tap // KW, tap % KW
-    scale, shift = load_affine(affine, c, c < C, C, AFFINE)
+    scale, shift = load_affine(affine, c, c < C, C, AFFINE and not FOLDED)
     offset = tl.zeros((BLOCK_F,), tl.float32)
     slope = tl.zeros((BLOCK_F,), tl.float32)
     if NORM:
         offset, slope, d_gamma, d_beta = norms.norm_gradient(
             d_normal, statistics, gamma, channel, f_ok, inverse_count, F
         )
-        first = f_ok & (program == 0) & (group // (KH * KW) % chunks == 0) & (tap == 0)
+        first = f_ok & (program == 0) & (group // taps % chunks == 0) & (tap == 0)
         tl.store(d_norm + channel, d_gamma, mask=first)
         tl.store(d_norm + F + channel, d_beta, mask=first)
     total = tl.zeros((BLOCK_F, CHUNK), tl.float32)
@@ -89,15 +93,37 @@ def weight_part(
         p = tile * PIXELS + tl.arange(0, PIXELS)
         ok = p < N * OH * OW
         y, x = p // OW % OH * SY - pad_y + half + i, p % OW * SX - pad_x + half + j
-        r = load_sources(z, p // (OH * OW), y, x, ok, c, C, scale, shift, H, W, z_pixel, AFFINE, RECTIFY)
+        if FOLDED:
+            r = load_folded(
+                z,
+                p // (OH * OW),
+                y,
+                x,
+                ok,
+                c,
+                H,
+                W,
+                z_pixel,
+                affine,
+                C,
+                KH,
+                KW,
+                by_c,
+                by_y,
+                by_x,
+                AFFINE,
+                RECTIFY,
+            )
+        else:
+            r = load_sources(z, p // (OH * OW), y, x, ok, c, C, scale, shift, H, W, z_pixel, AFFINE, RECTIFY)
         mask = ok[:, None] & f_ok[None, :]
         at_g, at_z = p[:, None] * g_pixel + channel[None, :], p[:, None] * result_pixel + channel[None, :]
         dz = norms.load_gradient(g, result, at_g, at_z, mask, offset, slope, NORM)
         total = multiply(tl.trans(dz), r, total, z.dtype.element_ty)
     finish_weights(
-        total, program, programs, group, partial + (tap * F + half * F0) * C, KH * KW * F * C,
-        d_weight + i * by_y + j * by_x, tickets, 0,
-        tl.min(f, axis=0), F0 + half * (F - F0 - F0), tl.min(c, axis=0), C, by_f, by_c, BLOCK_F,
+        total, program, programs, group, partial + (tap * F + half * F0) * columns, taps * F * columns,
+        d_weight + i * by_y + j * by_x, tickets, 0, tl.min(f, axis=0), F0 + half * (F - F0 - F0),
+        tl.min(c, axis=0), columns, by_f, 1 if FOLDED else by_c, BLOCK_F,
     )  # fmt: skip
 
 
@@ -193,7 +219,7 @@ def dense_backward_kernel(
     by_f, by_c, by_y, by_x, second_by_f, second_by_c, weight_programs, weight_groups, source_programs,
     C: tl.constexpr, F: tl.constexpr, F0: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
     SY: tl.constexpr, SX: tl.constexpr, AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
-    NORM: tl.constexpr, ALIGN: tl.constexpr, BLOCK_F: tl.constexpr,
+    NORM: tl.constexpr, ALIGN: tl.constexpr, BLOCK_F: tl.constexpr, FOLDED: tl.constexpr,
 ):  # fmt: skip
     """See the top of the file."""
     work, problem = tl.program_id(0), tl.program_id(1)
@@ -209,7 +235,7 @@ def dense_backward_kernel(
             weight_partial + problem * rows_of(weight_programs) * KH * KW * F * C, tickets, inverse_count,
             N, H, W, OH, OW, pad_y, pad_x, z_pixel, g_pixel, result_pixel,
             by_f, by_c, by_y, by_x, second_by_f, second_by_c, F0,
-            C, F, KH, KW, SY, SX, AFFINE, RECTIFY, NORM, BLOCK_F,
+            C, F, KH, KW, SY, SX, AFFINE, RECTIFY, NORM, BLOCK_F, FOLDED,
         )  # fmt: skip
     elif into is not None:
         source_part(
@@ -233,7 +259,9 @@ def dense_backward(convolution: Convolution, problems: Sequence[Backward]) -> li
     strides = [pixel(x) for x in (z, result.z, result.g, gradient) if x is not None]
     align = alignment(c, f, weights[0].shape[0], *strides)
     tile, pixels = tile_of("dense_backward", z, block_f, align), PIXELS.value
-    groups = sum(-(-weight.shape[0] // block_f) for weight in weights) * chunks * kh * kw
+    # Gradients of sources are taken tap by tap, and their weights with them.
+    folded = into is None and folds(weights)
+    groups = sum(-(-weight.shape[0] // block_f) for weight in weights) * (1 if folded else chunks * kh * kw)
     programs = spread(z.device, tile, -(-n * oh * ow // pixels), groups * together)
     source_programs = 0
     if into is not None:
@@ -269,7 +297,7 @@ def dense_backward(convolution: Convolution, problems: Sequence[Backward]) -> li
         into_units=0 if gradient is None else pixel(gradient) // align,
         weight_programs=programs, weight_groups=groups, source_programs=source_programs,
         C=c, KH=kh, KW=kw, SY=convolution.stride[0], SX=convolution.stride[1],
-        AFFINE=affine is not None, RECTIFY=convolution.rectify, ALIGN=align, BLOCK_F=block_f,
+        AFFINE=affine is not None, RECTIFY=convolution.rectify, ALIGN=align, BLOCK_F=block_f, FOLDED=folded,
         **weight_arguments(weights), **norms.backward_arguments(result),
     )  # fmt: skip
     return norms.gradients_of(d_weights, tensors["d_norm"])

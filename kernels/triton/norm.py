@@ -31,10 +31,10 @@ from pnas_fast.kernels.triton.problems import each
 
 @triton.jit
 def count_values(value, ok, first, row, f, wanted, F: tl.constexpr):
-    """Add [pixels, filters] fp32 where ok to a program's row: mean, sum of squared differences from it, count.
+    """Add [pixels, filters] fp32 where ok to a program's row: mean, squares, count.
 
-    The row holds nothing yet if first; between tiles it takes no registers. No sum is of squares of the
-    values themselves, so far from 0 they keep their digits.
+    Squares are of differences from the mean. The row holds nothing yet if first; between tiles it takes no
+    registers. No sum is of squares of the values themselves, so far from 0 they keep their digits.
     """
     number = tl.sum(ok.to(tl.float32), axis=0)
     mean = tl.sum(tl.where(ok[:, None], value, 0.0), axis=0) / number

@@ -9,7 +9,7 @@ Mathematics:
 Shapes and strides:
     z (N, H, W, C) and out (N, OH, OW, F), NHWC, pixels z_pixel and out_pixel elements apart (given in
     units of ALIGN); affine (2, C) fp32; depthwise (C, 1, k, k) and pointwise (F, C, 1, 1) fp32 with any
-    strides, fast where depthwise lies as (k, k, C), TAPS_FIRST; sums (problems, programs and teams, 3, F)
+    strides, fast where they are ARRANGED; sums (problems, programs and teams, 3, F)
     fp32.
 
 Grid:
@@ -36,13 +36,24 @@ from pnas_fast.kernels.triton.strips import convolve, place_in_tile, stack
 from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
 
 
+@triton.jit
+def load_pointwise(pointwise, f, c, F: tl.constexpr, C: tl.constexpr, by_f, by_k, ARRANGED: tl.constexpr):
+    """[filters, channels]."""
+    mask = (f < F)[:, None] & (c < C)[None, :]
+    if ARRANGED:
+        at = f[:, None] * C + c[None, :]
+    else:
+        at = f[:, None] * by_f + c[None, :] * by_k
+    return tl.load(pointwise + at, mask=mask, other=0.0)
+
+
 @triton.jit(do_not_specialize=["N", "H", "W", "OH", "OW", "z_units", "out_units", "pad_y", "pad_x"])
 def separable_kernel(
     z, affine, depthwise, pointwise, out, sums, tickets,
     gamma, beta, running_mean, running_variance, batches, normal, statistics, count, momentum, eps,
     N, H, W, OH, OW, pad_y, pad_x, z_units, out_units, by_c, by_y, by_x, by_f, by_k,
     C: tl.constexpr, F: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
-    AFFINE: tl.constexpr, NORM: tl.constexpr, TRAINING: tl.constexpr, TAPS_FIRST: tl.constexpr,
+    AFFINE: tl.constexpr, NORM: tl.constexpr, TRAINING: tl.constexpr, ARRANGED: tl.constexpr,
     ALIGN: tl.constexpr, BLOCK_F: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """See the top of the file."""
@@ -66,10 +77,9 @@ def separable_kernel(
             upper, lower = convolve(
                 z, depthwise, lane // strips * H * W, oy * S - pad_y, lane % strips * COLS * S - pad_x,
                 lane < N * strips, c, scale, shift, H, W, z_pixel, by_c, by_y, by_x,
-                C, K, S, D, 0, 0, False, AFFINE, True, TAPS_FIRST, LANES, COLS,
+                C, K, S, D, 0, 0, False, AFFINE, True, ARRANGED, LANES, COLS,
             )  # fmt: skip
-            w_ok = (c < C)[:, None] & f_ok[None, :]
-            w = tl.load(pointwise + f[None, :] * by_f + c[:, None] * by_k, mask=w_ok, other=0.0)
+            w = tl.trans(load_pointwise(pointwise, f, c, F, C, by_f, by_k, ARRANGED))
             total = multiply(stack(upper, lower, LANES, COLS), w, total, z.dtype.element_ty)
         lane, half, column = place_in_tile(LANES, COLS)
         lane += first
@@ -89,10 +99,11 @@ def separable_kernel(
         )  # fmt: skip
 
 
-def taps_first(depthwise: Tensor) -> bool:
-    """Whether (C, 1, K, K) lies in memory as (K, K, C), in which channels are read side by side."""
+def arranged(depthwise: Tensor, pointwise: Tensor) -> bool:
+    """Whether (C, 1, K, K) lies in memory as (K, K, C) and (F, C, 1, 1) as (F, C): channels side by side."""
     c, _, _, k = depthwise.shape
-    return (depthwise.stride(0), depthwise.stride(2), depthwise.stride(3)) == (1, k * c, c)
+    taps = (depthwise.stride(0), depthwise.stride(2), depthwise.stride(3))
+    return (*taps, *pointwise.stride()[:2]) == (1, k * c, c, c, 1)
 
 
 def strips_of(block_f: int) -> tuple[int, int]:
@@ -134,7 +145,7 @@ def separable(convolution: Convolution, problems: Sequence[Forward]) -> list[Nor
         by_c=depthwise.stride(0), by_y=depthwise.stride(2), by_x=depthwise.stride(3),
         by_f=pointwise.stride(0), by_k=pointwise.stride(1),
         C=c, F=f, K=k, S=stride, D=dilation, AFFINE=problems[0].source.affine is not None,
-        TAPS_FIRST=taps_first(depthwise), ALIGN=align, BLOCK_F=block_f, LANES=lanes, COLS=columns,
+        ARRANGED=arranged(depthwise, pointwise), ALIGN=align, BLOCK_F=block_f, LANES=lanes, COLS=columns,
         **norms.forward_arguments(problems[0].norm, out),
     )  # fmt: skip
     return normals

@@ -34,12 +34,13 @@ from pnas_fast.kernels.triton import norm as norms
 from pnas_fast.kernels.triton.device import CHUNK, last_to_arrive, pick, rows_of, tickets_of, wait_for
 from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
 from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept, new_like
-from pnas_fast.kernels.triton.separable import strips_of, taps_first
+from pnas_fast.kernels.triton.separable import arranged, strips_of
 from pnas_fast.kernels.triton.separable_parts import depthwise_part, pointwise_part, source_part
 from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
 
 NEXT, FINISHED, FIRST = (tl.constexpr(ticket) for ticket in range(3))
 """Tickets: the counter of work, finished programs, and the first of the problems' own."""
+
 
 @triton.jit(
     do_not_specialize=["N", "H", "W", "OH", "OW", "accumulate"]
@@ -54,8 +55,8 @@ def separable_backward_kernel(
     by_c, by_y, by_x, by_f, by_k, pointwise_programs, source_programs, depthwise_programs,
     C: tl.constexpr, F: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
     PAD_Y: tl.constexpr, PAD_X: tl.constexpr, AFFINE: tl.constexpr, NORM: tl.constexpr,
-    TAPS_FIRST: tl.constexpr, ALIGN: tl.constexpr, BLOCK_F: tl.constexpr, PROBLEMS: tl.constexpr,
-    LANES: tl.constexpr, COLS: tl.constexpr,
+    ARRANGED: tl.constexpr, ALIGN: tl.constexpr, BLOCK_F: tl.constexpr, PROBLEMS: tl.constexpr,
+    LANES: tl.constexpr, COLS: tl.constexpr, WIDE_LANES: tl.constexpr, WIDE_COLS: tl.constexpr,
 ):  # fmt: skip
     """See the top of the file."""
     chunks: tl.constexpr = (C + CHUNK - 1) // CHUNK
@@ -78,7 +79,7 @@ def separable_backward_kernel(
             pick(d_norm, problem), dd, pick(d_pointwise, problem),
             pointwise_partial + problem * rows_of(pointwise_programs) * F * C, tickets, ready,
             inverse_count, N, H, W, OH, OW, z_pixel, g_units * ALIGN, result_units * ALIGN,
-            by_c, by_y, by_x, by_f, by_k, C, F, K, S, D, PAD_Y, PAD_X, AFFINE, NORM, TAPS_FIRST, BLOCK_F,
+            by_c, by_y, by_x, by_f, by_k, C, F, K, S, D, PAD_Y, PAD_X, AFFINE, NORM, ARRANGED, BLOCK_F,
             LANES, COLS,
         )  # fmt: skip
     else:
@@ -88,7 +89,7 @@ def separable_backward_kernel(
                 work - before_depthwise, depthwise_programs, z, affine, dd, pick(d_depthwise, problem),
                 depthwise_partial + problem * rows_of(depthwise_programs) * K * K * C,
                 tickets, ready + depthwise_ticket, N, H, W, OH, OW, z_pixel, by_c, by_y, by_x,
-                C, K, S, D, PAD_Y, PAD_X, AFFINE, LANES, COLS,
+                C, K, S, D, PAD_Y, PAD_X, AFFINE, WIDE_LANES, WIDE_COLS,
             )  # fmt: skip
         elif into is not None:
             source_part(
@@ -96,7 +97,7 @@ def separable_backward_kernel(
                 pick(d_affine, problem), (accumulate >> problem) & 1,
                 source_partial + problem * rows_of(source_programs) * 2 * C, tickets, ready + source_ticket,
                 N, H, W, OH, OW, z_pixel, into_units * ALIGN, by_c, by_y, by_x,
-                C, K, S, D, PAD_Y, PAD_X, AFFINE, TAPS_FIRST, LANES, COLS,
+                C, K, S, D, PAD_Y, PAD_X, AFFINE, ARRANGED, WIDE_LANES, WIDE_COLS,
             )  # fmt: skip
     if last_to_arrive(tickets, FINISHED, tl.num_programs(0)):
         tl.store(tickets + NEXT, 0)
@@ -114,12 +115,20 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
     align = alignment(c, f, *(pixel(x) for x in (z, result.z, result.g, gradient) if x is not None))
     tile, blocks = tile_of(f"separable_backward {k}", z, block_f, align), -(-f // block_f)
     lanes, columns = strips_of(block_f)
-    outer = -(-n * -(-ow // columns) // lanes)
+    # Parts 2 and 3 multiply no matrices: as many pixels as threads load well.
+    wide_lanes, wide_columns = 4 * tile.warps, 4
+
+    def tiles(width: int, lanes: int, columns: int) -> int:
+        """Of a row in all images."""
+        return -(-n * -(-width // columns) // lanes)
+
     groups = (chunks * blocks * together, chunks * together, chunks * k * together)
     programs = (
-        spread(z.device, tile, -(-oh // 2) * outer, groups[0]),
-        0 if into is None else spread(z.device, tile, -(-h // 2) * -(-n * -(-w // columns) // lanes), groups[1]),
-        spread(z.device, tile, oh * outer, groups[2]),
+        spread(z.device, tile, -(-oh // 2) * tiles(ow, lanes, columns), groups[0]),
+        0
+        if into is None
+        else spread(z.device, tile, -(-h // 2) * tiles(w, wide_lanes, wide_columns), groups[1]),
+        spread(z.device, tile, oh * tiles(ow, wide_lanes, wide_columns), groups[2]),
     )
     work = [number * held for number, held in zip(groups, programs, strict=True)]
     scratch = {
@@ -159,8 +168,8 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
         by_f=pointwise.stride(0), by_k=pointwise.stride(1),
         pointwise_programs=programs[0], source_programs=programs[1], depthwise_programs=programs[2],
         C=c, K=k, S=stride, D=dilation, AFFINE=affine is not None,
-        TAPS_FIRST=taps_first(depthwise), ALIGN=align, BLOCK_F=block_f, PROBLEMS=together,
-        LANES=lanes, COLS=columns,
+        ARRANGED=arranged(depthwise, pointwise), ALIGN=align, BLOCK_F=block_f, PROBLEMS=together,
+        LANES=lanes, COLS=columns, WIDE_LANES=wide_lanes, WIDE_COLS=wide_columns,
         **norms.backward_arguments(result),
     )  # fmt: skip
     return norms.gradients_of(d_weights, tensors["d_norm"])

@@ -23,6 +23,7 @@ from pnas_fast.kernels.triton.device import (
     sum_rows,
     tickets_of,
 )
+from pnas_fast.kernels.triton.separable import load_pointwise
 from pnas_fast.kernels.triton.strips import convolve, load_columns, place_in_tile, stack
 
 
@@ -35,20 +36,13 @@ def load_dz(g, result, at, ok, f, f_ok, offset, slope, g_pixel, result_pixel, NO
 
 
 @triton.jit
-def load_pointwise(pointwise, f, c, F: tl.constexpr, C: tl.constexpr, by_f, by_k):
-    """[filters, channels]."""
-    mask = (f < F)[:, None] & (c < C)[None, :]
-    return tl.load(pointwise + f[:, None] * by_f + c[None, :] * by_k, mask=mask, other=0.0)
-
-
-@triton.jit
 def pointwise_part(
     work, programs, z, affine, depthwise, pointwise, result, g, statistics, d_normal, gamma, d_norm,
     dd, d_pointwise, partial, tickets, ready, inverse_count,
     N, H, W, OH, OW, z_pixel, g_pixel, result_pixel, by_c, by_y, by_x, by_f, by_k,
     C: tl.constexpr, F: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
     PAD_Y: tl.constexpr, PAD_X: tl.constexpr, AFFINE: tl.constexpr, NORM: tl.constexpr,
-    TAPS_FIRST: tl.constexpr, BLOCK_F: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
+    ARRANGED: tl.constexpr, BLOCK_F: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """Part 1, for one chunk of channels and one block of filters."""
     program, group = work % programs, work // programs
@@ -66,7 +60,7 @@ def pointwise_part(
         first = f_ok & (program == 0) & (group < blocks)
         tl.store(d_norm + f, d_gamma, mask=first)
         tl.store(d_norm + F + f, d_beta, mask=first)
-    w = load_pointwise(pointwise, f, c, F, C, by_f, by_k)
+    w = load_pointwise(pointwise, f, c, F, C, by_f, by_k, ARRANGED)
     total = tl.zeros((BLOCK_F, CHUNK), tl.float32)
     pairs, strips = (OH + 1) // 2, tl.cdiv(OW, COLS)
     for tile in range(program, pairs * tl.cdiv(N * strips, LANES), programs):
@@ -75,7 +69,7 @@ def pointwise_part(
         upper, lower = convolve(
             z, depthwise, lane // strips * H * W, oy * S - PAD_Y, lane % strips * COLS * S - PAD_X,
             lane < N * strips, c, scale, shift, H, W, z_pixel, by_c, by_y, by_x,
-            C, K, S, D, 0, 0, False, AFFINE, True, TAPS_FIRST, LANES, COLS,
+            C, K, S, D, 0, 0, False, AFFINE, True, ARRANGED, LANES, COLS,
         )  # fmt: skip
         d = stack(upper, lower, LANES, COLS).to(z.dtype.element_ty)
         lane, half, column = place_in_tile(LANES, COLS)
@@ -98,7 +92,7 @@ def pointwise_part(
                 dz = load_dz(
                     g, result, at, ok, more, more < F, more_offset, more_slope, g_pixel, result_pixel, NORM
                 )
-                more_w = load_pointwise(pointwise, more, c, F, C, by_f, by_k)
+                more_w = load_pointwise(pointwise, more, c, F, C, by_f, by_k, ARRANGED)
                 spread_dz = multiply(dz, more_w, spread_dz, z.dtype.element_ty)
             mask = ok[:, None] & (c < C)[None, :]
             tl.store(dd + at[:, None] * C + c[None, :], spread_dz, mask=mask)
@@ -116,7 +110,7 @@ def source_part(
     N, H, W, OH, OW, z_pixel, into_pixel, by_c, by_y, by_x,
     C: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
     PAD_Y: tl.constexpr, PAD_X: tl.constexpr, AFFINE: tl.constexpr,
-    TAPS_FIRST: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
+    ARRANGED: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """Part 2, for one chunk of channels."""
     program, group = work % programs, work // programs
@@ -132,7 +126,7 @@ def source_part(
         # y and x are divisible by S: COLS is.
         upper, lower = convolve(
             dd, depthwise, image * OH * OW, y // S, x // S, lane_ok, c, 1.0, 0.0, OH, OW, C,
-            by_c, by_y, by_x, C, K, S, D, PAD_Y, PAD_X, True, False, False, TAPS_FIRST, LANES, COLS,
+            by_c, by_y, by_x, C, K, S, D, PAD_Y, PAD_X, True, False, False, ARRANGED, LANES, COLS,
         )  # fmt: skip
         for o in tl.static_range(COLS):
             for half in tl.static_range(2):

@@ -18,11 +18,11 @@ from pnas_fast.kernels.triton.device import CHUNK, activate
 @triton.jit
 def load_tap(
     weights, i, j, exists, c, by_c, by_y, by_x,
-    C: tl.constexpr, K: tl.constexpr, TAPS_FIRST: tl.constexpr, LANES: tl.constexpr,
+    C: tl.constexpr, K: tl.constexpr, ARRANGED: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """Weights of tap (i, j), a copy for each lane: loaded as the activations are, without an exchange."""
     lanes = tl.zeros((LANES, 1), tl.int32)
-    if TAPS_FIRST:
+    if ARRANGED:
         at = (i * K + j) * C + c[None, :] + lanes
     else:
         at = i * by_y + j * by_x + c[None, :] * by_c + lanes
@@ -67,7 +67,7 @@ def take_tap(
     tap, tap_ok, below, below_ok, by_c, by_y, by_x,
     C: tl.constexpr, K: tl.constexpr, J: tl.constexpr, S: tl.constexpr, D: tl.constexpr, PAD: tl.constexpr,
     TRANSPOSED: tl.constexpr, AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
-    TAPS_FIRST: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
+    ARRANGED: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """Add the shares of column J of the taps to both rows, first loading what columns it lacks.
 
@@ -83,9 +83,9 @@ def take_tap(
         values, source, row, x, row_ok, c, scale, shift, W, pixel, C,
         first + len(values), end, AFFINE, RECTIFY,
     )  # fmt: skip
-    weight = load_tap(weights, tap, J, tap_ok, c, by_c, by_y, by_x, C, K, TAPS_FIRST, LANES)
+    weight = load_tap(weights, tap, J, tap_ok, c, by_c, by_y, by_x, C, K, ARRANGED, LANES)
     upper = add_tap(upper, values, weight, J, D, S, PAD, first, COLS, TRANSPOSED)
-    weight = load_tap(weights, below, J, below_ok, c, by_c, by_y, by_x, C, K, TAPS_FIRST, LANES)
+    weight = load_tap(weights, below, J, below_ok, c, by_c, by_y, by_x, C, K, ARRANGED, LANES)
     lower = add_tap(lower, values, weight, J, D, S, PAD, first, COLS, TRANSPOSED)
     return upper, lower, values
 
@@ -96,7 +96,7 @@ def convolve(
     C: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
     PAD_Y: tl.constexpr, PAD_X: tl.constexpr, TRANSPOSED: tl.constexpr,
     AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
-    TAPS_FIRST: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
+    ARRANGED: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """Two rows of strips, two tuples of COLS tensors [LANES, CHUNK] fp32.
 
@@ -127,7 +127,7 @@ def convolve(
                 upper, lower, values, source, weights, image + at * W, x, row_ok, c, scale, shift, W, pixel,
                 tap // D, tap_ok, below // D, below_ok, by_c, by_y, by_x,
                 C, K, K - 1 - turn if TRANSPOSED else turn, S, D, PAD_X, TRANSPOSED, AFFINE, RECTIFY,
-                TAPS_FIRST, LANES, COLS,
+                ARRANGED, LANES, COLS,
             )  # fmt: skip
     return upper, lower
 
