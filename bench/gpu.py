@@ -78,11 +78,11 @@ import gpu_cases  # noqa: E402
 import gpu_children  # noqa: E402
 import gpu_timing  # noqa: E402
 from gpu_cases import Case, Problem  # noqa: E402
-from pnas_fast.kernels import get_backend  # noqa: E402
+from pnas_fast.kernels import get_backend, warm  # noqa: E402
 from pnas_fast.kernels.cost import CELLS, Card  # noqa: E402
 from pnas_fast.kernels.triton.launch import Launch, recording  # noqa: E402
 from pnas_fast.network import ChildNetwork  # noqa: E402
-from pnas_fast.space import Cell  # noqa: E402
+from pnas_fast.space import MAX_BLOCKS, OPERATIONS, Cell  # noqa: E402
 from pnas_fast.training import TrainingSettings  # noqa: E402
 
 CELL, REPEATS, FILTERS, SIZE, BATCH = CELLS["PNASNet-5"], 2, 24, 32, 128
@@ -108,7 +108,7 @@ def card_numbers() -> tuple[int, int]:
 
 def compile_ahead(cases: Sequence[Case]) -> Report:
     """Run every operation once in processes that share the work: what they compile, all find in the cache."""
-    begin, count = time.monotonic(), min(8, os.cpu_count() or 1, len(cases))
+    begin, count = time.monotonic(), min(os.cpu_count() or 1, len(cases))
     sizes = ",".join(sorted({str(case.size) for case in cases}))
     command = [sys.executable, __file__, "--sizes", sizes, "--share"]
     running = [subprocess.Popen([*command, f"{part}/{count}"]) for part in range(count)]
@@ -118,6 +118,16 @@ def compile_ahead(cases: Sequence[Case]) -> Report:
         for process in running:
             process.kill()
     return {"processes": count, "exit statuses": codes}
+
+
+def compile_children() -> Report:
+    """Compile what the children of this benchmark launch, in as many processes as there are processors."""
+    architecture, found = card_numbers()[1], {}
+    for image in ((3, SIZE, SIZE), (1, 8, 8)):
+        children = warm.Children(REPEATS, FILTERS, image, torch.bfloat16, MAX_BLOCKS, OPERATIONS)
+        for variant in children.variants(Cell.parse(CELL), architecture):
+            found.setdefault(variant.key(), variant)
+    return warm.compile_all(list(found.values()), architecture, os.cpu_count() or 1)._asdict()
 
 
 def run_share(cases: Sequence[Case], share: str) -> None:
@@ -305,6 +315,7 @@ def run_parts(parts: Parts, cases: Sequence[Case], compiled: bool) -> None:
     """All of them, what matters most first."""
     parts.run("compilation", lambda: compile_ahead(cases))
     parts.run("checks", lambda: check_all(cases, 20))
+    parts.run("compilation for children", compile_children)
     card = parts.run("ceilings", lambda: gpu_timing.ceilings()._asdict())
     roof = Card(**card) if card else gpu_timing.H100
     parts.run("steps of triton", lambda: time_steps("triton"))

@@ -125,6 +125,13 @@ def small_cases() -> list[Case]:
     return [*found, factorized(40, 24, 9), add(24, 9, "avg", "max"), branches(24, 9)]
 
 
+def arranged(weight: Tensor) -> Tensor:
+    """A depthwise weight as a network for these kernels has it: (C, 1, k, k) in the order (k, k, 1, C)."""
+    if weight.shape[1] > 1 or weight.shape[2] == 1:
+        return weight
+    return weight.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
+
+
 class Problem:
     """A case's tensors, and one backend's forward and backward on them."""
 
@@ -135,7 +142,7 @@ class Problem:
             torch.randn(shape, device=DEVICE).to(dtype).contiguous(memory_format=torch.channels_last)
             for _ in range(case.sources)
         ]
-        self.weights = [torch.randn(weight, device=DEVICE) for weight in case.weights]
+        self.weights = [arranged(torch.randn(weight, device=DEVICE)) for weight in case.weights]
         self.norms = [nn.BatchNorm2d(filters, device=DEVICE) for filters in case.norms]
 
     def cast(self, backend: Backend[Any], dtype: torch.dtype, weights: torch.dtype) -> Problem:
@@ -143,7 +150,7 @@ class Problem:
         other = copy.copy(self)
         other.backend = backend
         other.sources = [source.detach().to(dtype, copy=True) for source in self.sources]
-        other.weights = [weight.detach().to(weights, copy=True) for weight in self.weights]
+        other.weights = [weight.detach().to(weights).contiguous().clone() for weight in self.weights]
         other.norms = [copy.deepcopy(norm).to(weights) for norm in self.norms]
         return other
 

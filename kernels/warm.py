@@ -27,8 +27,6 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pnas_fast.kernels.cost import DTYPES, fused_launches
 from pnas_fast.kernels.inspect import search_cells
@@ -268,6 +266,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _warm(children: Children, architecture: int, processes: int, dtype: str) -> Outcome:
+    # Here, so that a benchmark without these libraries can compile too.
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     started = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(), transient=True) as bar:
