@@ -11,7 +11,7 @@ from pnas_fast.kernels.cpu import CpuPrimitives, require_instruction_set
 from pnas_fast.kernels.eager import EagerBackend
 from pnas_fast.kernels.fused import FusedBackend, GroupedBackend
 from pnas_fast.kernels.shared_norm import share_batch_norms
-from pnas_fast.kernels.triton import LazyPrimitives, require_triton
+from pnas_fast.kernels.triton import LazyPrimitives, has_triton, require_triton
 
 __all__ = [
     "BACKENDS",
@@ -33,7 +33,7 @@ BACKENDS: dict[str, Backend[Any]] = {
 }
 """Every backend by name."""
 
-_BEST_FIRST: dict[str, tuple[str, ...]] = {"cpu": ("cpu", "eager"), "cuda": ("eager", "triton")}
+_BEST_FIRST: dict[str, tuple[str, ...]] = {"cpu": ("cpu", "eager"), "cuda": ("triton", "eager")}
 
 
 def resolve_backend(name: str, device: str) -> str:
@@ -48,7 +48,7 @@ def resolve_backend(name: str, device: str) -> str:
     """
     serving = _BEST_FIRST[device]
     if name == "auto":
-        name = serving[0]
+        name = next(known for known in serving if known != "triton" or has_triton())
     if name not in serving:
         raise BackendError(f"backend {name!r} on {device}: allowed are auto {' '.join(serving)}")
     if name == "cpu":

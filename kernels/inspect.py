@@ -6,7 +6,7 @@ The kernels are those that children of the paper's search launch (N = 2, F = 24,
 every pair of operations, reading every input, of one to five blocks, alike operations alone and in one
 launch. Prints registers of a thread, bytes of local memory (spills and stack) of a thread, bytes of
 shared memory of a program, and programs that a multiprocessor can hold. Exits with 1 where a kernel uses
-local memory, or with ``--check`` more registers or more shared memory than the table in a file says.
+more than 128 bytes of local memory, or with ``--check`` more of anything than the table in a file says.
 """
 
 from __future__ import annotations
@@ -26,6 +26,12 @@ from pnas_fast.space import OPERATIONS, Cell
 ARCHITECTURES = {"sm_80": 80, "sm_90": 90, "sm_100": 100}
 SHARED_MEMORY = {"sm_80": 164 << 10, "sm_90": 228 << 10, "sm_100": 228 << 10}
 """Bytes of a multiprocessor; a program takes 1 KiB besides its own."""
+
+MOST_LOCAL = 128
+"""Bytes of local memory: room for addresses that a loop does not change, stored before it and read once
+a tile. On an H100 two programs a multiprocessor that keep some are up to 1.5 times as fast as one that
+keeps none, which has twice the registers.
+"""
 
 REGISTERS, WARPS, PROGRAMS = 65536, 64, 32
 """Most of a multiprocessor."""
@@ -90,16 +96,16 @@ def inspect(
 
 
 def broken_rules(found: dict[str, Resources], table: dict[str, Resources]) -> list[str]:
-    """A line for each kernel that uses local memory or is worse than in the table."""
+    """A line for each kernel that uses too much local memory or is worse than in the table."""
     lines = []
     for name, used in found.items():
         was = table.get(name)
-        if used.local:
-            lines.append(f"{name}: {used.local} bytes of local memory, allowed are 0")
-        elif was and (used.registers > was.registers or used.shared > was.shared):
+        if used.local > MOST_LOCAL:
+            lines.append(f"{name}: {used.local} bytes of local memory, allowed are {MOST_LOCAL}")
+        elif was and any(now > before for now, before in zip(used, was, strict=True)):
             lines.append(
-                f"{name}: {used.registers} registers and {used.shared} bytes of shared memory, "
-                f"allowed are {was.registers} and {was.shared}"
+                f"{name}: {used.registers} registers, {used.local} bytes of local and {used.shared} of "
+                f"shared memory, allowed are {was.registers}, {was.local} and {was.shared}"
             )
     return lines
 

@@ -150,6 +150,7 @@ def test_same_padding_puts_the_odd_pixel_after() -> None:
 def test_auto_is_the_best_backend_of_a_device_and_unknown_ones_are_refused() -> None:
     assert resolve_backend("auto", "cpu") == "cpu"
     assert resolve_backend("eager", "cuda") == "eager"
+    assert resolve_backend("auto", "cuda") == "triton"
     with pytest.raises(BackendError, match="'fast' on cpu: allowed are auto cpu eager"):
         resolve_backend("fast", "cpu")
     with pytest.raises(BackendError, match="'auto': allowed are eager cpu triton"):

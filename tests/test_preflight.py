@@ -3,6 +3,7 @@
 import importlib
 import random
 import re
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from pnas_fast.search import placement, preflight
 from pnas_fast.search.__main__ import main
 from pnas_fast.search.config import paper
 from pnas_fast.search.preflight import Load, PreflightError, choose_load, random_cell, try_children
+from pnas_fast.search.warming import warm_kernels
 from pnas_fast.training import ChildResult, TrainingSettings
 
 # By name: `pnas_fast.search` as an attribute is the function.
@@ -201,3 +203,28 @@ def test_a_plan_for_gpus_says_what_was_tried(
     assert "2 at once on a GPU: 199 images/s, 5.0 of 80 GiB in use" in output
     assert "about 30.2 days with 2 workers on each of 2 GPUs" in output
     assert "1.00" in output
+
+
+def test_kernels_that_are_compiled_are_compiled_before_children_need_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commands: list[list[str]] = []
+    lines: list[str] = []
+
+    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+        commands.append(command[1:])
+        return subprocess.CompletedProcess(command, len(commands) - 1)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    config = replace(
+        SearchConfig(), backend="triton", device="cuda", precision="bf16", operations=("sep3x3",)
+    )
+    warm_kernels(replace(config, backend="eager"), (3, 32, 16), lines.append)
+    assert commands == lines == []
+    warm_kernels(config, (3, 32, 16), lines.append)
+    warm_kernels(config, (3, 32, 16), lines.append)
+    sizes = f"--filters {config.filters} --repeats {config.repeats} --blocks {config.blocks}"
+    expected = f"-m pnas_fast.kernels.warm {sizes} --image 32x16x3 --operations sep3x3 --dtype bfloat16"
+    assert commands == [expected.split()] * 2
+    assert lines[:-1] == [lines[0]] * 2
+    assert "not every kernel" in lines[-1]

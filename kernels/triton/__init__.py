@@ -9,7 +9,12 @@ from typing import Any
 from pnas_fast.kernels.backend import BackendError
 from pnas_fast.kernels.fused.problems import GroupedPrimitives
 
-__all__ = ["LazyPrimitives", "require_triton"]
+__all__ = ["LazyPrimitives", "has_triton", "require_triton"]
+
+
+def has_triton() -> bool:
+    """Whether it is installed."""
+    return find_spec("triton") is not None
 
 
 def require_triton() -> None:
@@ -18,7 +23,7 @@ def require_triton() -> None:
     Raises:
         BackendError: it is not installed.
     """
-    if find_spec("triton") is None:
+    if not has_triton():
         raise BackendError("backend triton: the package triton is not installed; pip install 'triton>=3.6'")
 
 

@@ -40,7 +40,7 @@ def load_columns(
         mask = (row_ok & (at >= 0) & (at < W))[:, None] & (c < C)[None, :]
         value = tl.load(source + (row + at)[:, None] * pixel + c[None, :], mask=mask, other=0.0)
         value = activate(value, mask, scale, shift, AFFINE, RECTIFY)
-        values = values + (value,)  # type: ignore[assignment]
+        values = values + (value,)
     return values
 
 
@@ -73,12 +73,8 @@ def take_tap(
 
     Loaded one column before it is taken, few wait in registers.
     """
-    if TRANSPOSED:
-        first: tl.constexpr = -(((K - 1) * D - PAD) // S)
-        end: tl.constexpr = (PAD + COLS - 1 - J * D) // S + 1
-    else:
-        first: tl.constexpr = 0
-        end: tl.constexpr = J * D + S * (COLS - 1) + 1
+    first: tl.constexpr = -(((K - 1) * D - PAD) // S) if TRANSPOSED else 0
+    end: tl.constexpr = ((PAD + COLS - 1 - J * D) // S if TRANSPOSED else J * D + S * (COLS - 1)) + 1
     values = load_columns(
         values, source, row, x, row_ok, c, scale, shift, W, pixel, C,
         first + len(values), end, AFFINE, RECTIFY,
@@ -103,12 +99,8 @@ def convolve(
     (y, x) is the input pixel from which q counts; PAD_Y and PAD_X are for transposed ones.
     """
     reach: tl.constexpr = (K - 1) * D
-    if TRANSPOSED:
-        first_row: tl.constexpr = -((reach - PAD_Y) // S)
-        end_row: tl.constexpr = (PAD_Y + 1) // S + 1
-    else:
-        first_row: tl.constexpr = 0
-        end_row: tl.constexpr = reach + S + 1
+    first_row: tl.constexpr = -((reach - PAD_Y) // S) if TRANSPOSED else 0
+    end_row: tl.constexpr = ((PAD_Y + 1) // S if TRANSPOSED else reach + S) + 1
     upper, lower = (), ()
     for _ in tl.static_range(COLS):
         upper = upper + (tl.zeros((LANES, CHUNK), tl.float32),)  # type: ignore[assignment]

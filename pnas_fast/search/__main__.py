@@ -99,7 +99,7 @@ def _print_plan(console: Console, request: Request) -> None:
     if request.note:
         console.print(request.note, highlight=False, soft_wrap=True)
     with console.status("trying a few random cells of each level"):
-        plan = make_plan(config)
+        plan = make_plan(config, print)
     for load in plan.loads:
         console.print(_load_text(load), highlight=False)
     console.print(_plan_table(plan))

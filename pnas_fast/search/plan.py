@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from statistics import fmean
@@ -13,6 +13,7 @@ from pnas_fast.data import DataSet, load
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.placement import CPU
 from pnas_fast.search.preflight import Load, choose_devices, random_cell, successful, try_children
+from pnas_fast.search.warming import warm_kernels
 from pnas_fast.training import ChildResult, load_training_data
 
 SAMPLED_CELLS = 2
@@ -84,15 +85,16 @@ class _Size:
         return building + self.images / result.images_per_second + self.validation * result.evaluation_seconds
 
 
-def make_plan(config: SearchConfig) -> Plan:
+def make_plan(config: SearchConfig, note: Callable[[str], None] = lambda line: None) -> Plan:
     """Count a resolved configuration's children and images, and try a few random cells of each level.
 
-    CIFAR-10 need not be there: images of its size take its place.
+    CIFAR-10 need not be there: images of its size take its place. ``note`` is given lines for people.
 
     Raises:
         PreflightError: no child could be tried.
     """
     data, size = _data(config)
+    warm_kernels(config, data.image_shape, note)
     devices, loads = choose_devices(config, data)
     tried = _try_levels(config, data, devices)
     levels = []

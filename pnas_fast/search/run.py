@@ -14,6 +14,7 @@ from pnas_fast.search.loop import run_levels
 from pnas_fast.search.plan import describe_devices
 from pnas_fast.search.preflight import choose_devices
 from pnas_fast.search.result import TRIALS, SearchResult
+from pnas_fast.search.warming import warm_kernels
 from pnas_fast.store import TrialStore
 from pnas_fast.version import VERSION
 from pnas_fast.weights import discard_all
@@ -31,6 +32,7 @@ def run(
     """
     with opened(folder, config), TrialStore(folder / TRIALS) as store:
         display.note(heading(config))
+        warm_kernels(config, data.image_shape, display.note)
         devices, _ = choose_devices(
             config, data, lambda: display.note("trying how many children a GPU should train at once")
         )

@@ -1,0 +1,36 @@
+"""Compiling what a search's children will launch, before any of them waits for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+from pnas_fast.search.config import SearchConfig
+from pnas_fast.training.precision import DTYPES
+
+
+def warm_kernels(
+    config: SearchConfig, image_shape: tuple[int, int, int], note: Callable[[str], None]
+) -> None:
+    """Run `pnas_fast.kernels.warm` for a resolved configuration, if its kernels are compiled at all.
+
+    It shows its own progress. What it cannot compile children compile, or they fail and say why.
+
+    Args:
+        config: resolved.
+        image_shape: (C, H, W) of the data set.
+        note: is given a line for people.
+    """
+    if config.backend != "triton":
+        return
+    channels, height, width = image_shape
+    command = [
+        sys.executable, "-m", "pnas_fast.kernels.warm", "--filters", str(config.filters),
+        "--repeats", str(config.repeats), "--blocks", str(config.blocks),
+        "--image", f"{height}x{width}x{channels}", "--operations", ",".join(config.operations),
+        "--dtype", str(DTYPES[config.precision]).removeprefix("torch."),
+    ]  # fmt: skip
+    note("compiling kernels, once for this machine")
+    if subprocess.run(command, check=False).returncode:
+        note("not every kernel could be compiled ahead; children go on without")
