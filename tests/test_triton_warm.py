@@ -75,6 +75,23 @@ def test_a_launch_looks_for_the_name_that_compiling_ahead_gives() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("order", ["dense separable", "separable dense"])
+def test_a_kernel_has_the_same_name_whatever_was_launched_before(order: str) -> None:
+    """Triton's own hashes depend on it: they leave out what callees without a hash use."""
+    program = """
+import sys
+from pnas_fast.kernels.triton.dense import dense_kernel
+from pnas_fast.kernels.triton.names import settle_name
+from pnas_fast.kernels.triton.separable import separable_kernel
+kernels = {"dense": dense_kernel, "separable": separable_kernel}
+for name in sys.argv[1:]:
+    settle_name(kernels[name])
+print(dense_kernel.cache_key, separable_kernel.cache_key)
+"""
+    alone = [run("-c", program, name).stdout.split() for name in ("dense", "separable")]
+    assert run("-c", program, *order.split()).stdout.split() == [alone[0][0], alone[1][1]]
+
+
 def test_no_child_asks_for_a_kernel_that_is_not_listed() -> None:
     program = """
 import random, torch
