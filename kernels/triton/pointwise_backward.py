@@ -36,7 +36,7 @@ from pnas_fast.kernels.triton.device import (
     rows_of,
     tickets_of,
 )
-from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
+from pnas_fast.kernels.triton.launch import alignment, capability, launch, pixel, tickets
 from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept, new_like
 from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
 
@@ -118,8 +118,10 @@ def pointwise_backward(convolution: Convolution, problems: Sequence[Backward]) -
     block_f, chunks, together = block_of(z, f), -(-c // CHUNK.value), len(problems)
     align = alignment(c, f, *(pixel(x) for x in (z, result.z, result.g, into.z)))
     tile = tile_of("pointwise_backward", z, block_f, align)
-    # Products of fp32 are three, of operands split in two: fewer pixels fit in registers.
-    pixels = 32 if z.element_size() == 4 else 128 if block_f <= 64 else 64
+    # Products of fp32 are three, of operands split in two: fewer pixels fit in registers. Before Hopper
+    # operands of products are in registers too.
+    many = block_f <= 64 and capability(z.device) >= 90
+    pixels = 32 if z.element_size() == 4 else 128 if many else 64
     programs = spread(z.device, tile, -(-n * h * w // pixels), chunks * together)
     d_weights = [new_like(own.weights) for own in problems]
     sinks, tensors = [own.into for own in problems], norms.backward_tensors([own.result for own in problems])
