@@ -98,8 +98,14 @@ def _print_plan(console: Console, request: Request) -> None:
     console.print(heading(config), highlight=False, soft_wrap=True)
     if request.note:
         console.print(request.note, highlight=False, soft_wrap=True)
-    with console.status("trying a few random cells of each level"):
-        plan = make_plan(config, print)
+    with console.status("trying a few random cells of each level") as status:
+
+        def note(line: str) -> None:
+            # What follows shows its own progress.
+            status.stop()
+            console.print(line, highlight=False)
+
+        plan = make_plan(config, note)
     for load in plan.loads:
         console.print(_load_text(load), highlight=False)
     console.print(_plan_table(plan))
