@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from oracle import activation, compare, new_norm
 from pnas_fast.kernels import Backend, BackendError, CellOutput, Side, get_backend
+from pnas_fast.kernels.triton.dense import folds
+from pnas_fast.kernels.triton.separable import arranged
+from pnas_fast.network.layers import SeparableHalf, Shape
 from poison import poison_new_tensors
 
 TRITON = get_backend("triton")
@@ -87,6 +90,18 @@ def test_separable(spread: tuple[int, ...], shape: tuple[int, ...]) -> None:
     check(separable(stride, dilation), [source], weights, norm_of(filters), torch.float32)
 
 
+@pytest.mark.parametrize(("spread", "shape"), beside(SPREADS, SHAPES[::-1]), ids=str)
+def test_separable_with_weights_as_networks_lay_them(spread: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    (kernel, stride, dilation), (images, channels, filters, *size) = spread, shape
+    half = SeparableHalf(
+        TRITON, Shape(channels, *size), filters, kernel=kernel, stride=stride, dilation=dilation
+    )
+    half.arrange()
+    weights = [half.depthwise.detach(), half.pointwise.detach()]
+    assert arranged(*weights)
+    check(separable(stride, dilation), [(images, channels, *size)], weights, norm_of(filters), torch.float32)
+
+
 @pytest.mark.parametrize(
     ("width", "dtype", "spread"),
     beside([(48, 48), (96, 96), (54, 27), (24, 150)], [torch.bfloat16, torch.float16], SPREADS[:3]),
@@ -125,6 +140,30 @@ def test_dense(window: tuple[Any, Any], rectify: bool, shape: tuple[int, ...]) -
     weights = [torch.randn(filters, channels, *kernel)]
     norm = norm_of(filters) if rectify else None
     check(operation, [(images, channels, *size)], weights, norm, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("channels", "stride", "layout", "source"),
+    beside(
+        [1, 3, 2, 3, 3, 1],
+        [(1, 1), (2, 2), (1, 1)],
+        [torch.channels_last, torch.contiguous_format],
+        [False, False, False, True],
+    ),
+    ids=str,
+)
+def test_few_channels_of_all_taps_at_once(
+    channels: int, stride: tuple[int, int], layout: torch.memory_format, source: bool
+) -> None:
+    """With the gradient of the source, and without, as of a stem's images."""
+
+    def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        images = x[0] if source else x[0].detach()
+        return backend.convolution(images, weights[0], norm, stride=stride, rectify=False)
+
+    weights = [torch.randn(13, channels, 3, 3).contiguous(memory_format=layout)]
+    assert folds((weights[0],))
+    check(operation, [(2, channels, 5, 6)], weights, norm_of(13), torch.float32)
 
 
 @pytest.mark.parametrize(
