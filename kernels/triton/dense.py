@@ -107,25 +107,9 @@ def dense_kernel(
         if FOLDED:
             q = tl.arange(0, CHUNK)
             r = load_folded(
-                z,
-                image,
-                y,
-                x,
-                ok,
-                q,
-                H,
-                W,
-                z_units * ALIGN,
-                affine,
-                C,
-                KH,
-                KW,
-                by_c,
-                by_y,
-                by_x,
-                AFFINE,
-                RECTIFY,
-            )
+                z, image, y, x, ok, q, H, W, z_units * ALIGN, affine, C, KH, KW, by_c, by_y, by_x,
+                AFFINE, RECTIFY,
+            )  # fmt: skip
             w_ok = (q < C * KH * KW)[:, None] & f_ok[None, :]
             w = tl.load(weight + f[None, :] * by_f + q[:, None], mask=w_ok, other=0.0)
             total = multiply(r, w, total, z.dtype.element_ty)

@@ -95,25 +95,9 @@ def weight_part(
         y, x = p // OW % OH * SY - pad_y + half + i, p % OW * SX - pad_x + half + j
         if FOLDED:
             r = load_folded(
-                z,
-                p // (OH * OW),
-                y,
-                x,
-                ok,
-                c,
-                H,
-                W,
-                z_pixel,
-                affine,
-                C,
-                KH,
-                KW,
-                by_c,
-                by_y,
-                by_x,
-                AFFINE,
-                RECTIFY,
-            )
+                z, p // (OH * OW), y, x, ok, c, H, W, z_pixel, affine, C, KH, KW, by_c, by_y, by_x,
+                AFFINE, RECTIFY,
+            )  # fmt: skip
         else:
             r = load_sources(z, p // (OH * OW), y, x, ok, c, C, scale, shift, H, W, z_pixel, AFFINE, RECTIFY)
         mask = ok[:, None] & f_ok[None, :]
