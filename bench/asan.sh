@@ -12,6 +12,7 @@ tests=(
     tests/test_counting.py
     tests/test_augment.py
     tests/test_cpu_kernels.py
+    tests/test_recording.py
 )
 python=${1:-.venv/bin/python}
 out=$PWD/build/asan

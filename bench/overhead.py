@@ -5,8 +5,9 @@
 Two processes side by side train random children of the quick preset, on one thread each, as a search's
 workers do on two cores. A child's time is all that a worker spends on it: building the network, training,
 evaluation, saving weights. Forward is that of the network, while evaluated too, and the loss; backward is
-autograd's; the optimiser is its step and the clipping before it. Shares are ratios within one process: a busy
-machine hardly changes them.
+autograd's; the optimiser is its step and the clipping before it. On the cpu backend all steps but the first
+two are replays, which are the three together and making the batch. Shares are ratios within one process: a
+busy machine hardly changes them.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from pnas_fast.data import load
+from pnas_fast.kernels.recording import Recording
 from pnas_fast.network import ChildNetwork
 from pnas_fast.search.config import quick
 from pnas_fast.search.plan import random_cell
@@ -38,6 +40,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "forward": [(ChildNetwork, "forward"), (nn.functional, "cross_entropy")],
     "backward": [(Tensor, "backward")],
     "optimiser": [(torch.optim.SGD, "step"), (nn.utils, "clip_grad_norm_")],
+    "replays": [(Recording, "replay")],
 }
 LIMIT = 0.10
 

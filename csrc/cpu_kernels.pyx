@@ -18,10 +18,6 @@ cdef extern from "cpu/augment.hpp" namespace "pnas::cpu" nogil:
     cdef struct AugmentRow:
         pass
 
-    void cpp_augment "pnas::cpu::augment"[T](
-        const AugmentShape&, const uint8_t* images, const AugmentRow*, const T* table, T* out, int threads
-    ) except +
-
 
 cdef extern from "cpu/run.hpp" namespace "pnas::cpu" nogil:
     cdef struct Source:
@@ -30,7 +26,7 @@ cdef extern from "cpu/run.hpp" namespace "pnas::cpu" nogil:
         const float* scale
         const float* shift
 
-    cdef cppclass CppWindow "pnas::cpu::Window":
+    cdef struct CppWindow "pnas::cpu::Window":
         int images, height, width, channels, out_height, out_width, filters
         int kernel_height, kernel_width, stride_height, stride_width, dilation
         int top, left, skip
@@ -106,21 +102,74 @@ cdef extern from "cpu/run.hpp" namespace "pnas::cpu" nogil:
     ctypedef void (*ParallelEntry)(void (*)(void*), void*, unsigned, unsigned)
     ParallelEntry g_parallel_entry
     const Kernels& kernels()
-    void cpp_convolution_forward "pnas::cpu::convolution_forward"(
-        Kind, const CppWindow&, const Source&, const Weight*, const Output&, const Norm*, int threads
-    ) except +
-    void cpp_convolution_backward "pnas::cpu::convolution_backward"(
-        Kind, const CppWindow&, const Source&, const Weight*, Incoming, const NormGradient*, SourceGradient,
-        const Weight* gradients, int threads
-    ) except +
-    void run_add_forward(const AddShape&, const AddSide*, int count, const Output&, int threads) except +
-    void run_add_backward(
-        const AddShape&, const AddSide&, const float* g, ptrdiff_t g_pixel, const SourceGradient&, int threads
-    ) except +
-    void run_average_forward(const AddShape&, const Source&, float* out, int threads) except +
-    void run_average_backward(
-        const AddShape&, const Source&, const float* g, const SourceGradient&, int threads
-    ) except +
+
+
+cdef extern from "cpu/tape.hpp" namespace "pnas::cpu" nogil:
+    cdef struct ConvolutionForward:
+        Kind kind
+        CppWindow window
+        Source source
+        Weight weights[2]
+        Output out
+        bool normalised
+        Norm norm
+        int threads
+
+    cdef struct ConvolutionBackward:
+        Kind kind
+        CppWindow window
+        Source source
+        Weight weights[2]
+        Incoming incoming
+        bool normalised
+        NormGradient norm
+        SourceGradient gradient
+        Weight gradients[2]
+        int threads
+
+    cdef struct AddForward:
+        AddShape shape
+        AddSide sides[2]
+        int count
+        Output out
+        int threads
+
+    cdef struct AddBackward:
+        AddShape shape
+        AddSide side
+        const float* g
+        ptrdiff_t g_pixel
+        SourceGradient gradient
+        int threads
+
+    cdef struct AverageForward:
+        AddShape shape
+        Source source
+        float* out
+        int threads
+
+    cdef struct AverageBackward:
+        AddShape shape
+        Source source
+        const float* g
+        SourceGradient gradient
+        int threads
+
+    cdef cppclass CppAugment "pnas::cpu::Augment"[T]:
+        AugmentShape shape
+        const uint8_t* images
+        const AugmentRow* rows
+        const T* table
+        T* out
+        int threads
+
+    cdef cppclass CppTape "pnas::cpu::Tape":
+        void run() except +
+        int size()
+
+    void cpp_record "pnas::cpu::record"(CppTape*)
+    bool cpp_records "pnas::cpu::records"(const CppTape*)
+    void perform[Call](const Call&) except +
 
 
 def share_threads(size_t entry):
@@ -185,12 +234,10 @@ cdef class Convolution:
         self, size_t z, ptrdiff_t pixel, size_t affine, tuple weights, size_t out, int threads
     ):
         """Write the packed output; no norm follows."""
-        cdef Weight given[2]
-        _take_weights(weights, given)
-        cdef Source source = _source(z, pixel, affine, self.w.channels)
-        cdef Output output = Output(<float*> out, self.w.filters)
+        cdef ConvolutionForward call = self._forward(z, pixel, affine, weights, out, threads)
+        call.normalised = False
         with nogil:
-            cpp_convolution_forward(self.kind, self.w, source, given, output, NULL, threads)
+            perform(call)
 
     def forward_normalised(
         self, size_t z, ptrdiff_t pixel, size_t affine, tuple weights, size_t out,
@@ -198,18 +245,25 @@ cdef class Convolution:
         double epsilon, bint training, size_t out_affine, size_t out_statistics, int threads
     ):
         """Write the packed output, its norm's affine (2, F), and statistics (2, F): mean and 1 / std."""
-        cdef Weight given[2]
-        _take_weights(weights, given)
-        cdef Source source = _source(z, pixel, affine, self.w.channels)
-        cdef Output output = Output(<float*> out, self.w.filters)
-        cdef Norm norm
-        norm.gamma, norm.beta = <const float*> gamma, <const float*> beta
-        norm.running_mean, norm.running_variance = <float*> running_mean, <float*> running_variance
-        norm.momentum, norm.epsilon, norm.training = momentum, epsilon, training
-        norm.mean, norm.scale = <float*> out_statistics, <float*> out_affine
-        norm.rstd, norm.shift = norm.mean + self.w.filters, norm.scale + self.w.filters
+        cdef ConvolutionForward call = self._forward(z, pixel, affine, weights, out, threads)
+        call.normalised = True
+        call.norm.gamma, call.norm.beta = <const float*> gamma, <const float*> beta
+        call.norm.running_mean, call.norm.running_variance = <float*> running_mean, <float*> running_variance
+        call.norm.momentum, call.norm.epsilon, call.norm.training = momentum, epsilon, training
+        call.norm.mean, call.norm.scale = <float*> out_statistics, <float*> out_affine
+        call.norm.rstd, call.norm.shift = call.norm.mean + self.w.filters, call.norm.scale + self.w.filters
         with nogil:
-            cpp_convolution_forward(self.kind, self.w, source, given, output, &norm, threads)
+            perform(call)
+
+    cdef ConvolutionForward _forward(
+        self, size_t z, ptrdiff_t pixel, size_t affine, tuple weights, size_t out, int threads
+    ) except *:
+        cdef ConvolutionForward call
+        call.kind, call.window, call.threads = self.kind, self.w, threads
+        call.source = _source(z, pixel, affine, self.w.channels)
+        call.out = Output(<float*> out, self.w.filters)
+        _take_weights(weights, call.weights)
+        return call
 
     def backward(
         self, size_t z, ptrdiff_t pixel, size_t affine, tuple weights,
@@ -218,24 +272,21 @@ cdef class Convolution:
         size_t dz, ptrdiff_t dz_pixel, size_t d_affine, bint accumulate, tuple d_weights, int threads
     ):
         """Gradients of source (unless dz is 0), weights, and norm (unless gamma is 0)."""
-        cdef Weight given[2]
-        cdef Weight gradients[2]
-        _take_weights(weights, given)
-        _take_weights(d_weights, gradients)
         cdef int filters = self.w.filters
-        cdef Source source = _source(z, pixel, affine, self.w.channels)
-        cdef SourceGradient gradient = _gradient(dz, dz_pixel, d_affine, self.w.channels, accumulate)
-        cdef Incoming incoming = Incoming(<const float*> g, g_pixel, <const float*> out, filters, NULL, NULL)
-        cdef NormGradient norm
-        norm.gamma, norm.training = <const float*> gamma, training
-        norm.mean, norm.dscale = <const float*> statistics, <const float*> d_out_affine
-        norm.rstd, norm.dshift = norm.mean + filters, norm.dscale + filters
-        norm.dgamma, norm.dbeta = <float*> d_gamma, <float*> d_beta
+        cdef ConvolutionBackward call
+        call.kind, call.window, call.threads = self.kind, self.w, threads
+        call.source = _source(z, pixel, affine, self.w.channels)
+        _take_weights(weights, call.weights)
+        call.incoming = Incoming(<const float*> g, g_pixel, <const float*> out, filters, NULL, NULL)
+        call.normalised = gamma != 0
+        call.norm.gamma, call.norm.training = <const float*> gamma, training
+        call.norm.mean, call.norm.dscale = <const float*> statistics, <const float*> d_out_affine
+        call.norm.rstd, call.norm.dshift = call.norm.mean + filters, call.norm.dscale + filters
+        call.norm.dgamma, call.norm.dbeta = <float*> d_gamma, <float*> d_beta
+        call.gradient = _gradient(dz, dz_pixel, d_affine, self.w.channels, accumulate)
+        _take_weights(d_weights, call.gradients)
         with nogil:
-            cpp_convolution_backward(
-                self.kind, self.w, source, given, incoming, &norm if gamma else NULL, gradient, gradients,
-                threads
-            )
+            perform(call)
 
 
 cdef class Side:
@@ -254,16 +305,14 @@ cdef class Side:
 
 def add_forward(tuple shape, Side left not None, Side right, size_t out, ptrdiff_t out_pixel, int threads):
     """The sum of two sides, or one alone where right is None; shape (N, C, H, W) is the sum's."""
-    cdef AddShape size = AddShape(shape[0], shape[1], shape[2], shape[3])
-    cdef Output output = Output(<float*> out, out_pixel)
-    cdef AddSide sides[2]
-    cdef int count = 1
-    sides[0] = left.side
+    cdef AddForward call
+    call.shape = AddShape(shape[0], shape[1], shape[2], shape[3])
+    call.sides[0], call.count = left.side, 1
     if right is not None:
-        sides[1] = right.side
-        count = 2
+        call.sides[1], call.count = right.side, 2
+    call.out, call.threads = Output(<float*> out, out_pixel), threads
     with nogil:
-        run_add_forward(size, sides, count, output, threads)
+        perform(call)
 
 
 def add_backward(
@@ -271,18 +320,22 @@ def add_backward(
     size_t dz, ptrdiff_t dz_pixel, size_t d_affine, bint accumulate, int threads
 ):
     """The gradient of one side's source; shape (N, C, H, W) is the sum's."""
-    cdef AddShape size = AddShape(shape[0], shape[1], shape[2], shape[3])
-    cdef SourceGradient gradient = _gradient(dz, dz_pixel, d_affine, size.channels, accumulate)
+    cdef AddBackward call
+    call.shape = AddShape(shape[0], shape[1], shape[2], shape[3])
+    call.side, call.g, call.g_pixel, call.threads = side.side, <const float*> g, g_pixel, threads
+    call.gradient = _gradient(dz, dz_pixel, d_affine, call.shape.channels, accumulate)
     with nogil:
-        run_add_backward(size, side.side, <const float*> g, g_pixel, gradient, threads)
+        perform(call)
 
 
 def average_forward(tuple shape, size_t z, ptrdiff_t pixel, size_t out, int threads):
     """The mean of relu(z) over pixels, (N, C); shape (N, C, H, W) is that of z."""
-    cdef AddShape size = AddShape(shape[0], shape[1], shape[2], shape[3])
-    cdef Source source = _source(z, pixel, 0, size.channels)
+    cdef AverageForward call
+    call.shape = AddShape(shape[0], shape[1], shape[2], shape[3])
+    call.source = _source(z, pixel, 0, call.shape.channels)
+    call.out, call.threads = <float*> out, threads
     with nogil:
-        run_average_forward(size, source, <float*> out, threads)
+        perform(call)
 
 
 def average_backward(
@@ -290,11 +343,29 @@ def average_backward(
     int threads
 ):
     """The gradient of z from that of the mean."""
-    cdef AddShape size = AddShape(shape[0], shape[1], shape[2], shape[3])
-    cdef Source source = _source(z, pixel, 0, size.channels)
-    cdef SourceGradient gradient = _gradient(dz, dz_pixel, 0, size.channels, accumulate)
+    cdef AverageBackward call
+    call.shape = AddShape(shape[0], shape[1], shape[2], shape[3])
+    call.source = _source(z, pixel, 0, call.shape.channels)
+    call.g, call.threads = <const float*> g, threads
+    call.gradient = _gradient(dz, dz_pixel, 0, call.shape.channels, accumulate)
     with nogil:
-        run_average_backward(size, source, <const float*> g, gradient, threads)
+        perform(call)
+
+
+ctypedef fused Value:
+    uint16_t
+    uint32_t
+    uint64_t
+
+
+cdef int _augment(
+    AugmentShape shape, size_t images, size_t rows, size_t table, Value* out, int threads
+) except -1 nogil:
+    cdef CppAugment[Value] call
+    call.shape, call.images, call.rows = shape, <const uint8_t*> images, <const AugmentRow*> rows
+    call.table, call.out, call.threads = <const Value*> table, out, threads
+    perform(call)
+    return 0
 
 
 def augment(
@@ -303,12 +374,44 @@ def augment(
 ):
     """A batch of shape (N, C, H, W), its values of 2, 4 or 8 bytes; see pnas_fast.kernels.augment."""
     cdef AugmentShape size = AugmentShape(shape[0], shape[1], shape[2], shape[3], padding, cutout)
-    cdef const uint8_t* pixels = <const uint8_t*> images
-    cdef const AugmentRow* choices = <const AugmentRow*> rows
     with nogil:
         if value_size == 2:
-            cpp_augment[uint16_t](size, pixels, choices, <const uint16_t*> table, <uint16_t*> out, threads)
+            _augment(size, images, rows, table, <uint16_t*> out, threads)
         elif value_size == 4:
-            cpp_augment[uint32_t](size, pixels, choices, <const uint32_t*> table, <uint32_t*> out, threads)
+            _augment(size, images, rows, table, <uint32_t*> out, threads)
         else:
-            cpp_augment[uint64_t](size, pixels, choices, <const uint64_t*> table, <uint64_t*> out, threads)
+            _augment(size, images, rows, table, <uint64_t*> out, threads)
+
+
+cdef class Tape:
+    """Calls of this module in their order, to be made again with the same addresses and threads.
+
+    Whose memory that is must stay where it is for as long as the tape is used.
+    """
+
+    cdef CppTape tape
+
+    def __dealloc__(self):
+        if cpp_records(&self.tape):
+            cpp_record(NULL)
+
+    @property
+    def records(self):
+        """Whether this thread's calls are being added to it."""
+        return cpp_records(&self.tape)
+
+    def __len__(self):
+        return self.tape.size()
+
+    def run(self):
+        """Make the calls again."""
+        with nogil:
+            self.tape.run()
+
+
+def record(Tape tape):
+    """Add this thread's calls from now on to a tape, as long as it lives; None: to none."""
+    if tape is None:
+        cpp_record(NULL)
+    else:
+        cpp_record(&tape.tape)

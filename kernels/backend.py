@@ -60,10 +60,13 @@ class Backend(Protocol[S]):
         name: in `pnas_fast.kernels.BACKENDS`.
         branches: whether independent operations, whose states are tensors then, may run on streams of
             their own. (Not where readers of one activation add to its gradient in place.)
+        records: whether a training step is worth recording (see `pnas_fast.kernels.recording`): operations
+            are calls of the compiled module then.
     """
 
     name: str
     branches: bool
+    records: bool
 
     def convolution(
         self,

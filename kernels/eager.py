@@ -31,6 +31,7 @@ class EagerBackend:
 
     name = "eager"
     branches = True
+    records = False
 
     def convolution(
         self,

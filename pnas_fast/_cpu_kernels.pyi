@@ -135,3 +135,17 @@ def augment(
     out: int,
     threads: int,
 ) -> None: ...
+
+class Tape:
+    """Calls of this module in their order, to be made again with the same addresses and threads."""
+
+    @property
+    def records(self) -> bool:
+        """Whether this thread's calls are being added to it."""
+
+    def __len__(self) -> int: ...
+    def run(self) -> None:
+        """Make the calls again."""
+
+def record(tape: Tape | None) -> None:
+    """Add this thread's calls from now on to a tape, as long as it lives; None: to none."""

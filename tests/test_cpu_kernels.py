@@ -17,7 +17,14 @@ CPU = get_backend("cpu")
 
 # (images, channels, filters, height, width): whole vectors, partly full ones, one channel, one image, maps
 # smaller than the kernel, odd and even sizes, more rows than a tile.
-SHAPES = [(2, 24, 24, 8, 8), (3, 7, 5, 5, 6), (1, 1, 2, 6, 5), (4, 3, 2, 3, 2), (2, 54, 27, 7, 9), (5, 40, 32, 4, 13)]
+SHAPES = [
+    (2, 24, 24, 8, 8),
+    (3, 7, 5, 5, 6),
+    (1, 1, 2, 6, 5),
+    (4, 3, 2, 3, 2),
+    (2, 54, 27, 7, 9),
+    (5, 40, 32, 4, 13),
+]
 SPREADS = [(3, 1, 1), (3, 2, 1), (5, 1, 1), (5, 2, 1), (7, 1, 1), (7, 2, 1), (3, 1, 2), (3, 2, 2)]
 """Kernel, stride and dilation of every depthwise convolution of the space."""
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from plain_child import CELL, PlainChild, copy_weights
 from pnas_fast.data import DataSet, TrainingBatches, load
-from pnas_fast.kernels.augment import augment_eager
 from pnas_fast.network import ChildNetwork
 from pnas_fast.options import ConfigError
 from pnas_fast.space import Cell
@@ -27,8 +26,7 @@ from pnas_fast.training import (
     resolve_precision,
     train_child,
 )
-from pnas_fast.training.graph import GraphedStep
-from recorded_graph import RecordedGraph, recorded
+from pnas_fast.training.graph import GraphedStep, RecordedStep, Step
 
 DIGITS = load("digits").subset(200)
 SETTINGS = TrainingSettings(filters=4, epochs=2, batch=40, device="cpu", precision="fp32")
@@ -96,33 +94,36 @@ def same_tensors(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_whole_training_from_graphs_has_the_same_bits(
-    monkeypatch: pytest.MonkeyPatch, precision: str
+@pytest.mark.parametrize(
+    ("backend", "precision"), [("eager", "fp32"), ("eager", "bf16"), ("eager", "fp16"), ("cpu", "fp32")]
+)
+def test_a_whole_training_from_recordings_has_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch, backend: str, precision: str
 ) -> None:
-    """Whatever a step would work out in Python would be frozen in the graph, and what waits is refused."""
-    settings = replace(SETTINGS, drop_path=0.4, label_smoothing=0.1, clip=1.0, precision=precision)
+    """Whatever a step would work out in Python would be frozen, here as in a CUDA graph."""
+    settings = replace(
+        SETTINGS, drop_path=0.4, label_smoothing=0.1, clip=1.0, precision=precision, backend=backend
+    )
     cell = Cell.parse("0:sep3x3+1:max_pool3x3,2:sep3x3+0:avg_pool3x3")
-    monkeypatch.setattr("pnas_fast.data.batches.augment", augment_eager)
     monkeypatch.setattr("pnas_fast.training.evaluation.EVALUATION_BATCH", 100)
+    monkeypatch.setattr("pnas_fast.training.trainer.replayed", lambda step, *_: step)
     result, network = train_child(cell, settings, DIGITS, seed=4)
-    graphs: list[RecordedGraph] = []
-    for module in ("trainer", "evaluation"):
-        monkeypatch.setattr(f"pnas_fast.training.{module}.graphed", recorded(graphs))
-    again, from_graph = train_child(cell, settings, DIGITS, seed=4)
+    steps: list[RecordedStep] = []
+
+    def recorded(step: Step, *_: Any, **__: Any) -> Step:
+        steps.append(RecordedStep(step))
+        return steps[-1]
+
+    monkeypatch.setattr("pnas_fast.training.trainer.replayed", recorded)
+    monkeypatch.setattr("pnas_fast.training.evaluation.graphed", recorded)
+    again, from_recording = train_child(cell, settings, DIGITS, seed=4)
     assert again.error is result.error is None
-    assert [graph.replays for graph in graphs] == [8, 3]
+    assert [step.recorded for step in steps] == [True, True]
     assert again.epoch_losses == result.epoch_losses
     assert again.accuracy == result.accuracy
     assert network is not None
-    assert from_graph is not None
-    assert same_tensors(network.state_dict(), from_graph.state_dict())
-
-
-def test_a_step_that_waits_is_found() -> None:
-    x = torch.zeros(())
-    with pytest.raises(AssertionError, match="a captured step waits for"):
-        RecordedGraph().capture(lambda: x.add_(float(x)))  # type: ignore[arg-type, return-value]
+    assert from_recording is not None
+    assert same_tensors(network.state_dict(), from_recording.state_dict())
 
 
 class Journal:
@@ -275,8 +276,8 @@ def test_a_graph_on_a_card_has_the_bits_of_ordinary_steps(
     data, cell = DIGITS.to("cuda"), Cell.parse("0:sep3x3+1:max_pool3x3,2:sep3x3+0:avg_pool3x3")
     settings = replace(SETTINGS, backend=backend, device="cuda", optimizer=optimizer, precision="auto")
     result, network = train_child(cell, settings, data, seed=4)
-    for module in ("trainer", "evaluation"):
-        monkeypatch.setattr(f"pnas_fast.training.{module}.graphed", lambda step, *_, **__: step)
+    monkeypatch.setattr("pnas_fast.training.trainer.replayed", lambda step, *_: step)
+    monkeypatch.setattr("pnas_fast.training.evaluation.graphed", lambda step, *_, **__: step)
     again, plain = train_child(cell, settings, data, seed=4)
     assert result.error is again.error is None
     assert result.epoch_losses == again.epoch_losses

@@ -31,6 +31,7 @@ class FusedBackend:
     """
 
     branches = False
+    records = True
 
     def __init__(self, kernels: Primitives) -> None:
         self.name = kernels.name

@@ -27,6 +27,8 @@ class GroupedBackend(FusedBackend):
     Graph compilers run these methods as they are, between what they compile.
     """
 
+    records = False
+
     def __init__(self, kernels: GroupedPrimitives) -> None:
         super().__init__(kernels)
         self._grouped = kernels

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import spearmanr
 
 from pnas_fast.candidates import expand_batches, one_block_cells
 from pnas_fast.report import write_report
@@ -143,6 +142,9 @@ def _account(
 
 def rank_correlation(predicted: Floats, measured: Floats) -> float | None:
     """Spearman's ρ where something was measured; None for fewer than 3 points or equal values."""
+    # It takes most of a second to import, which nobody need wait for before the first child trains.
+    from scipy.stats import spearmanr
+
     known = np.isfinite(measured)
     predicted, measured = predicted[known], measured[known]
     if len(measured) < 3 or np.ptp(predicted) == 0 or np.ptp(measured) == 0:

@@ -85,7 +85,7 @@ def fit_members(model: MemberModule, trials: Trials, schedule: Schedule, rng: np
 
     Members share the order of batches, never a gradient: the loss is the sum of theirs.
     """
-    optimiser = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate)
+    optimiser = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate, fused=True)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, schedule.steps)
     for rows in itertools.islice(_batches(len(trials.sizes), schedule.batch, rng), schedule.steps):
         optimiser.zero_grad()

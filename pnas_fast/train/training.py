@@ -16,7 +16,7 @@ from pnas_fast.train.checkpoint import Checkpoint, CheckpointError
 from pnas_fast.train.config import TrainConfig
 from pnas_fast.train.group import Group
 from pnas_fast.train.network import build
-from pnas_fast.training import DTYPES, Stepper, TrainingLoop, evaluate, graphed
+from pnas_fast.training import DTYPES, Stepper, TrainingLoop, evaluate, replayed
 from pnas_fast.training.averaging import WeightAverage
 
 
@@ -63,7 +63,8 @@ class LongTraining:
         self._loop = TrainingLoop(self.network, self.stepper, self._batches, config.epochs)
         # A graph that holds an exchange between processes is something that nobody has tried here.
         device = self._batches.device
-        self._step = graphed(self._loop.step, device) if group.size == 1 else self._loop.step
+        alone = group.size == 1
+        self._step = replayed(self._loop.step, device, config.backend) if alone else self._loop.step
         self._next = -1
 
     @property

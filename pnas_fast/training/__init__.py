@@ -1,7 +1,7 @@
 """Training of one child."""
 
 from pnas_fast.training.evaluation import evaluate
-from pnas_fast.training.graph import graphed
+from pnas_fast.training.graph import replayed
 from pnas_fast.training.loading import load_training_data
 from pnas_fast.training.loop import TrainingLoop
 from pnas_fast.training.precision import DTYPES, resolve_precision
@@ -17,8 +17,8 @@ __all__ = [
     "TrainingSettings",
     "build_child",
     "evaluate",
-    "graphed",
     "load_training_data",
+    "replayed",
     "resolve_precision",
     "train_child",
 ]

@@ -1,4 +1,4 @@
-"""A step that is done many times, as one CUDA graph.
+"""A step that is done many times, without Python: on a card as a CUDA graph, else as a recording.
 
 A step here is a function without arguments or result: it reads and writes tensors that stay where they
 are, and waits for nothing. Then replaying what it launched once is doing it again.
@@ -10,6 +10,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
+
+from pnas_fast.kernels import get_backend
+from pnas_fast.kernels.recording import Recording
 
 Step = Callable[[], None]
 
@@ -81,6 +84,44 @@ class GraphedStep:
         self._graph.replay()
 
 
+class RecordedStep:
+    """A step on the compiled CPU kernels: recorded in its second call, replayed in later ones; all are steps.
+
+    The first call makes what stays, such as an optimiser's memory. A step that cannot be recorded, because it
+    reads a value, is done as it is every time.
+
+    Attributes:
+        recorded: whether calls are replays by now.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self.recorded = False
+        self._step = step
+        self._next: Step = self._first
+
+    def __call__(self) -> None:
+        """Do the step once."""
+        self._next()
+
+    def _first(self) -> None:
+        self._step()
+        self._next = self._record
+
+    def _record(self) -> None:
+        recording = Recording()
+        recording.record(self._step)
+        self.recorded = recording.refusal is None
+        self._next = recording.replay if self.recorded else self._step
+
+
 def graphed(step: Step, device: torch.device, warm_up: int = WARM_UP) -> Step:
     """The step as a CUDA graph on a card, as it is on a CPU."""
     return GraphedStep(step, CudaGraph(), warm_up) if device.type == "cuda" else step
+
+
+def replayed(step: Step, device: torch.device, backend: str) -> Step:
+    """A training step without Python in the loop, where there is a way: a CUDA graph, or a recording.
+
+    A recording keeps all memory of a step, so other steps than those of a training are better left alone.
+    """
+    return RecordedStep(step) if get_backend(backend).records else graphed(step, device)

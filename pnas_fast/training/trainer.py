@@ -15,7 +15,7 @@ from pnas_fast.data import DataSet, TrainingBatches
 from pnas_fast.network import ChildNetwork
 from pnas_fast.space import Cell
 from pnas_fast.training.evaluation import evaluate
-from pnas_fast.training.graph import graphed
+from pnas_fast.training.graph import replayed
 from pnas_fast.training.loop import TrainingLoop
 from pnas_fast.training.precision import DTYPES, resolve_precision
 from pnas_fast.training.settings import TrainingSettings
@@ -127,7 +127,7 @@ def _fit(
 ) -> None:
     batches = TrainingBatches(data, settings.batch, seed, dtype=DTYPES[settings.precision])
     loop = TrainingLoop(network, Stepper(network, settings), batches, settings.epochs)
-    step = graphed(loop.step, batches.device)
+    step = replayed(loop.step, batches.device, settings.backend)
     network.train()
     training_seconds = 0.0
     for epoch in range(settings.epochs):
