@@ -5,6 +5,7 @@
 // forward pass.
 void dense_forward(const Window& w, const Source& source, const float* weight, std::int64_t first, std::int64_t last,
                    const Output& output, double* sums) {
+  if (w.by_points()) return winograd_forward(w, source, weight, first, last, output, sums);
   thread_local Scratch scratch;
   const Plane plane(w);
   const std::ptrdiff_t filters = padded(w.filters);
@@ -47,6 +48,7 @@ inline void input_gradient_by_taps(const Window& w, const GradientPlane& back, c
 // as taps of (channels, padded filters), affine: scale then shift, padded channels each.
 void dense_backward(const Window& w, const Source& source, const float* weight, const Incoming& incoming,
                     std::int64_t first, std::int64_t last, const SourceGradient& to, float* parts) {
+  if (w.by_points()) return winograd_backward(w, source, weight, incoming, first, last, to, parts);
   thread_local Scratch scratch;
   const Plane plane(w);
   const std::ptrdiff_t channels = plane.step, filters = padded(w.filters);

@@ -2,6 +2,7 @@
 // next, at least as many as there are channels, so that a slice of a wider tensor is one too.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -29,6 +30,11 @@ struct Window {
   bool rectify;
 
   int taps() const { return kernel_height * kernel_width; }
+  // Whether a dense convolution goes by points instead of taps (winograd.hpp): with fewer channels what that saves of
+  // the product is spent on the way to points and back.
+  bool by_points() const {
+    return taps() == 7 && stride_height == 1 && stride_width == 1 && std::min(channels, filters) >= 16;
+  }
   // Pixels from a window's corner to its last tap.
   int reach_down() const { return (kernel_height - 1) * dilation + skip; }
   int reach_right() const { return (kernel_width - 1) * dilation + skip; }

@@ -9,6 +9,7 @@ namespace pnas::cpu::PNAS_ISA {
 #include "spread.hpp"
 #include "plane.hpp"
 #include "separable.hpp"
+#include "winograd.hpp"
 #include "dense.hpp"
 #include "pool.hpp"
 #include "add.hpp"

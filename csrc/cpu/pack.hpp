@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "geometry.hpp"
+#include "points.hpp"
 #include "table.hpp"
 
 namespace pnas::cpu {
@@ -22,30 +23,61 @@ inline void unpack_depthwise(const Window& w, const float* packed, const Weight&
     for (int c = 0; c < w.channels; ++c) gradient.at(c, 0, tap) = packed[c];
 }
 
-// Dense (filters, channels, taps) as taps of (channels, padded filters), for the forward pass...
-inline std::size_t dense_size(const Window& w, int taps) { return taps * w.channels * padded(w.filters); }
-inline void pack_dense(const Window& w, const Weight& weight, int taps, float* out) {
-  const std::ptrdiff_t step = padded(w.filters);
-  std::memset(out, 0, sizeof(float) * dense_size(w, taps));
-  for (int tap = 0; tap < taps; ++tap)
-    for (int c = 0; c < w.channels; ++c, out += step)
-      for (int f = 0; f < w.filters; ++f) out[f] = weight.at(f, c, tap);
-}
-inline void unpack_dense(const Window& w, const float* packed, int taps, const Weight& gradient) {
-  const std::ptrdiff_t step = padded(w.filters);
-  for (int tap = 0; tap < taps; ++tap)
-    for (int c = 0; c < w.channels; ++c, packed += step)
-      for (int f = 0; f < w.filters; ++f) gradient.at(f, c, tap) = packed[f];
+// A line of taps at the points of winograd.hpp: G.
+inline void taps_to_points(const Weight& weight, int f, int c, float* out, std::ptrdiff_t point) {
+  float g[kLineTaps];
+  for (int tap = 0; tap < kLineTaps; ++tap) g[tap] = weight.at(f, c, tap);
+  out[0] = g[0] * kTables.scale[kPairs], out[(kPoints - 1) * point] = g[kLineTaps - 1];
+  for (int i = 0; i < kPairs; ++i) {
+    const float p = kTables.p[i], square = p * p;
+    const float even = g[0] + square * (g[2] + square * (g[4] + square * g[6]));
+    const float odd = p * (g[1] + square * (g[3] + square * g[5]));
+    out[(2 * i + 1) * point] = (even + odd) * kTables.scale[i], out[(2 * i + 2) * point] = (even - odd) * kTables.scale[i];
+  }
 }
 
-// ...and as taps of (filters, padded channels), for the gradient of the input.
-inline std::size_t dense_back_size(const Window& w, int taps) { return taps * w.filters * padded(w.channels); }
+// Gradients of a line of taps from those at the points: the transposed.
+inline void points_to_taps(const float* in, std::ptrdiff_t point, const Weight& gradient, int f, int c) {
+  float g[kLineTaps] = {in[0] * kTables.scale[kPairs]};
+  g[kLineTaps - 1] = in[(kPoints - 1) * point];
+  for (int i = 0; i < kPairs; ++i) {
+    const float plus = in[(2 * i + 1) * point] * kTables.scale[i], minus = in[(2 * i + 2) * point] * kTables.scale[i];
+    float power = 1.0f;
+    for (int tap = 0; tap < kLineTaps; ++tap, power *= kTables.p[i])
+      g[tap] += power * (tap % 2 ? plus - minus : plus + minus);
+  }
+  for (int tap = 0; tap < kLineTaps; ++tap) gradient.at(f, c, tap) = g[tap];
+}
+
+// Dense (filters, channels, taps) as one matrix of (channels, padded filters) a tap, or a point where the convolution
+// goes by points: for the forward pass...
+inline int matrices(const Window& w, int taps) { return w.by_points() ? kPoints : taps; }
+inline std::size_t dense_size(const Window& w, int taps) { return matrices(w, taps) * w.channels * padded(w.filters); }
+inline void pack_dense(const Window& w, const Weight& weight, int taps, float* out) {
+  const std::ptrdiff_t step = padded(w.filters), matrix = w.channels * step;
+  std::memset(out, 0, sizeof(float) * dense_size(w, taps));
+  for (int c = 0; c < w.channels; ++c, out += step)
+    for (int f = 0; f < w.filters; ++f)
+      if (w.by_points()) taps_to_points(weight, f, c, out + f, matrix);
+      else for (int tap = 0; tap < taps; ++tap) out[tap * matrix + f] = weight.at(f, c, tap);
+}
+inline void unpack_dense(const Window& w, const float* packed, int taps, const Weight& gradient) {
+  const std::ptrdiff_t step = padded(w.filters), matrix = w.channels * step;
+  for (int c = 0; c < w.channels; ++c, packed += step)
+    for (int f = 0; f < w.filters; ++f)
+      if (w.by_points()) points_to_taps(packed + f, matrix, gradient, f, c);
+      else for (int tap = 0; tap < taps; ++tap) gradient.at(f, c, tap) = packed[tap * matrix + f];
+}
+
+// ...and as matrices of (filters, padded channels), for the gradient of the input.
+inline std::size_t dense_back_size(const Window& w, int taps) { return matrices(w, taps) * w.filters * padded(w.channels); }
 inline void pack_dense_back(const Window& w, const Weight& weight, int taps, float* out) {
-  const std::ptrdiff_t step = padded(w.channels);
+  const std::ptrdiff_t step = padded(w.channels), matrix = w.filters * step;
   std::memset(out, 0, sizeof(float) * dense_back_size(w, taps));
-  for (int tap = 0; tap < taps; ++tap)
-    for (int f = 0; f < w.filters; ++f, out += step)
-      for (int c = 0; c < w.channels; ++c) out[c] = weight.at(f, c, tap);
+  for (int f = 0; f < w.filters; ++f, out += step)
+    for (int c = 0; c < w.channels; ++c)
+      if (w.by_points()) taps_to_points(weight, f, c, out + c, matrix);
+      else for (int tap = 0; tap < taps; ++tap) out[tap * matrix + c] = weight.at(f, c, tap);
 }
 
 }  // namespace pnas::cpu

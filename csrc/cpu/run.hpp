@@ -31,11 +31,19 @@ inline Window flattened(Window w) {
   return w;
 }
 
-// parts: chunks of `size` values. The first becomes the sum of all, in their order.
+// parts: chunks of `size` values. The first becomes the sum of all, in their order; a piece at a time, so that sums stay
+// in the first-level cache.
 template <typename T>
 inline void add_chunks(T* parts, int chunks, std::size_t size) {
-  for (int chunk = 1; chunk < chunks; ++chunk)
-    for (std::size_t i = 0; i < size; ++i) parts[i] += parts[chunk * size + i];
+  constexpr std::size_t piece = 2048;
+  for (std::size_t first = 0; first < size; first += piece) {
+    const std::size_t count = std::min(piece, size - first);
+    T* sum = parts + first;
+    for (int chunk = 1; chunk < chunks; ++chunk) {
+      const T* part = sum + chunk * size;
+      for (std::size_t i = 0; i < count; ++i) sum[i] += part[i];
+    }
+  }
 }
 
 // One convolution with the part of the output's channels that it writes.

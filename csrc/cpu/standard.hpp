@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "geometry.hpp"
+#include "points.hpp"
 #include "scratch.hpp"
 #include "sides.hpp"
 #include "table.hpp"
