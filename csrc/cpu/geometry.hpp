@@ -30,10 +30,11 @@ struct Window {
   bool rectify;
 
   int taps() const { return kernel_height * kernel_width; }
-  // Whether a dense convolution goes by points instead of taps (winograd.hpp): with fewer channels what that saves of
-  // the product is spent on the way to points and back.
+  // Whether a dense convolution goes by points instead of taps (winograd.hpp). With fewer channels what that saves of
+  // the product is spent on the way to points and back; with fewer pixels few taps see any.
   bool by_points() const {
-    return taps() == 7 && stride_height == 1 && stride_width == 1 && std::min(channels, filters) >= 16;
+    const int line = kernel_height == 1 ? width : height;
+    return taps() == 7 && stride_height == 1 && stride_width == 1 && std::min(channels, filters) >= 16 && line >= 3;
   }
   // Pixels from a window's corner to its last tap.
   int reach_down() const { return (kernel_height - 1) * dilation + skip; }

@@ -54,30 +54,42 @@ inline void points_to_taps(const float* in, std::ptrdiff_t point, const Weight& 
 inline int matrices(const Window& w, int taps) { return w.by_points() ? kPoints : taps; }
 inline std::size_t dense_size(const Window& w, int taps) { return matrices(w, taps) * w.channels * padded(w.filters); }
 inline void pack_dense(const Window& w, const Weight& weight, int taps, float* out) {
-  const std::ptrdiff_t step = padded(w.filters), matrix = w.channels * step;
+  const std::ptrdiff_t step = padded(w.filters);
   std::memset(out, 0, sizeof(float) * dense_size(w, taps));
-  for (int c = 0; c < w.channels; ++c, out += step)
-    for (int f = 0; f < w.filters; ++f)
-      if (w.by_points()) taps_to_points(weight, f, c, out + f, matrix);
-      else for (int tap = 0; tap < taps; ++tap) out[tap * matrix + f] = weight.at(f, c, tap);
+  if (w.by_points()) {
+    for (int c = 0; c < w.channels; ++c)
+      for (int f = 0; f < w.filters; ++f) taps_to_points(weight, f, c, out + c * step + f, w.channels * step);
+    return;
+  }
+  for (int tap = 0; tap < taps; ++tap)
+    for (int c = 0; c < w.channels; ++c, out += step)
+      for (int f = 0; f < w.filters; ++f) out[f] = weight.at(f, c, tap);
 }
 inline void unpack_dense(const Window& w, const float* packed, int taps, const Weight& gradient) {
-  const std::ptrdiff_t step = padded(w.filters), matrix = w.channels * step;
-  for (int c = 0; c < w.channels; ++c, packed += step)
-    for (int f = 0; f < w.filters; ++f)
-      if (w.by_points()) points_to_taps(packed + f, matrix, gradient, f, c);
-      else for (int tap = 0; tap < taps; ++tap) gradient.at(f, c, tap) = packed[tap * matrix + f];
+  const std::ptrdiff_t step = padded(w.filters);
+  if (w.by_points()) {
+    for (int c = 0; c < w.channels; ++c)
+      for (int f = 0; f < w.filters; ++f) points_to_taps(packed + c * step + f, w.channels * step, gradient, f, c);
+    return;
+  }
+  for (int tap = 0; tap < taps; ++tap)
+    for (int c = 0; c < w.channels; ++c, packed += step)
+      for (int f = 0; f < w.filters; ++f) gradient.at(f, c, tap) = packed[f];
 }
 
 // ...and as matrices of (filters, padded channels), for the gradient of the input.
 inline std::size_t dense_back_size(const Window& w, int taps) { return matrices(w, taps) * w.filters * padded(w.channels); }
 inline void pack_dense_back(const Window& w, const Weight& weight, int taps, float* out) {
-  const std::ptrdiff_t step = padded(w.channels), matrix = w.filters * step;
+  const std::ptrdiff_t step = padded(w.channels);
   std::memset(out, 0, sizeof(float) * dense_back_size(w, taps));
-  for (int f = 0; f < w.filters; ++f, out += step)
-    for (int c = 0; c < w.channels; ++c)
-      if (w.by_points()) taps_to_points(weight, f, c, out + c, matrix);
-      else for (int tap = 0; tap < taps; ++tap) out[tap * matrix + c] = weight.at(f, c, tap);
+  if (w.by_points()) {
+    for (int f = 0; f < w.filters; ++f)
+      for (int c = 0; c < w.channels; ++c) taps_to_points(weight, f, c, out + f * step + c, w.filters * step);
+    return;
+  }
+  for (int tap = 0; tap < taps; ++tap)
+    for (int f = 0; f < w.filters; ++f, out += step)
+      for (int c = 0; c < w.channels; ++c) out[c] = weight.at(f, c, tap);
 }
 
 }  // namespace pnas::cpu
