@@ -82,6 +82,14 @@ inline int add_chunk_count(const AddShape& shape) {
   return chunk_count(shape.images, values * kAddition);
 }
 
+// Gradients of weights are summed over chunks, which with fewer pixels in each takes as long as a good part of the rest.
+constexpr std::int64_t kChunkPixels = 512;
+inline int backward_chunk_count(Kind kind, const Window& w) {
+  const std::int64_t pixels = static_cast<std::int64_t>(w.images) * w.out_height * w.out_width;
+  const int most = chunk_count(w.images, multiply_adds(kind, w));
+  return static_cast<int>(std::min<std::int64_t>(most, std::max<std::int64_t>(kSmallWork, pixels / kChunkPixels)));
+}
+
 // Sums go to sums[first_filter...] and squares[first_filter...].
 inline void forward_part(Kind kind, const Part& part, const Source& source, const Output& output, double* sums,
                          double* squares, int threads) {
@@ -131,7 +139,7 @@ inline void backward_part(Kind kind, const Part& part, const Source& source, con
                           const SourceGradient& to, const Weight* gradients, int threads) {
   const Window& w = part.w;
   const bool separable = kind == Kind::separable;
-  const int taps = separable ? 1 : w.taps(), chunks = chunk_count(w.images, multiply_adds(kind, w));
+  const int taps = separable ? 1 : w.taps(), chunks = backward_chunk_count(kind, w);
   const std::size_t d_size = separable ? depthwise_size(w) : 0;
   const std::size_t size = d_size + dense_size(w, taps) + 2 * padded(w.channels);
   Arena arena(
