@@ -42,8 +42,8 @@ def seed() -> None:
 def new_weight(*shape: int) -> Tensor:
     """Of such a size that a convolution leaves the variance of its source about as it is.
 
-    What a norm divides by would else have little of its epsilon in it, and the true gradient of a weight that only
-    scales, as a pointwise one does of a single channel, would all but vanish.
+    What a norm divides by would else have little of its epsilon in it, and the true gradient of a weight that
+    only scales, as a pointwise one does of a single channel, would all but vanish.
     """
     return torch.randn(*shape) / math.prod(shape[1:]) ** 0.5
 
@@ -149,8 +149,8 @@ def test_add_of_one_side_puts_it_among_the_blocks(shape: tuple[int, ...]) -> Non
     compare(CPU, operation, sources, [], norm_of(channels))
 
 
-# Over a few pixels that are all positive the mean's gradient is the same for each, and a norm's is then zero; over a
-# few of which hardly any is positive the mean itself is next to nothing.
+# Over a few pixels that are all positive the mean's gradient is the same for each, and a norm's is then zero;
+# over a few of which hardly any is positive the mean itself is next to nothing.
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape[2] > 2])
 def test_global_average(shape: tuple[int, ...]) -> None:
     images, channels, filters, *size = shape
