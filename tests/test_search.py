@@ -91,6 +91,22 @@ def test_a_finished_search_is_not_trained_again(finished: SearchResult) -> None:
     assert again.trials.seconds.tolist() == finished.trials.seconds.tolist()
 
 
+def test_kernels_are_compiled_before_the_first_child_and_not_for_a_finished_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+
+    def warm(config: SearchConfig, *_: object) -> None:
+        with TrialStore(tmp_path / "run" / "trials.sqlite") as store:
+            found.append(len(store.trials()))
+
+    # By its name the module's function would be found.
+    monkeypatch.setattr(sys.modules["pnas_fast.search.run"], "warm_kernels", warm)
+    for _ in range(2):
+        search(replace(TINY, blocks=1), out=tmp_path / "run", progress=False)
+    assert found == [0]
+
+
 def test_the_number_of_workers_does_not_matter(finished: SearchResult, tmp_path: Path) -> None:
     alone = search(replace(TINY, workers=1), out=tmp_path / "alone", progress=False)
     assert essence(alone) == essence(finished)

@@ -25,6 +25,7 @@ def write_trace(cell: Cell, settings: TrainingSettings, data: DataSet, seed: int
     """Train a cell's child for `STEPS` steps and evaluate it, and write what ran when.
 
     The child is built for this alone, so that the one that counts is trained as though nothing had been.
+    On the compiled CPU kernels the first two steps show operations by name; later ones are replays.
     """
     part = data.subset(min(STEPS * settings.batch, len(data.train_labels)))
     activities = [ProfilerActivity.CPU]

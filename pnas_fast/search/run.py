@@ -32,7 +32,8 @@ def run(
     """
     with opened(folder, config), TrialStore(folder / TRIALS) as store:
         display.note(heading(config))
-        warm_kernels(config, data.image_shape, display.note)
+        if len(store.levels()) < config.blocks:
+            warm_kernels(config, data.image_shape, display.note)
         devices, _ = choose_devices(
             config, data, lambda: display.note("trying how many children a GPU should train at once")
         )
