@@ -84,6 +84,18 @@ def test_dense(
     compare(CPU, operation, [activation(images, channels, *size)], weights, norm)
 
 
+@pytest.mark.parametrize(
+    "shape", [(2, 16, 16, 3, 3), (3, 17, 20, 2, 5), (2, 130, 33, 12, 1), (1, 16, 15, 6, 7)]
+)
+@pytest.mark.parametrize("kernel", [(1, 7), (7, 1)])
+def test_lines_of_taps_by_points_and_where_that_begins(
+    shape: tuple[int, ...], kernel: tuple[int, int]
+) -> None:
+    """Lines of a few pixels, of parts of a tile, and of too few channels or pixels for points."""
+    test_dense(shape, kernel, (1, 1), rectify=True)
+    test_dense(shape, kernel, (1, 1), rectify=False)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("filters", "rectify"), [(2, True), (13, True), (48, True), (2, False), (13, False)])
 def test_factorized_reduction(shape: tuple[int, ...], filters: int, rectify: bool) -> None:
