@@ -38,7 +38,8 @@ class Recording:
     arguments or result. Whatever it works out in Python is as it was when it was recorded.
 
     Attributes:
-        refusal: why the step cannot be done again, None where it can: the operator by which it read a value.
+        refusal: why the step cannot be done again, None where it can: an operator by which it read a value,
+            or one that is not PyTorch's own.
         memory: of everything that the step made, which stays.
     """
 
@@ -93,6 +94,8 @@ class _Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = operator(*arguments, **keywords)
         if operator.namespace == "aten":
             self._note(operator, arguments, keywords, result)
+        elif operator.namespace != "profiler":  # which only marks times
+            self._recording.refusal = str(operator)
         return result
 
     def _note(self, operator: Any, arguments: Any, keywords: Any, result: Any) -> None:

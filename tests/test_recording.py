@@ -117,16 +117,23 @@ def test_nothing_is_recorded_after_the_end_of_a_step_or_its_failure(monkeypatch:
 X = torch.rand(4)
 
 
+@torch.library.custom_op("pnas_fast_tests::double", mutates_args=("x",))
+def double(x: Tensor) -> None:
+    """An operator that nobody knows what it does besides."""
+    x.mul_(2.0)
+
+
 @pytest.mark.parametrize(
     "step",
     [
         lambda: X.add_(float(X[0])),
         lambda: X.mul_(2.0 if bool((X > 0).all()) else 1.0),
         lambda: X[: len(X.nonzero())].add_(1.0),
+        lambda: double(X),
     ],
-    ids=["a number", "a truth", "a size"],
+    ids=["a number", "a truth", "a size", "a foreign operator"],
 )
-def test_a_step_that_reads_a_value_is_done_as_it_is(step: Callable[[], None]) -> None:
+def test_a_step_that_cannot_be_recorded_is_done_as_it_is(step: Callable[[], None]) -> None:
     recording = Recording()
     recording.record(step)
     assert recording.refusal is not None

@@ -49,21 +49,26 @@ inline void points_to_taps(const float* in, std::ptrdiff_t point, const Weight& 
   for (int tap = 0; tap < kLineTaps; ++tap) gradient.at(f, c, tap) = g[tap];
 }
 
-// Dense (filters, channels, taps) as one matrix of (channels, padded filters) a tap, or a point where the convolution
-// goes by points: for the forward pass...
+// A dense weight as matrices of rows × padded columns, its `filter` stride being that of columns: one matrix a tap, or a
+// point where the convolution goes by points.
 inline int matrices(const Window& w, int taps) { return w.by_points() ? kPoints : taps; }
-inline std::size_t dense_size(const Window& w, int taps) { return matrices(w, taps) * w.channels * padded(w.filters); }
-inline void pack_dense(const Window& w, const Weight& weight, int taps, float* out) {
-  const std::ptrdiff_t step = padded(w.filters);
-  std::memset(out, 0, sizeof(float) * dense_size(w, taps));
+inline void pack_matrices(const Window& w, const Weight& weight, int rows, int columns, int taps, float* out) {
+  const std::ptrdiff_t step = padded(columns), matrix = rows * step;
+  std::memset(out, 0, sizeof(float) * matrices(w, taps) * matrix);
   if (w.by_points()) {
-    for (int c = 0; c < w.channels; ++c)
-      for (int f = 0; f < w.filters; ++f) taps_to_points(weight, f, c, out + c * step + f, w.channels * step);
+    for (int row = 0; row < rows; ++row, out += step)
+      for (int column = 0; column < columns; ++column) taps_to_points(weight, column, row, out + column, matrix);
     return;
   }
   for (int tap = 0; tap < taps; ++tap)
-    for (int c = 0; c < w.channels; ++c, out += step)
-      for (int f = 0; f < w.filters; ++f) out[f] = weight.at(f, c, tap);
+    for (int row = 0; row < rows; ++row, out += step)
+      for (int column = 0; column < columns; ++column) out[column] = weight.at(column, row, tap);
+}
+
+// Dense (filters, channels, taps) as matrices of (channels, padded filters), for the forward pass...
+inline std::size_t dense_size(const Window& w, int taps) { return matrices(w, taps) * w.channels * padded(w.filters); }
+inline void pack_dense(const Window& w, const Weight& weight, int taps, float* out) {
+  pack_matrices(w, weight, w.channels, w.filters, taps, out);
 }
 inline void unpack_dense(const Window& w, const float* packed, int taps, const Weight& gradient) {
   const std::ptrdiff_t step = padded(w.filters);
@@ -80,16 +85,7 @@ inline void unpack_dense(const Window& w, const float* packed, int taps, const W
 // ...and as matrices of (filters, padded channels), for the gradient of the input.
 inline std::size_t dense_back_size(const Window& w, int taps) { return matrices(w, taps) * w.filters * padded(w.channels); }
 inline void pack_dense_back(const Window& w, const Weight& weight, int taps, float* out) {
-  const std::ptrdiff_t step = padded(w.channels);
-  std::memset(out, 0, sizeof(float) * dense_back_size(w, taps));
-  if (w.by_points()) {
-    for (int f = 0; f < w.filters; ++f)
-      for (int c = 0; c < w.channels; ++c) taps_to_points(weight, f, c, out + f * step + c, w.filters * step);
-    return;
-  }
-  for (int tap = 0; tap < taps; ++tap)
-    for (int f = 0; f < w.filters; ++f, out += step)
-      for (int c = 0; c < w.channels; ++c) out[c] = weight.at(f, c, tap);
+  pack_matrices(w, {weight.data, weight.channel, weight.filter, weight.tap}, w.filters, w.channels, taps, out);
 }
 
 }  // namespace pnas::cpu

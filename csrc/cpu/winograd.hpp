@@ -145,7 +145,7 @@ void winograd_forward(const Window& w, const Source& source, const float* weight
   float* seen = arena.take(kPoints * seen_point);
   float* made = arena.take(kPoints * made_point);
   ChannelSums totals(arena, w.filters);
-  std::fill(image, image + plane.size(), 0.0f);
+  clear_border(plane, w, image);
   for (std::int64_t index = first; index < last; ++index) {
     read_plane(source, w, plane, index, image);
     for (int line = 0; line < lines.count; line += lines.at_once()) {
@@ -156,9 +156,11 @@ void winograd_forward(const Window& w, const Source& source, const float* weight
                  made + point * made_point, filters, count * lines.tiles, w.channels, static_cast<int>(filters), false});
       float* z = output.z + index * w.height * row + line * across;
       for_lanes(w.filters, [&](int f, auto n) {
-        vf out[kTileOutputs];
-        to_outputs(made + f, made_point, out);
-        if (index == first && line == 0) store(totals.pivot + f, out[0]);
+        if (index == first && line == 0) {
+          vf out[kTileOutputs];
+          to_outputs(made + f, made_point, out);
+          store(totals.pivot + f, out[0]);
+        }
         lines_to_outputs(lines, count, made + f, filters, made_point, z + f, across, along, f, n, totals);
       });
     }
@@ -222,7 +224,7 @@ void winograd_backward(const Window& w, const Source& source, const float* weigh
   float* seen_gradient = arena.take(kPoints * seen_point);
   float* given = arena.take(kPoints * given_point);
   float* d_affine = parts + kPoints * w.channels * filters;
-  std::fill(image, image + plane.size(), 0.0f);
+  clear_border(plane, w, image);
   std::fill(dz, dz + w.height * row, 0.0f);
   for (std::int64_t index = first; index < last; ++index) {
     read_plane(source, w, plane, index, image);

@@ -88,7 +88,7 @@ class RecordedStep:
     """A step on the compiled CPU kernels: recorded in its second call, replayed in later ones; all are steps.
 
     The first call makes what stays, such as an optimiser's memory. A step that cannot be recorded, because it
-    reads a value, is done as it is every time.
+    reads a value, say, is done as it is every time.
 
     Attributes:
         recorded: whether calls are replays by now.
