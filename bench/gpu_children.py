@@ -78,11 +78,8 @@ def one_child(text: str, settings: TrainingSettings, device: str) -> Report:
 
 
 def equal_epochs(cell: Cell, settings: TrainingSettings, device: str) -> Report:
-    """How good a child is after so many epochs of the digits, or of made-up images without scikit-learn."""
-    try:
-        data = load("digits", device=device)
-    except ModuleNotFoundError:
-        data = load("synthetic:8x8x1/10", device=device)
+    """How good a child is after so many epochs of the digits."""
+    data = load("digits", device=device)
     # The quick preset's batch and rate.
     recipe = replace(settings, epochs=JUDGED_EPOCHS, batch=JUDGED_BATCH, learning_rate=0.1)
     result = _trained(cell, recipe, data)

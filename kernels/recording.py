@@ -80,6 +80,11 @@ class _Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._recording = recording
         self._tape = compiled.Tape()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: to keep PyTorch's compiler away from ``__torch_dispatch__`` would import it, for a second."""
+        return False
+
     def __enter__(self) -> Any:
         compiled.record(self._tape)
         return super().__enter__()  # type: ignore[no-untyped-call]

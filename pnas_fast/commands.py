@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field
@@ -22,6 +24,9 @@ from rich.progress import (
 
 from pnas_fast.kernels import programs
 from pnas_fast.options import ConfigError, option_name
+
+# The interpreter's last collection of garbage would look at all that PyTorch has, for a third of a second.
+atexit.register(gc.freeze)
 
 INTERRUPTED = 130
 """The exit status of a command that was stopped by Ctrl-C."""

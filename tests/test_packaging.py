@@ -24,7 +24,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_one_package_whole(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"pnas_fast"}
-    sources = [path for path in (ROOT / "pnas_fast").rglob("*") if path.suffix in {".py", ".j2", ".css"}]
+    sources = [
+        path for path in (ROOT / "pnas_fast").rglob("*") if path.suffix in {".py", ".j2", ".css", ".npz"}
+    ]
     sources += [*(ROOT / "pnas_fast" / "kernels").glob("*.py"), *(ROOT / "pnas_fast" / "export").glob("*.py")]
     assert {path.relative_to(ROOT).as_posix() for path in sources} <= set(names)
     assert "pnas_fast/py.typed" in names

@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 
 from cells import PNASNET5, random_cells
 from pnas_fast.counting import count_distinct
-from pnas_fast.report import ReportError, write_report
 from pnas_fast.report import text as wording
 from pnas_fast.report.axes import typical_range
+from pnas_fast.report.page import write_report
 from pnas_fast.report.palette import THEME
 from pnas_fast.report.prediction import draw_predictions
 from pnas_fast.report.progress import draw_progress
-from pnas_fast.report.record import PAPER_IMAGES, RunRecord, pareto_front
+from pnas_fast.report.record import PAPER_IMAGES, ReportError, RunRecord, pareto_front
 from pnas_fast.report.time import draw_times
 from pnas_fast.report.usage import operation_shares
 from pnas_fast.space import OPERATIONS

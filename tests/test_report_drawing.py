@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from matplotlib.patches import Circle, FancyBboxPatch, PathPatch
 
 from cells import PNASNET5, cells, random_cells
-from pnas_fast.report import draw_cell
+from pnas_fast.report.drawing import draw_cell
 from pnas_fast.report.layout import BOX, block_depths, lay_out
 from pnas_fast.report.palette import OPERATION_STYLES
 from pnas_fast.space import OPERATIONS, Cell

@@ -16,7 +16,7 @@ from pnas_fast import Cell, SearchConfig, search
 from pnas_fast.candidates import expand, one_block_cells
 from pnas_fast.search.__main__ import main
 from pnas_fast.search.evaluator import child_seed
-from pnas_fast.search.loop import SearchError, rank_correlation
+from pnas_fast.search.loop import SearchError
 from pnas_fast.search.result import SearchResult
 from pnas_fast.store import TrialStore
 from pnas_fast.weights import load_child
@@ -233,10 +233,3 @@ def test_childrens_seeds_depend_on_run_and_cell_alone() -> None:
     assert len(seeds) == 4
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert child_seed(0, "0:sep3x3+1:sep3x3") == child_seed(0, "0:sep3x3+1:sep3x3")
-
-
-def test_rank_correlation_leaves_out_what_was_not_measured() -> None:
-    predicted = np.array([0.1, 0.2, 0.3, 0.0])
-    assert rank_correlation(predicted, np.array([0.5, 0.6, 0.7, np.nan])) == pytest.approx(1.0)
-    assert rank_correlation(predicted, np.array([0.5, 0.6, np.nan, np.nan])) is None
-    assert rank_correlation(np.ones(4), predicted) is None

@@ -1,6 +1,8 @@
 """Training one child: it learns, it is reproducible, and what goes wrong becomes a reason."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -148,3 +150,24 @@ def test_a_step_is_that_of_a_plain_loop(optimizer: str) -> None:
 def test_settings_outside_their_limits_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(TINY, **change)  # type: ignore[arg-type]
+
+
+def test_nothing_that_trains_imports_pytorchs_compiler() -> None:
+    """It takes longer than all else that a worker imports; PyTorch does it behind many an ordinary call."""
+    program = """
+import sys
+import numpy as np
+from pnas_fast.candidates import one_block_cells
+from pnas_fast.data import load
+from pnas_fast.space import OPERATIONS, Cell
+from pnas_fast.surrogate import Surrogate
+from pnas_fast.training import TrainingSettings, train_child
+
+settings = TrainingSettings(data="digits", device="cpu", backend="cpu", precision="fp32", epochs=1, filters=4)
+train_child(Cell.parse("0:sep3x3+1:identity"), settings, load("digits").subset(200), seed=0)
+codes = one_block_cells(OPERATIONS)
+Surrogate("lstm", seed=0).fit([codes], [np.linspace(0, 1, len(codes))])
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

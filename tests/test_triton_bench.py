@@ -304,7 +304,7 @@ import sys
 
 class Missing:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"threadpoolctl", "rich", "scipy", "safetensors", "matplotlib"}:
+        if name.partition(".")[0] in {"threadpoolctl", "rich", "safetensors", "matplotlib"}:
             raise ModuleNotFoundError(name)
 
 sys.path.append(sys.argv[1])

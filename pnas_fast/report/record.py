@@ -53,7 +53,9 @@ class RunRecord:
         if not store_path.is_file():
             raise ReportError(f"{store_path}: does not exist, expected the trial store of a run")
         with TrialStore(store_path) as store:
-            return cls(store.trials(), store.levels(), store.predictions(), config)
+            # Levels first: a search may be adding to the store, and what belongs to a level comes before it.
+            levels = store.levels()
+            return cls(store.trials(), levels, store.predictions(), config)
 
     @cached_property
     def done(self) -> list[FinishedTrial]:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from pnas_fast.candidates import expand_batches, one_block_cells
-from pnas_fast.report import write_report
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.display import Display
 from pnas_fast.search.evaluator import Evaluator
+from pnas_fast.search.ranking import rank_correlation
+from pnas_fast.search.writing import ReportWriter
 from pnas_fast.space import Cell, Codes
 from pnas_fast.store import Level, Prediction, Trial, TrialStore
 from pnas_fast.surrogate import Surrogate, TopK, upper_confidence
@@ -53,15 +53,16 @@ class _History:
 
 def run_levels(
     config: SearchConfig,
-    folder: Path,
     store: TrialStore,
     evaluator: Evaluator,
     workers: int,
     display: Display,
+    report: ReportWriter,
 ) -> None:
     """Search level by level up to ``config.blocks``, keeping store and report up to date.
 
     Raises:
+        OSError: the report could not be written.
         SearchError: every child of a level failed.
     """
     surrogate = Surrogate(config.predictor, seed=config.seed, refit=config.refit)
@@ -80,12 +81,12 @@ def run_levels(
         if evaluator.waited is not None:
             record = replace(record, workers=workers, waiting_seconds=evaluator.waited)
         store.finish_level(record, predictions)
-        write_report(folder)
         assert evaluator.best is not None
         assert evaluator.best.accuracy is not None
         display.level_finished(record, evaluator.best.accuracy)
         if level < config.blocks:
             proposal = _propose(surrogate, parents, config, display)
+        report.write()
 
 
 def _learn(surrogate: Surrogate, history: _History, proposal: _Proposal, trials: list[Trial]) -> Codes:
@@ -138,15 +139,3 @@ def _account(
         for index, trial in enumerate(trials)
     }
     return record, predictions
-
-
-def rank_correlation(predicted: Floats, measured: Floats) -> float | None:
-    """Spearman's ρ where something was measured; None for fewer than 3 points or equal values."""
-    # It takes most of a second to import, which nobody need wait for before the first child trains.
-    from scipy.stats import spearmanr
-
-    known = np.isfinite(measured)
-    predicted, measured = predicted[known], measured[known]
-    if len(measured) < 3 or np.ptp(predicted) == 0 or np.ptp(measured) == 0:
-        return None
-    return float(spearmanr(predicted, measured).statistic)

@@ -15,6 +15,7 @@ from pnas_fast.search.plan import describe_devices
 from pnas_fast.search.preflight import choose_devices
 from pnas_fast.search.result import TRIALS, SearchResult
 from pnas_fast.search.warming import warm_kernels
+from pnas_fast.search.writing import ReportWriter
 from pnas_fast.store import TrialStore
 from pnas_fast.version import VERSION
 from pnas_fast.weights import discard_all
@@ -41,9 +42,10 @@ def run(
         with (
             shared_data(data, folder) as shared,
             WorkerPool(devices, config, folder, shared) as pool,
+            ReportWriter(folder) as report,
         ):
             evaluator = Evaluator(config, folder, store, pool, display, profiled)
-            run_levels(config, folder, store, evaluator, len(devices), display)
+            run_levels(config, store, evaluator, len(devices), display, report)
         if profiled is not None:
             display.note(_trace_text(folder, profiled, evaluator.traced))
         discard_all(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pnas_fast.space import MAX_BLOCKS, Codes
+from pnas_fast.surrogate.adam import Adam
 from pnas_fast.surrogate.checks import Floats
 from pnas_fast.surrogate.members import MemberModule
 
@@ -23,6 +25,10 @@ class Schedule:
     steps: int
     batch: int
     learning_rate: float
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        return self.learning_rate * (1 + math.cos(math.pi * step / self.steps)) / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +91,12 @@ def fit_members(model: MemberModule, trials: Trials, schedule: Schedule, rng: np
 
     Members share the order of batches, never a gradient: the loss is the sum of theirs.
     """
-    optimiser = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate, fused=True)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, schedule.steps)
-    for rows in itertools.islice(_batches(len(trials.sizes), schedule.batch, rng), schedule.steps):
-        optimiser.zero_grad()
-        _loss(model, trials.pick(rows.to(trials.sizes.device))).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        decay.step()
+    parameters = list(model.parameters())
+    optimiser = Adam(parameters)
+    batches = itertools.islice(_batches(len(trials.sizes), schedule.batch, rng), schedule.steps)
+    for step, rows in enumerate(batches):
+        loss = _loss(model, trials.pick(rows.to(trials.sizes.device)))
+        optimiser.step(torch.autograd.grad(loss, parameters), schedule.rate(step))
 
 
 def _batches(count: int, size: int, rng: np.random.Generator) -> Iterator[Tensor]:

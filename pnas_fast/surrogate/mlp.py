@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from pnas_fast.space import OPERATIONS
 from pnas_fast.surrogate.members import EMBEDDING, HIDDEN, INPUTS, MemberModule
+
+_COLUMNS = (INPUTS, len(OPERATIONS), INPUTS, len(OPERATIONS))
+"""Tokens of each column of codes."""
+
+_FIRST_TOKENS = (0, *accumulate(_COLUMNS[:-1]))
+"""The place of each column's first token among those of all columns."""
 
 
 class MLPEnsemble(MemberModule):
@@ -31,23 +38,27 @@ class MLPEnsemble(MemberModule):
 
         Of a cell's rows the first ``sizes`` (n,) count, the others are padding.
         """
-        tables = (self.inputs, self.operations, self.inputs, self.operations)
-        # The mean of embeddings is the tokens' shares times their table: no embedding is ever copied.
-        pooled = [
-            torch.matmul(shares, table)
-            for shares, table in zip(token_shares(codes, sizes), tables, strict=True)
-        ]
-        hidden = torch.baddbmm(self.first_bias, torch.cat(pooled, dim=2), self.first).relu()
+        shares = token_shares(codes, sizes).expand(self.members, -1, -1)
+        units = torch.cat(self.token_units(), dim=1)
+        hidden = torch.baddbmm(self.first_bias, shares, units).relu()
         hidden = torch.baddbmm(self.second_bias, hidden, self.second).relu()
         return self.accuracy(hidden)
 
+    def token_units(self) -> list[Tensor]:
+        """What each token of the four columns adds to the first layer's units: (E, 6 or 8, H) each."""
+        tables = (self.inputs, self.operations, self.inputs, self.operations)
+        layers = torch.split(self.first, EMBEDDING, 1)
+        return [torch.bmm(table, layer) for table, layer in zip(tables, layers, strict=True)]
 
-def token_shares(codes: Tensor, sizes: Tensor) -> list[Tensor]:
-    """For each of the four columns, the share (n, tokens) of a cell's blocks that has each token there."""
+
+def token_shares(codes: Tensor, sizes: Tensor) -> Tensor:
+    """The share (n, 28) of a cell's blocks that has each token in each of the four columns.
+
+    The first layer is linear in the mean of embeddings, and that in these: few numbers a cell, however wide
+    embeddings are.
+    """
     blocks = torch.arange(codes.shape[1], device=codes.device)
     share = (blocks < sizes[:, None]) / sizes[:, None]
-    tokens = (INPUTS, len(OPERATIONS), INPUTS, len(OPERATIONS))
-    return [
-        (one_hot(codes[:, :, column], count) * share[:, :, None]).sum(1)
-        for column, count in enumerate(tokens)
-    ]
+    tokens = codes + torch.tensor(_FIRST_TOKENS, device=codes.device)
+    shares = share.new_zeros(len(codes), sum(_COLUMNS))
+    return shares.scatter_add_(1, tokens.flatten(1), share[:, :, None].expand(-1, -1, 4).flatten(1))

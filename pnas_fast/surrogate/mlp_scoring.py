@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pnas_fast.space import OPERATIONS, Codes
 from pnas_fast.surrogate.chunked import score_chunks
-from pnas_fast.surrogate.members import EMBEDDING, INPUTS
+from pnas_fast.surrogate.members import INPUTS
 from pnas_fast.surrogate.mlp import MLPEnsemble
 from pnas_fast.surrogate.prefix_tree import Chunk
 
@@ -44,12 +44,7 @@ def _block_number(block: Tensor) -> Tensor:
 
 def _block_table(model: MLPEnsemble) -> Tensor:
     """What every block there is (E, (6·8)², H) adds to the first layer."""
-    in1, op1, in2, op2 = (
-        torch.bmm(table, part)
-        for table, part in zip(
-            (model.inputs, model.operations) * 2, torch.split(model.first, EMBEDDING, 1), strict=True
-        )
-    )
+    in1, op1, in2, op2 = model.token_units()
     left, right = (
         (source[:, :, None] + operation[:, None]).flatten(1, 2)
         for source, operation in ((in1, op1), (in2, op2))

@@ -67,10 +67,10 @@ class Stepper:
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         # Before unscaling, so that an overflow in one process is one in all, and all leave the step out.
         self._average([parameter.grad for parameter in self._parameters if parameter.grad is not None])
-        self._scaler.unscale_(self._optimizer)
+        self._scaler.unscale_(self._optimizer)  # type: ignore[arg-type]  # it needs no more than ours has
         if self._settings.clip > 0:
             nn.utils.clip_grad_norm_(self._parameters, self._settings.clip)
-        self._scaler.step(self._optimizer)
+        self._scaler.step(self._optimizer)  # type: ignore[arg-type]
         self._scaler.update()
         return loss.detach()
 
