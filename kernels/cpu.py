@@ -64,8 +64,8 @@ def require_instruction_set() -> None:
     wish, used = os.environ.get("PNAS_FAST_CPU"), compiled.instruction_set()
     if wish and wish != used:
         raise BackendError(
-            f"PNAS_FAST_CPU is {wish!r}, this machine would use {used}; "
-            "allowed are those of plain avx2 avx512vl avx512 that it has"
+            f"PNAS_FAST_CPU is {wish!r}, which this machine does not have; allowed are those of "
+            "plain avx2 avx512vl avx512 that it has"
         )
 
 

@@ -111,18 +111,10 @@ def list_variants(children: Children, architecture: int, step: Steps = lambda: N
     found: dict[object, Variant] = {}
     for cell in children.cells():
         for variant in children.variants(cell, architecture):
-            for form in _first_or_later(variant):
-                found.setdefault(form.key(), form)
+            found.setdefault(variant.key(), variant)
         step()
     # The slow ones first, so that no process is left alone with one.
     return sorted(found.values(), key=lambda variant: ("backward" not in variant.name(), variant.name()))
-
-
-def _first_or_later(variant: Variant) -> list[Variant]:
-    """A backward kernel in both forms: it may be the first to write a gradient or add to that of others."""
-    if "ACCUMULATE" not in variant.constants:
-        return [variant]
-    return [variant._replace(constants=variant.constants | {"ACCUMULATE": flag}) for flag in (False, True)]
 
 
 def compile_all(

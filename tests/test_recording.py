@@ -25,8 +25,8 @@ DIGITS = load("digits").subset(200)
 SETTINGS = TrainingSettings(filters=4, epochs=2, batch=20, device="cpu", backend="cpu", precision="fp32")
 
 
-def new_loop(cell: str = ALL_OPERATIONS) -> tuple[ChildNetwork, TrainingLoop]:
-    settings = replace(SETTINGS, clip=1.0, label_smoothing=0.1)
+def new_loop(cell: str = ALL_OPERATIONS, optimizer: str = "sgd") -> tuple[ChildNetwork, TrainingLoop]:
+    settings = replace(SETTINGS, clip=1.0, label_smoothing=0.1, optimizer=optimizer)
     torch.manual_seed(0)
     network = ChildNetwork(Cell.parse(cell), 1, 4, 10, (1, 8, 8), "cpu", 0.3)
     batches = TrainingBatches(DIGITS, settings.batch, 3, cutout=2)
@@ -45,11 +45,11 @@ def state(network: ChildNetwork, loop: TrainingLoop) -> dict[str, Tensor]:
     return network.state_dict() | {"losses": loop.losses}
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_every_replay_is_the_step_that_would_have_come(threads: int) -> None:
+@pytest.mark.parametrize(("threads", "optimizer"), [(1, "sgd"), (2, "sgd"), (1, "rmsprop")])
+def test_every_replay_is_the_step_that_would_have_come(threads: int, optimizer: str) -> None:
     """Poisoned before each, what the recorded step had made is written anew before it is read."""
     with torch_threads(threads):
-        (network, loop), (other, replayed) = new_loop(), new_loop()
+        (network, loop), (other, replayed) = (new_loop(optimizer=optimizer) for _ in range(2))
         for step in (loop.step, loop.step, loop.step, loop.step):
             torch.manual_seed(1)
             step()

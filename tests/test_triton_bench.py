@@ -19,6 +19,7 @@ import gpu
 import gpu_cases
 import gpu_children
 import gpu_timing
+import machine_code
 from pnas_fast.data import DataSet
 from pnas_fast.kernels.cost import H100
 from pnas_fast.kernels.triton.launch import recording
@@ -327,3 +328,16 @@ def test_a_bare_checkout_is_enough(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout.startswith("bench/gpu.py needs a CUDA card"), done.stderr
     assert done.returncode == 2
+
+
+def test_loops_are_read_from_machine_code() -> None:
+    """An outer loop with an inner one, a jump ahead, and the jump to itself behind which code ends."""
+    body = ["FFMA R1, R2, R3, R4"] * 64
+    inner = ["LDG.E R5, [R2]", *body, "@P0 BRA 0x20"]
+    code = ["MOV R1, R2", "@!P1 BRA 0x7f0", *inner, *body[:10], "@P1 BRA 0x10", "EXIT", "BRA 0xb00"]
+    text = "\n".join(
+        f"        /*{16 * place:04x}*/    {words} ;  /* 0x00 */" for place, words in enumerate(code)
+    )
+    outer, own = machine_code.describe(machine_code.read(text))
+    assert outer.split() == ["10", "4e0", "78", "12", "FFMA", "10", "BRA", "2"]
+    assert own.split() == ["20", "430", "66", "66", "FFMA", "64", "LDG", "1", "BRA", "1"]

@@ -126,6 +126,26 @@ def test_two_halves_one_after_the_other() -> None:
     check(operation, [(3, 9, 7, 6)], weights, norm_of(13), torch.float32)
 
 
+def test_outside_of_the_image_is_nothing_whatever_the_scale() -> None:
+    """Beside an image whose channels are scaled by 0, by less and by more, all shifted above 0."""
+
+    def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        half = backend.separable(x[0], weights[0], weights[1], norm)
+        return backend.separable(half, weights[2], weights[3], nn.BatchNorm2d(4).to(weights[0].dtype))
+
+    norm = norm_of(6)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([0.0, -1.0, 1.0, 0.0, -0.1, 3.0]))
+        norm.bias.fill_(2.0)
+    check(
+        operation,
+        [(2, 3, 4, 5)],
+        separable_weights(3, 6, 3) + separable_weights(6, 4, 5),
+        norm,
+        torch.float32,
+    )
+
+
 @pytest.mark.parametrize(
     ("window", "rectify", "shape"),
     beside(DENSE * 2, [True, False], [*SHAPES[:2], (2, 72, 40, 1, 3)]),

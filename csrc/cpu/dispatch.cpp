@@ -17,10 +17,11 @@ bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_support
 
 const Kernels& choose() {
   const char* wish = std::getenv("PNAS_FAST_CPU");
-  const auto wanted = [&](const Kernels& set) { return !wish || !*wish || std::strcmp(wish, set.name) == 0; };
+  const bool any = !wish || !*wish;
+  const auto wanted = [&](const Kernels& set) { return any || std::strcmp(wish, set.name) == 0; };
 #if defined(__x86_64__)
   const bool halves = __builtin_cpu_is("amdfam19h");  // Zen 4: 512 bits in two cycles
-  if (wanted(avx512::kTable) && has_avx512() && !(halves && !wish)) return avx512::kTable;
+  if (wanted(avx512::kTable) && has_avx512() && !(halves && any)) return avx512::kTable;
   if (wanted(avx512vl::kTable) && has_avx512()) return avx512vl::kTable;
   if (wanted(avx2::kTable) && has_avx2()) return avx2::kTable;
 #endif

@@ -24,7 +24,7 @@ from torch import Tensor
 from pnas_fast.kernels.eager import same_padding
 from pnas_fast.kernels.fused import Pooled
 from pnas_fast.kernels.fused.problems import Sum
-from pnas_fast.kernels.triton.device import CHUNK, PIXELS, load_affine, pick
+from pnas_fast.kernels.triton.device import CHUNK, PIXELS, load_affine, pick, widen
 from pnas_fast.kernels.triton.launch import Tile, alignment, launch, pixel
 from pnas_fast.kernels.triton.problems import each
 
@@ -45,7 +45,7 @@ def read_side(
     mask = ok[:, None] & (c < C)[None, :]
     if POOL == 0:
         at = (image * H * W + oy * W + ox)[:, None] * z_pixel + c[None, :]
-        value = tl.load(z + at, mask=mask, other=0.0).to(tl.float32) * scale + shift
+        value = widen(tl.load(z + at, mask=mask, other=0.0)) * scale + shift
     else:
         value = tl.zeros(mask.shape, tl.float32)
         if POOL == MAXIMUM:
@@ -56,7 +56,7 @@ def read_side(
             inside = (y >= 0) & (y < H) & (x >= 0) & (x < W)
             at = (image * H * W + y * W + x)[:, None] * z_pixel + c[None, :]
             wanted = mask & inside[:, None]
-            source = tl.load(z + at, mask=wanted, other=0.0).to(tl.float32)
+            source = widen(tl.load(z + at, mask=wanted, other=0.0))
             if POOL == MAXIMUM:
                 source = tl.where(wanted, source * scale + shift, float("-inf"))
                 value = tl.maximum(value, source, propagate_nan=tl.PropagateNan.ALL)
@@ -72,18 +72,15 @@ def read_side(
     return value
 
 
-@triton.jit(
-    do_not_specialize=["N", "OH", "OW", "left_H", "left_W", "right_H", "right_W"]
-    + ["left_pad_y", "left_pad_x", "right_pad_y", "right_pad_x"]
-    + ["left_units", "right_units", "out_units"]
-)
+@triton.jit(do_not_specialize=["N", "left_units", "right_units", "out_units"])
 def add_kernel(
-    left_z, left_affine, left_keep, right_z, right_affine, right_keep, out, N, OH, OW,
-    left_H, left_W, left_pad_y, left_pad_x, left_units,
-    right_H, right_W, right_pad_y, right_pad_x, right_units, out_units,
-    C: tl.constexpr, left_POOL: tl.constexpr, left_S: tl.constexpr, left_AFFINE: tl.constexpr,
-    left_KEEP: tl.constexpr, right_POOL: tl.constexpr, right_S: tl.constexpr,
-    right_AFFINE: tl.constexpr, right_KEEP: tl.constexpr, ALIGN: tl.constexpr,
+    left_z, left_affine, left_keep, right_z, right_affine, right_keep, out,
+    N, left_units, right_units, out_units, C: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
+    left_H: tl.constexpr, left_W: tl.constexpr, left_PAD_Y: tl.constexpr, left_PAD_X: tl.constexpr,
+    left_POOL: tl.constexpr, left_S: tl.constexpr, left_AFFINE: tl.constexpr, left_KEEP: tl.constexpr,
+    right_H: tl.constexpr, right_W: tl.constexpr, right_PAD_Y: tl.constexpr, right_PAD_X: tl.constexpr,
+    right_POOL: tl.constexpr, right_S: tl.constexpr, right_AFFINE: tl.constexpr, right_KEEP: tl.constexpr,
+    ALIGN: tl.constexpr,
 ):  # fmt: skip
     """See the top of the file."""
     problem = tl.program_id(2)
@@ -93,13 +90,13 @@ def add_kernel(
     image, y, x = p // (OH * OW), p // OW % OH, p % OW
     value = read_side(
         pick(left_z, problem), pick(left_affine, problem), pick(left_keep, problem),
-        image, y, x, ok, c, left_H, left_W, left_pad_y, left_pad_x, left_units * ALIGN,
+        image, y, x, ok, c, left_H, left_W, left_PAD_Y, left_PAD_X, left_units * ALIGN,
         C, left_POOL, left_S, left_AFFINE, left_KEEP,
     )  # fmt: skip
     if right_z is not None:
         value += read_side(
             pick(right_z, problem), pick(right_affine, problem), pick(right_keep, problem),
-            image, y, x, ok, c, right_H, right_W, right_pad_y, right_pad_x, right_units * ALIGN,
+            image, y, x, ok, c, right_H, right_W, right_PAD_Y, right_PAD_X, right_units * ALIGN,
             C, right_POOL, right_S, right_AFFINE, right_KEEP,
         )  # fmt: skip
     at = p[:, None] * (out_units * ALIGN) + c[None, :]
@@ -121,7 +118,7 @@ def side_arguments(side: Pooled) -> dict[str, Any]:
     h, w = z.shape[2:]
     pads = [same_padding(size, 3, stride)[0] if side.pool else 0 for size in (h, w)]
     return {
-        "H": h, "W": w, "pad_y": pads[0], "pad_x": pads[1], "POOL": POOLS[side.pool], "S": stride,
+        "H": h, "W": w, "PAD_Y": pads[0], "PAD_X": pads[1], "POOL": POOLS[side.pool], "S": stride,
         "AFFINE": side.source.affine is not None, "KEEP": side.keep is not None,
     }  # fmt: skip
 

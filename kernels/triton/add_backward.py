@@ -26,7 +26,7 @@ import triton.language as tl
 
 from pnas_fast.kernels.fused.problems import SumBackward
 from pnas_fast.kernels.triton.add import AVERAGE, MAXIMUM, side_arguments, side_tensors
-from pnas_fast.kernels.triton.device import CHUNK, finish_affine, load_affine, pick, rows_of
+from pnas_fast.kernels.triton.device import CHUNK, finish_affine, load_affine, pick, rows_of, widen
 from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
 from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept
 from pnas_fast.kernels.triton.tiles import new_partials, spread, tile_of
@@ -49,7 +49,7 @@ def windows_won(z, image, y, x, mask, value, c, scale, shift, H, W, z_pixel):
                 inside = (y + di >= 0) & (y + di < H) & (x + dj >= 0) & (x + dj < W)
                 wanted = mask & inside[:, None]
                 at = (image * H * W + (y + di) * W + x + dj)[:, None] * z_pixel + c[None, :]
-                other = tl.load(z + at, mask=wanted, other=0.0).to(tl.float32) * scale + shift
+                other = widen(tl.load(z + at, mask=wanted, other=0.0)) * scale + shift
                 if di < 0 or (di == 0 and dj < 0):
                     beaten = other >= value
                 else:
@@ -74,7 +74,7 @@ def gather(
         if POOL == MAXIMUM:
             wanted = wanted & ((won & (1 << tap)) != 0)
         at = (image * OH * OW + oy * OW + ox)[:, None] * g_pixel + c[None, :]
-        share = tl.load(g + at, mask=wanted, other=0.0).to(tl.float32)
+        share = widen(tl.load(g + at, mask=wanted, other=0.0))
         if POOL == AVERAGE:
             rows = tl.minimum(top + 3, H) - tl.maximum(top, 0)
             columns = tl.minimum(left + 3, W) - tl.maximum(left, 0)
@@ -84,13 +84,11 @@ def gather(
     return total
 
 
-@triton.jit(
-    do_not_specialize=["N", "H", "W", "OH", "OW", "pad_y", "pad_x", "accumulate"]
-    + ["z_units", "g_units", "into_units"]
-)
+@triton.jit(do_not_specialize=["N", "accumulate", "z_units", "g_units", "into_units"])
 def add_backward_kernel(
-    z, affine, keep, g, into, d_affine, accumulate, partial, tickets, N, H, W, OH, OW, pad_y, pad_x,
-    z_units, g_units, into_units, C: tl.constexpr, POOL: tl.constexpr, S: tl.constexpr,
+    z, affine, keep, g, into, d_affine, accumulate, partial, tickets, N, z_units, g_units, into_units,
+    H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
+    PAD_Y: tl.constexpr, PAD_X: tl.constexpr, C: tl.constexpr, POOL: tl.constexpr, S: tl.constexpr,
     AFFINE: tl.constexpr, KEEP: tl.constexpr, ALIGN: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
     """See the top of the file."""
@@ -110,21 +108,21 @@ def add_backward_kernel(
         mask = ok[:, None] & (c < C)[None, :]
         value = tl.zeros((PIXELS, CHUNK), tl.float32)
         if AFFINE or POOL == MAXIMUM:
-            value += tl.load(z + p[:, None] * z_pixel + c[None, :], mask=mask, other=0.0).to(tl.float32)
+            value += widen(tl.load(z + p[:, None] * z_pixel + c[None, :], mask=mask, other=0.0))
         if POOL == 0:
-            h = tl.load(g + p[:, None] * g_pixel + c[None, :], mask=mask, other=0.0).to(tl.float32)
+            h = widen(tl.load(g + p[:, None] * g_pixel + c[None, :], mask=mask, other=0.0))
         else:
             won = tl.full((PIXELS, CHUNK), 0, tl.int32)
             if POOL == MAXIMUM:
                 won = windows_won(z, image, y, x, mask, value * scale + shift, c, scale, shift, H, W, z_pixel)
-            h = gather(g, won, image, y, x, mask, c, H, W, OH, OW, pad_y, pad_x, g_pixel, POOL, S)
+            h = gather(g, won, image, y, x, mask, c, H, W, OH, OW, PAD_Y, PAD_X, g_pixel, POOL, S)
         if KEEP:
             h *= tl.load(keep + image, mask=ok, other=0.0).to(tl.float32)[:, None]
         if AFFINE:
             d_scale += h * value
             d_shift += h
         own = into + p[:, None] * into_pixel + c[None, :]
-        share = h * scale + tl.load(own, mask=mask & (accumulate != 0), other=0.0).to(tl.float32)
+        share = h * scale + widen(tl.load(own, mask=mask & (accumulate != 0), other=0.0))
         tl.store(own, share, mask=mask)
     if AFFINE:
         finish_affine(

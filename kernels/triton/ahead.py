@@ -209,13 +209,22 @@ def _type(value: Any) -> str:
     return "fp32" if isinstance(value, float) else "i32"
 
 
-def _usage(cubin: bytes) -> tuple[int, int]:
+def disassemble(cubin: bytes) -> str:
+    """Machine code as text, by the tool in Triton's wheel."""
+    return _cuobjdump(cubin, "-sass")
+
+
+def _cuobjdump(cubin: bytes, option: str) -> str:
     tool = Path(triton.backends.__file__).parent / "nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [str(tool), "--dump-resource-usage", file.name]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        command = [str(tool), option, file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _usage(cubin: bytes) -> tuple[int, int]:
+    text = _cuobjdump(cubin, "--dump-resource-usage")
     registers, stack, local = (
         int(re.findall(rf"\b{name}:(\d+)", text)[-1]) for name in ("REG", "STACK", "LOCAL")
     )

@@ -21,16 +21,16 @@ from torch import Tensor
 
 from pnas_fast.kernels.activation import Accumulator
 from pnas_fast.kernels.fused import Source
-from pnas_fast.kernels.triton.device import CHUNK, PIXELS, activate, finish_affine, load_affine
+from pnas_fast.kernels.triton.device import CHUNK, PIXELS, activate, finish_affine, load_affine, widen
 from pnas_fast.kernels.triton.launch import Tile, alignment, launch, pixel, tickets
 from pnas_fast.kernels.triton.tiles import new_partials, spread
 
 TILE = Tile(warps=4, registers=None, programs=4)
 
 
-@triton.jit(do_not_specialize=["SIZE", "z_units"])
+@triton.jit(do_not_specialize=["z_units"])
 def average_kernel(
-    z, affine, out, SIZE, z_units, C: tl.constexpr, AFFINE: tl.constexpr, ALIGN: tl.constexpr
+    z, affine, out, z_units, SIZE: tl.constexpr, C: tl.constexpr, AFFINE: tl.constexpr, ALIGN: tl.constexpr
 ):  # fmt: skip
     """See the top of the file."""
     image = tl.program_id(0)
@@ -45,10 +45,10 @@ def average_kernel(
     tl.store(out + image * C + c, tl.sum(total, axis=0) / SIZE, mask=c < C)
 
 
-@triton.jit(do_not_specialize=["N", "SIZE", "z_units", "into_units", "accumulate"])
+@triton.jit(do_not_specialize=["N", "z_units", "into_units", "accumulate"])
 def average_backward_kernel(
-    z, affine, g, into, d_affine, accumulate, partial, tickets, N, SIZE, z_units, into_units,
-    C: tl.constexpr, AFFINE: tl.constexpr, ALIGN: tl.constexpr,
+    z, affine, g, into, d_affine, accumulate, partial, tickets, N, z_units, into_units,
+    SIZE: tl.constexpr, C: tl.constexpr, AFFINE: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     """See the top of the file."""
     program, programs, chunk = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
@@ -60,13 +60,13 @@ def average_backward_kernel(
         p = tile * PIXELS + tl.arange(0, PIXELS)
         mask = (p < N * SIZE)[:, None] & (c < C)[None, :]
         at = p[:, None] * (z_units * ALIGN) + c[None, :]
-        value = tl.load(z + at, mask=mask, other=0.0).to(tl.float32)
-        h = tl.load(g + (p // SIZE)[:, None] * C + c[None, :], mask=mask, other=0.0).to(tl.float32) / SIZE
+        value = widen(tl.load(z + at, mask=mask, other=0.0))
+        h = widen(tl.load(g + (p // SIZE)[:, None] * C + c[None, :], mask=mask, other=0.0)) / SIZE
         h = tl.where(mask & (value * scale + shift > 0.0), h, 0.0)
         d_scale += h * value
         d_shift += h
         own = into + p[:, None] * (into_units * ALIGN) + c[None, :]
-        share = h * scale + tl.load(own, mask=mask & (accumulate != 0), other=0.0).to(tl.float32)
+        share = h * scale + widen(tl.load(own, mask=mask & (accumulate != 0), other=0.0))
         tl.store(own, share, mask=mask)
     if AFFINE:
         finish_affine(

@@ -77,12 +77,13 @@ def load_folded(
     return activate(tl.load(z + offsets, mask=mask, other=0.0), mask, scale, shift, AFFINE, RECTIFY)
 
 
-@triton.jit(do_not_specialize=["N", "H", "W", "OH", "OW", "z_units", "out_units", "pad_y", "pad_x"])
+@triton.jit(do_not_specialize=["N", "z_units", "out_units"])
 def dense_kernel(
     z, affine, weight, second, out, sums, tickets,
     gamma, beta, running_mean, running_variance, batches, normal, statistics, count, momentum, eps,
-    N, H, W, OH, OW, pad_y, pad_x, z_units, out_units,
-    by_f, by_c, by_y, by_x, second_by_f, second_by_c,
+    N, z_units, out_units, by_f, by_c, by_y, by_x, second_by_f, second_by_c,
+    H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
+    PAD_Y: tl.constexpr, PAD_X: tl.constexpr,
     C: tl.constexpr, F: tl.constexpr, F0: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
     SY: tl.constexpr, SX: tl.constexpr, AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
     NORM: tl.constexpr, TRAINING: tl.constexpr, ALIGN: tl.constexpr, BLOCK_F: tl.constexpr,
@@ -102,7 +103,7 @@ def dense_kernel(
     for tile in range(program, tl.cdiv(N * OH * OW, PIXELS), programs):
         p = tile * PIXELS + tl.arange(0, PIXELS)
         ok = p < N * OH * OW
-        image, y, x = p // (OH * OW), p // OW % OH * SY - pad_y + half, p % OW * SX - pad_x + half
+        image, y, x = p // (OH * OW), p // OW % OH * SY - PAD_Y + half, p % OW * SX - PAD_X + half
         total = tl.zeros((PIXELS, BLOCK_F), tl.float32)
         if FOLDED:
             q = tl.arange(0, CHUNK)
@@ -124,12 +125,11 @@ def dense_kernel(
                 at = f[None, :] * by_f + c[:, None] * by_c + i * by_y + j * by_x
                 w = tl.load(weight + at, mask=(c < C)[:, None] & f_ok[None, :], other=0.0)
                 total = multiply(r, w, total, z.dtype.element_ty)
-        rounded = total.to(out.dtype.element_ty)
         at = p[:, None] * (out_units * ALIGN) + (f + half * F0)[None, :]
-        tl.store(out + at, rounded, mask=ok[:, None] & f_ok[None, :])
-        # Statistics are of what was stored.
+        tl.store(out + at, total, mask=ok[:, None] & f_ok[None, :])
         if TRAINING:
-            norms.count_values(rounded.to(tl.float32), ok, tile == program, row, f + half * F0, f_ok, F)
+            number = tl.minimum(N * OH * OW - tile * PIXELS, PIXELS).to(tl.float32)
+            norms.count_values(total, ok, number, tile == program, row, f + half * F0, f_ok, F, False)
     if NORM:
         norms.finish_norm(
             f + half * F0, f_ok, program, programs, block, tl.num_programs(1), problem, sums, tickets,
@@ -200,7 +200,7 @@ def dense(convolution: Convolution, problems: Sequence[Forward]) -> list[Normal]
             **weight_tensors([own.weights for own in problems]),
             **norms.forward_tensors([own.norm for own in problems], normals),
         },
-        tickets=tickets(z.device), N=n, H=h, W=w, OH=oh, OW=ow, pad_y=pad_y, pad_x=pad_x,
+        tickets=tickets(z.device), N=n, H=h, W=w, OH=oh, OW=ow, PAD_Y=pad_y, PAD_X=pad_x,
         z_units=pixel(z) // align, out_units=pixel(out) // align,
         C=c, F=f, KH=convolution.kernel[0], KW=convolution.kernel[1],
         SY=convolution.stride[0], SX=convolution.stride[1], AFFINE=affine is not None,

@@ -117,6 +117,21 @@ def sum_rows(partials, first, count, length, columns, wanted, ROWS: tl.constexpr
 
 
 @triton.jit
+def settle(value, ROWS: tl.constexpr):
+    """The same; what made it is done once, by the threads that loaded it. For products of so many rows.
+
+    Operands of small products lie with every warp that multiplies them. The compiler would move what makes
+    them behind that copy, for all of those warps to do; assembly that it cannot see through, a move which
+    the assembler leaves out, keeps it from it.
+    """
+    if WIDEN or ROWS >= 64 or value.dtype.primitive_bitwidth != 16:
+        return value
+    return tl.inline_asm_elementwise(
+        "mov.b32 $0, $1;", "=r,r", [value], dtype=value.dtype, is_pure=False, pack=2
+    )  # fmt: skip
+
+
+@triton.jit
 def multiply(a, b, total, DTYPE: tl.constexpr):
     """fp32 total + a b, a and b rounded to a type."""
     a, b = a.to(DTYPE), b.to(DTYPE)
@@ -127,18 +142,29 @@ def multiply(a, b, total, DTYPE: tl.constexpr):
 
 
 @triton.jit
+def widen(value):
+    """fp32 of a loaded value."""
+    if value.dtype == tl.bfloat16:
+        # As integers: two values of a register are then taken apart by one instruction each instead of three.
+        return (value.to(tl.uint16, bitcast=True).to(tl.uint32) << 16).to(tl.float32, bitcast=True)
+    return value.to(tl.float32)
+
+
+@triton.jit
+def rectify(value):
+    """relu(value); NaN stays NaN."""
+    return tl.maximum(value, 0.0, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
 def activate(value, mask, scale, shift, AFFINE: tl.constexpr, RECTIFY: tl.constexpr):
-    """fp32 relu(scale * value + shift) where mask, else 0; NaN stays NaN."""
-    value = value.to(tl.float32)
+    """fp32 relu(scale * value + shift) where mask, else 0, as which it was read; NaN stays NaN."""
+    value = widen(value)
     if AFFINE:
         value = value * scale + shift
     if RECTIFY:
-        # One comparison that the mask joins; of NaN it holds.
-        wanted = ~(value <= 0.0)
-        value = tl.where(wanted & mask if AFFINE else wanted, value, 0.0)
-    elif AFFINE:
-        value = tl.where(mask, value, 0.0)
-    return value
+        value = rectify(value)
+    return tl.where(mask, value, 0.0) if AFFINE else value
 
 
 @triton.jit
@@ -156,51 +182,62 @@ def load_affine(affine, c, wanted, C: tl.constexpr, AFFINE: tl.constexpr):
 @triton.jit
 def finish_affine(
     d_scale, d_shift, program, programs, group, partial, d_affine, accumulate, tickets, ticket,
-    C: tl.constexpr,
+    C: tl.constexpr, BLOCK_C: tl.constexpr = CHUNK,
 ):  # fmt: skip
-    """Sum [pixels, CHUNK] over pixels and over the programs of a chunk of channels, into d_affine (2, C).
+    """Sum [pixels, BLOCK_C] over pixels and over the programs of a block of channels, into d_affine (2, C).
 
     Of partial (programs, 2, C) each writes a row. What d_affine holds counts too if accumulate.
     """
-    c = group * CHUNK + tl.arange(0, CHUNK)
+    c = group * BLOCK_C + tl.arange(0, BLOCK_C)
     row = partial + program * 2 * C + c
     tl.store(row, tl.sum(d_scale, axis=0), mask=c < C)
     tl.store(row + C, tl.sum(d_shift, axis=0), mask=c < C)
     if last_to_arrive(tickets, ticket + group, programs):
-        column = tl.arange(0, 2 * CHUNK)
-        channel = group * CHUNK + column % CHUNK
-        at = column // CHUNK * C + channel
-        summed = sum_rows(partial, 0, programs, 2 * C, at, channel < C, 4 * TEAM)
+        column = tl.arange(0, 2 * BLOCK_C)
+        channel = group * BLOCK_C + column % BLOCK_C
+        at = column // BLOCK_C * C + channel
+        summed = sum_rows(partial, 0, programs, 2 * C, at, channel < C, 4 * TEAM * CHUNK // BLOCK_C)
         summed += tl.load(d_affine + at, mask=(channel < C) & (accumulate != 0), other=0.0)
         tl.store(d_affine + at, summed, mask=channel < C)
 
 
 @triton.jit
-def finish_weights(
-    total, program, programs, group, partial, length, d_weight, tickets, ticket,
-    first_f, F, first_c, C, by_f, by_c, BLOCK_F: tl.constexpr,
-):  # fmt: skip
-    """Sum [BLOCK_F, CHUNK] over the programs of a group, into filters and channels from the first on.
+def keep_weights(total, row, first_f, F, first_c, C, BLOCK_F: tl.constexpr):
+    """Write [BLOCK_F, CHUNK], of filters and channels from the first on, to a program's row (F, C)."""
+    rows, columns = first_f + tl.arange(0, BLOCK_F)[:, None], first_c + tl.arange(0, CHUNK)[None, :]
+    tl.store(row + rows * C + columns, total, mask=(rows < F) & (columns < C))
 
-    Of partial (programs and teams, length) each writes a row, in which this weight has (F, C). A group has
-    `tickets_of` tickets.
+
+@triton.jit
+def finish_weights(
+    program, programs, group, partial, length, d_weight, tickets, ticket, first_f, F, first_c, C, by_f, by_c,
+    BLOCK_F: tl.constexpr, first_tap=0, end_tap=1, apart=0, by_y=0, by_x=0, KW: tl.constexpr = 1,
+):  # fmt: skip
+    """Sum what programs of a group have kept of BLOCK_F filters, CHUNK channels and some taps.
+
+    Of partial (programs and teams, length) each has a row, in which a tap has (F, C) and taps are ``apart``.
+    A group has `tickets_of` tickets.
     """
     tickets += ticket + group * tickets_of(programs)
-    rows, columns = first_f + tl.arange(0, BLOCK_F)[:, None], first_c + tl.arange(0, CHUNK)[None, :]
-    tl.store(partial + program * length + rows * C + columns, total, mask=(rows < F) & (columns < C))
     last, first, count = arrive_in_team(tickets, program, programs)
     if last:
         if programs > TEAM:
             team = partial + (programs + program // TEAM) * length
-            for begin in range(0, BLOCK_F * CHUNK, ACROSS):
-                column = begin + tl.arange(0, ACROSS)
-                f, c = first_f + column // CHUNK, first_c + column % CHUNK
-                summed = sum_rows(partial, first, count, length, f * C + c, (f < F) & (c < C), TEAM)
-                tl.store(team + f * C + c, summed, mask=(f < F) & (c < C))
+            for tap in range(first_tap, end_tap):
+                for begin in range(0, BLOCK_F * CHUNK, ACROSS):
+                    column = begin + tl.arange(0, ACROSS)
+                    f, c = first_f + column // CHUNK, first_c + column % CHUNK
+                    wanted, at = (f < F) & (c < C), tap * apart + f * C + c
+                    tl.store(
+                        team + at, sum_rows(partial, first, count, length, at, wanted, TEAM), mask=wanted
+                    )
         last, first, count = arrive_for_team(tickets, programs)
         if last:
-            for begin in range(0, BLOCK_F * CHUNK, ACROSS):
-                column = begin + tl.arange(0, ACROSS)
-                f, c = first_f + column // CHUNK, first_c + column % CHUNK
-                summed = sum_rows(partial, first, count, length, f * C + c, (f < F) & (c < C), TEAM)
-                tl.store(d_weight + f * by_f + c * by_c, summed, mask=(f < F) & (c < C))
+            for tap in range(first_tap, end_tap):
+                for begin in range(0, BLOCK_F * CHUNK, ACROSS):
+                    column = begin + tl.arange(0, ACROSS)
+                    f, c = first_f + column // CHUNK, first_c + column % CHUNK
+                    wanted, at = (f < F) & (c < C), tap * apart + f * C + c
+                    summed = sum_rows(partial, first, count, length, at, wanted, TEAM)
+                    own = d_weight + tap // KW * by_y + tap % KW * by_x + f * by_f + c * by_c
+                    tl.store(own, summed, mask=wanted)

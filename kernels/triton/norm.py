@@ -25,19 +25,21 @@ from torch import Tensor, nn
 
 from pnas_fast.kernels.backend import BackendError
 from pnas_fast.kernels.fused import Gradients, Normal, Result
-from pnas_fast.kernels.triton.device import last_to_arrive, pick, rows_of
+from pnas_fast.kernels.triton.device import last_to_arrive, pick, rows_of, widen
 from pnas_fast.kernels.triton.problems import each
 
 
 @triton.jit
-def count_values(value, ok, first, row, f, wanted, F: tl.constexpr):
-    """Add [pixels, filters] fp32 where ok to a program's row: mean, squares, count.
+def count_values(value, ok, number, first, row, f, wanted, F: tl.constexpr, ZERO: tl.constexpr):
+    """Add [pixels, filters] fp32, of which a number are ok, to a program's row: mean, squares, count.
 
-    Squares are of differences from the mean. The row holds nothing yet if first; between tiles it takes no
-    registers. No sum is of squares of the values themselves, so far from 0 they keep their digits.
+    Pixels that are not ok hold 0 if not ZERO. Squares are of differences from the mean. The row holds nothing
+    yet if first; between tiles it takes no registers. No sum is of squares of the values themselves, so far
+    from 0 they keep their digits.
     """
-    number = tl.sum(ok.to(tl.float32), axis=0)
-    mean = tl.sum(tl.where(ok[:, None], value, 0.0), axis=0) / number
+    if ZERO:
+        value = tl.where(ok[:, None], value, 0.0)
+    mean = tl.sum(value, axis=0) / number
     difference = tl.where(ok[:, None], value - mean[None, :], 0.0)
     squares = tl.sum(difference * difference, axis=0)
     if not first:
@@ -174,9 +176,9 @@ def norm_gradient(d_normal, statistics, gamma, f, wanted, inverse_count, F: tl.c
 @triton.jit
 def load_gradient(g, z, at_g, at_z, mask, offset, slope, NORM: tl.constexpr):
     """fp32 gradient of z: g, and where a norm followed offset + slope z; 0 outside the mask."""
-    gradient = tl.load(g + at_g, mask=mask, other=0.0).to(tl.float32)
+    gradient = widen(tl.load(g + at_g, mask=mask, other=0.0))
     if NORM:
-        value = tl.load(z + at_z, mask=mask, other=0.0).to(tl.float32)
+        value = widen(tl.load(z + at_z, mask=mask, other=0.0))
         gradient += tl.where(mask, offset[None, :] + slope[None, :] * value, 0.0)
     return gradient
 

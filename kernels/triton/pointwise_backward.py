@@ -30,11 +30,13 @@ from pnas_fast.kernels.triton.device import (
     activate,
     finish_affine,
     finish_weights,
+    keep_weights,
     load_affine,
     multiply,
     pick,
     rows_of,
     tickets_of,
+    widen,
 )
 from pnas_fast.kernels.triton.launch import alignment, capability, launch, pixel, tickets
 from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept, new_like
@@ -82,7 +84,7 @@ def pointwise_backward_kernel(
         f_mask, mask = (p < SIZE) & (f < F)[None, :], (p < SIZE) & (c < C)[None, :]
         at_g, at_z = p * (g_units * ALIGN) + f[None, :], p * (result_units * ALIGN) + f[None, :]
         dz = norms.load_gradient(g, result, at_g, at_z, f_mask, offset, slope, NORM)
-        value = tl.load(z + p * (z_units * ALIGN) + c[None, :], mask=mask, other=0.0).to(tl.float32)
+        value = widen(tl.load(z + p * (z_units * ALIGN) + c[None, :], mask=mask, other=0.0))
         r = activate(value, mask, scale, shift, AFFINE, RECTIFY)
         total = multiply(tl.trans(dz), r, total, z.dtype.element_ty)
         dr = multiply(dz, w, tl.zeros((TILE, CHUNK), tl.float32), z.dtype.element_ty)
@@ -91,16 +93,18 @@ def pointwise_backward_kernel(
         d_scale += dr * value
         d_shift += dr
         own = into + p * (into_units * ALIGN) + c[None, :]
-        share = dr * scale + tl.load(own, mask=mask & (accumulate != 0), other=0.0).to(tl.float32)
+        share = dr * scale + widen(tl.load(own, mask=mask & (accumulate != 0), other=0.0))
         tl.store(own, share, mask=mask)
     if AFFINE:
         finish_affine(
             d_scale, d_shift, program, programs, chunk, source_partial + problem * rows_of(programs) * 2 * C,
             pick(d_affine, problem), accumulate, tickets, 0, C,
         )  # fmt: skip
+    weight_partial += problem * rows_of(programs) * F * C
+    keep_weights(total, weight_partial + program * F * C, 0, F, chunk * CHUNK, C, BLOCK_F)
     finish_weights(
-        total, program, programs, chunk, weight_partial + problem * rows_of(programs) * F * C, F * C,
-        pick(d_weight, problem), tickets, chunks, 0, F, chunk * CHUNK, C, by_f, by_c, BLOCK_F,
+        program, programs, chunk, weight_partial, F * C, pick(d_weight, problem), tickets, chunks,
+        0, F, chunk * CHUNK, C, by_f, by_c, BLOCK_F,
     )  # fmt: skip
 
 

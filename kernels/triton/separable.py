@@ -47,14 +47,16 @@ def load_pointwise(pointwise, f, c, F: tl.constexpr, C: tl.constexpr, by_f, by_k
     return tl.load(pointwise + at, mask=mask, other=0.0)
 
 
-@triton.jit(do_not_specialize=["N", "H", "W", "OH", "OW", "z_units", "out_units", "pad_y", "pad_x"])
+@triton.jit(do_not_specialize=["N", "z_units", "out_units"])
 def separable_kernel(
     z, affine, depthwise, pointwise, out, sums, tickets,
     gamma, beta, running_mean, running_variance, batches, normal, statistics, count, momentum, eps,
-    N, H, W, OH, OW, pad_y, pad_x, z_units, out_units, by_c, by_y, by_x, by_f, by_k,
+    N, z_units, out_units, by_c, by_y, by_x, by_f, by_k,
+    H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
     C: tl.constexpr, F: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
-    AFFINE: tl.constexpr, NORM: tl.constexpr, TRAINING: tl.constexpr, ARRANGED: tl.constexpr,
-    ALIGN: tl.constexpr, BLOCK_F: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
+    PAD_Y: tl.constexpr, PAD_X: tl.constexpr, AFFINE: tl.constexpr, NORM: tl.constexpr,
+    TRAINING: tl.constexpr, ARRANGED: tl.constexpr, ALIGN: tl.constexpr,
+    BLOCK_F: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     """See the top of the file."""
     program, programs, group = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
@@ -75,8 +77,8 @@ def separable_kernel(
             c = c0 + tl.arange(0, CHUNK)
             scale, shift = load_affine(affine, c, c < C, C, AFFINE)
             upper, lower = convolve(
-                z, depthwise, lane // strips * H * W, oy * S - pad_y, lane % strips * COLS * S - pad_x,
-                lane < N * strips, c, scale, shift, H, W, z_pixel, by_c, by_y, by_x,
+                z, depthwise, lane // strips * H * W, oy * S - PAD_Y, lane % strips * COLS * S - PAD_X,
+                lane < N * strips, c, scale, shift, H, W, z_pixel, by_c, by_y, by_x, N >> 30,
                 C, K, S, D, 0, 0, False, AFFINE, True, ARRANGED, LANES, COLS,
             )  # fmt: skip
             w = tl.trans(load_pointwise(pointwise, f, c, F, C, by_f, by_k, ARRANGED))
@@ -86,11 +88,14 @@ def separable_kernel(
         y, x = oy + half, lane % strips * COLS + column
         ok = (lane < N * strips) & (y < OH) & (x < OW)
         at = (lane // strips * OH * OW + y * OW + x)[:, None] * out_pixel + f[None, :]
-        rounded = total.to(out.dtype.element_ty)
-        tl.store(out + at, rounded, mask=ok[:, None] & f_ok[None, :])
-        # Statistics are of what was stored.
+        tl.store(out + at, total, mask=ok[:, None] & f_ok[None, :])
         if TRAINING:
-            norms.count_values(rounded.to(tl.float32), ok, tile == program, row, f, f_ok, F)
+            # Of strips that do not exist everything is 0, but one may end outside of its image.
+            partial: tl.constexpr = OH % 2 != 0 or OW % COLS != 0
+            number = (
+                tl.sum(ok.to(tl.float32)) if partial else tl.minimum(N * strips - first, LANES) * 2.0 * COLS
+            )
+            norms.count_values(total, ok, number, tile == program, row, f, f_ok, F, partial)
     if NORM:
         norms.finish_norm(
             f, f_ok, program, programs, group, tl.num_programs(1), problem, sums, tickets,
@@ -140,7 +145,7 @@ def separable(convolution: Convolution, problems: Sequence[Forward]) -> list[Nor
         },
         tickets=tickets(z.device),
         N=n, H=h, W=w, OH=oh, OW=ow,
-        pad_y=same_padding(h, k, stride, dilation)[0], pad_x=same_padding(w, k, stride, dilation)[0],
+        PAD_Y=same_padding(h, k, stride, dilation)[0], PAD_X=same_padding(w, k, stride, dilation)[0],
         z_units=pixel(z) // align, out_units=pixel(out) // align,
         by_c=depthwise.stride(0), by_y=depthwise.stride(2), by_x=depthwise.stride(3),
         by_f=pointwise.stride(0), by_k=pointwise.stride(1),

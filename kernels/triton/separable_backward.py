@@ -43,7 +43,7 @@ NEXT, FINISHED, FIRST = (tl.constexpr(ticket) for ticket in range(3))
 
 
 @triton.jit(
-    do_not_specialize=["N", "H", "W", "OH", "OW", "accumulate"]
+    do_not_specialize=["N", "accumulate"]
     + ["z_units", "g_units", "result_units", "into_units"]
     + ["pointwise_programs", "source_programs", "depthwise_programs"]
 )
@@ -51,19 +51,21 @@ def separable_backward_kernel(
     z, affine, depthwise, pointwise, result, g, statistics, d_normal, gamma, d_norm,
     dd, into, d_affine, accumulate, d_depthwise, d_pointwise,
     pointwise_partial, source_partial, depthwise_partial, tickets, inverse_count,
-    N, H, W, OH, OW, z_units, g_units, result_units, into_units,
+    N, z_units, g_units, result_units, into_units,
     by_c, by_y, by_x, by_f, by_k, pointwise_programs, source_programs, depthwise_programs,
+    H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
     C: tl.constexpr, F: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
     PAD_Y: tl.constexpr, PAD_X: tl.constexpr, AFFINE: tl.constexpr, NORM: tl.constexpr,
     ARRANGED: tl.constexpr, ALIGN: tl.constexpr, BLOCK_F: tl.constexpr, PROBLEMS: tl.constexpr,
     LANES: tl.constexpr, COLS: tl.constexpr, WIDE_LANES: tl.constexpr, WIDE_COLS: tl.constexpr,
+    TAP_ROWS: tl.constexpr,
 ):  # fmt: skip
     """See the top of the file."""
     chunks: tl.constexpr = (C + CHUNK - 1) // CHUNK
     blocks: tl.constexpr = (F + BLOCK_F - 1) // BLOCK_F
     source_ticket = 1 + chunks * blocks * tickets_of(pointwise_programs)
     depthwise_ticket = source_ticket + chunks
-    own_tickets = depthwise_ticket + chunks * K * tickets_of(depthwise_programs)
+    own_tickets = depthwise_ticket + chunks * tl.cdiv(K, TAP_ROWS) * tickets_of(depthwise_programs)
     z_pixel = z_units * ALIGN
     ticket = tl.atomic_add(tickets + NEXT, 1, sem="relaxed", scope="gpu")
     problem, work = ticket % PROBLEMS, ticket // PROBLEMS
@@ -78,9 +80,9 @@ def separable_backward_kernel(
             pick(g, problem), pick(statistics, problem), pick(d_normal, problem), pick(gamma, problem),
             pick(d_norm, problem), dd, pick(d_pointwise, problem),
             pointwise_partial + problem * rows_of(pointwise_programs) * F * C, tickets, ready,
-            inverse_count, N, H, W, OH, OW, z_pixel, g_units * ALIGN, result_units * ALIGN,
-            by_c, by_y, by_x, by_f, by_k, C, F, K, S, D, PAD_Y, PAD_X, AFFINE, NORM, ARRANGED, BLOCK_F,
-            LANES, COLS,
+            inverse_count, N, z_pixel, g_units * ALIGN, result_units * ALIGN,
+            by_c, by_y, by_x, by_f, by_k, H, W, OH, OW,
+            C, F, K, S, D, PAD_Y, PAD_X, AFFINE, NORM, ARRANGED, BLOCK_F, LANES, COLS,
         )  # fmt: skip
     else:
         wait_for(tickets, ready, before_source)
@@ -88,15 +90,15 @@ def separable_backward_kernel(
             depthwise_part(
                 work - before_depthwise, depthwise_programs, z, affine, dd, pick(d_depthwise, problem),
                 depthwise_partial + problem * rows_of(depthwise_programs) * K * K * C,
-                tickets, ready + depthwise_ticket, N, H, W, OH, OW, z_pixel, by_c, by_y, by_x,
-                C, K, S, D, PAD_Y, PAD_X, AFFINE, WIDE_LANES, WIDE_COLS,
+                tickets, ready + depthwise_ticket, N, z_pixel, by_c, by_y, by_x, H, W, OH, OW,
+                C, K, S, D, PAD_Y, PAD_X, AFFINE, WIDE_LANES, WIDE_COLS, TAP_ROWS,
             )  # fmt: skip
         elif into is not None:
             source_part(
                 work - before_source, source_programs, z, affine, depthwise, dd, pick(into, problem),
                 pick(d_affine, problem), (accumulate >> problem) & 1,
                 source_partial + problem * rows_of(source_programs) * 2 * C, tickets, ready + source_ticket,
-                N, H, W, OH, OW, z_pixel, into_units * ALIGN, by_c, by_y, by_x,
+                N, z_pixel, into_units * ALIGN, by_c, by_y, by_x, H, W, OH, OW,
                 C, K, S, D, PAD_Y, PAD_X, AFFINE, ARRANGED, WIDE_LANES, WIDE_COLS,
             )  # fmt: skip
     if last_to_arrive(tickets, FINISHED, tl.num_programs(0)):
@@ -117,18 +119,20 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
     lanes, columns = strips_of(block_f)
     # Parts 2 and 3 multiply no matrices: as many pixels as threads load well.
     wide_lanes, wide_columns = 4 * tile.warps, 4
+    # Rows of taps share rows of inputs, as far as registers hold totals beside two rows of gradients.
+    tap_rows = 3 if k == 3 else 2 if stride == 1 else 1
 
     def tiles(width: int, lanes: int, columns: int) -> int:
         """Of a row in all images."""
         return -(-n * -(-width // columns) // lanes)
 
-    groups = (chunks * blocks * together, chunks * together, chunks * k * together)
+    groups = (chunks * blocks * together, chunks * together, chunks * -(-k // tap_rows) * together)
     programs = (
         spread(z.device, tile, -(-oh // 2) * tiles(ow, lanes, columns), groups[0]),
         0
         if into is None
         else spread(z.device, tile, -(-h // 2) * tiles(w, wide_lanes, wide_columns), groups[1]),
-        spread(z.device, tile, oh * tiles(ow, wide_lanes, wide_columns), groups[2]),
+        spread(z.device, tile, -(-oh // 2) * tiles(ow, wide_lanes, wide_columns), groups[2]),
     )
     work = [number * held for number, held in zip(groups, programs, strict=True)]
     scratch = {
@@ -169,7 +173,7 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
         pointwise_programs=programs[0], source_programs=programs[1], depthwise_programs=programs[2],
         C=c, K=k, S=stride, D=dilation, AFFINE=affine is not None,
         ARRANGED=arranged(depthwise, pointwise), ALIGN=align, BLOCK_F=block_f, PROBLEMS=together,
-        LANES=lanes, COLS=columns, WIDE_LANES=wide_lanes, WIDE_COLS=wide_columns,
+        LANES=lanes, COLS=columns, WIDE_LANES=wide_lanes, WIDE_COLS=wide_columns, TAP_ROWS=tap_rows,
         **norms.backward_arguments(result),
     )  # fmt: skip
     return norms.gradients_of(d_weights, tensors["d_norm"])

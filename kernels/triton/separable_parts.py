@@ -18,13 +18,15 @@ from pnas_fast.kernels.triton.device import (
     arrive_in_team,
     finish_affine,
     finish_weights,
+    keep_weights,
     load_affine,
     multiply,
     sum_rows,
     tickets_of,
+    widen,
 )
 from pnas_fast.kernels.triton.separable import load_pointwise
-from pnas_fast.kernels.triton.strips import convolve, load_columns, place_in_tile, stack
+from pnas_fast.kernels.triton.strips import convolve, load_columns, outside_of, place_in_tile, stack
 
 
 @triton.jit
@@ -39,7 +41,8 @@ def load_dz(g, result, at, ok, f, f_ok, offset, slope, g_pixel, result_pixel, NO
 def pointwise_part(
     work, programs, z, affine, depthwise, pointwise, result, g, statistics, d_normal, gamma, d_norm,
     dd, d_pointwise, partial, tickets, ready, inverse_count,
-    N, H, W, OH, OW, z_pixel, g_pixel, result_pixel, by_c, by_y, by_x, by_f, by_k,
+    N, z_pixel, g_pixel, result_pixel, by_c, by_y, by_x, by_f, by_k,
+    H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
     C: tl.constexpr, F: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
     PAD_Y: tl.constexpr, PAD_X: tl.constexpr, AFFINE: tl.constexpr, NORM: tl.constexpr,
     ARRANGED: tl.constexpr, BLOCK_F: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
@@ -68,7 +71,7 @@ def pointwise_part(
         lane = first_lane + tl.arange(0, LANES)
         upper, lower = convolve(
             z, depthwise, lane // strips * H * W, oy * S - PAD_Y, lane % strips * COLS * S - PAD_X,
-            lane < N * strips, c, scale, shift, H, W, z_pixel, by_c, by_y, by_x,
+            lane < N * strips, c, scale, shift, H, W, z_pixel, by_c, by_y, by_x, N >> 30,
             C, K, S, D, 0, 0, False, AFFINE, True, ARRANGED, LANES, COLS,
         )  # fmt: skip
         d = stack(upper, lower, LANES, COLS).to(z.dtype.element_ty)
@@ -98,16 +101,19 @@ def pointwise_part(
             tl.store(dd + at[:, None] * C + c[None, :], spread_dz, mask=mask)
     # dd is complete; what follows is waited for by nobody in this launch.
     arrive(tickets, ready)
+    first_f, first_c = group % blocks * BLOCK_F, group // blocks * CHUNK
+    keep_weights(total, partial + program * F * C, first_f, F, first_c, C, BLOCK_F)
     finish_weights(
-        total, program, programs, group, partial, F * C, d_pointwise, tickets, ready + 1,
-        group % blocks * BLOCK_F, F, group // blocks * CHUNK, C, by_f, by_k, BLOCK_F,
+        program, programs, group, partial, F * C, d_pointwise, tickets, ready + 1,
+        first_f, F, first_c, C, by_f, by_k, BLOCK_F,
     )  # fmt: skip
 
 
 @triton.jit
 def source_part(
     work, programs, z, affine, depthwise, dd, into, d_affine, accumulate, partial, tickets, ticket,
-    N, H, W, OH, OW, z_pixel, into_pixel, by_c, by_y, by_x,
+    N, z_pixel, into_pixel, by_c, by_y, by_x,
+    H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
     C: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
     PAD_Y: tl.constexpr, PAD_X: tl.constexpr, AFFINE: tl.constexpr,
     ARRANGED: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
@@ -126,19 +132,22 @@ def source_part(
         # y and x are divisible by S: COLS is.
         upper, lower = convolve(
             dd, depthwise, image * OH * OW, y // S, x // S, lane_ok, c, 1.0, 0.0, OH, OW, C,
-            by_c, by_y, by_x, C, K, S, D, PAD_Y, PAD_X, True, False, False, ARRANGED, LANES, COLS,
+            by_c, by_y, by_x, N >> 30,
+            C, K, S, D, PAD_Y, PAD_X, True, False, False, ARRANGED, LANES, COLS,
         )  # fmt: skip
         for o in tl.static_range(COLS):
             for half in tl.static_range(2):
                 dr = upper[o] if half == 0 else lower[o]
                 ok = (lane_ok & (x + o < W) & (y + half < H))[:, None] & (c < C)[None, :]
                 at = (image * H * W + (y + half) * W + x + o)[:, None]
-                value = tl.load(z + at * z_pixel + c[None, :], mask=ok, other=0.0).to(tl.float32)
-                dr = tl.where(ok & (value * scale + shift > 0.0), dr, 0.0)
+                value = widen(tl.load(z + at * z_pixel + c[None, :], mask=ok, other=0.0))
+                # Strips that do not exist have none, but one may end outside of its image.
+                wanted = value * scale + shift > 0.0
+                dr = tl.where(wanted & ok if H % 2 != 0 or W % COLS != 0 else wanted, dr, 0.0)
                 d_scale += dr * value
                 d_shift += dr
                 own = into + at * into_pixel + c[None, :]
-                share = dr * scale + tl.load(own, mask=ok & (accumulate != 0), other=0.0).to(tl.float32)
+                share = dr * scale + widen(tl.load(own, mask=ok & (accumulate != 0), other=0.0))
                 tl.store(own, share, mask=ok)
     if AFFINE:
         finish_affine(
@@ -149,61 +158,98 @@ def source_part(
 @triton.jit
 def depthwise_part(
     work, programs, z, affine, dd, d_depthwise, partial, tickets, ticket,
-    N, H, W, OH, OW, z_pixel, by_c, by_y, by_x,
+    N, z_pixel, by_c, by_y, by_x,
+    H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
     C: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
     PAD_Y: tl.constexpr, PAD_X: tl.constexpr, AFFINE: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
+    TAP_ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Part 3, for one chunk of channels and one row of taps."""
+    """Part 3, for one chunk of channels and TAP_ROWS rows of taps."""
+    groups: tl.constexpr = (K + TAP_ROWS - 1) // TAP_ROWS
     program, group = work % programs, work // programs
-    i = group % K
-    c = group // K * CHUNK + tl.arange(0, CHUNK)
+    i = group % groups * TAP_ROWS
+    c = group // groups * CHUNK + tl.arange(0, CHUNK)
     scale, shift = load_affine(affine, c, c < C, C, AFFINE)
+    scale, outside = outside_of(scale, AFFINE)
     totals = ()
-    for _ in tl.static_range(K):
+    for _ in tl.static_range(TAP_ROWS * K):
         totals = totals + (tl.zeros((LANES, CHUNK), tl.float32),)  # type: ignore[assignment]
-    strips = tl.cdiv(OW, COLS)
-    for tile in range(program, OH * tl.cdiv(N * strips, LANES), programs):
-        lane = tile // OH * LANES + tl.arange(0, LANES)
-        image, oy, ox = lane // strips, tile % OH, lane % strips * COLS
-        y = oy * S - PAD_Y + i * D
+    pairs, strips = (OH + 1) // 2, tl.cdiv(OW, COLS)
+    for tile in range(program, pairs * tl.cdiv(N * strips, LANES), programs):
+        lane, oy = tile // pairs * LANES + tl.arange(0, LANES), tile % pairs * 2
+        image, ox = lane // strips, lane % strips * COLS
         lane_ok = lane < N * strips
-        row_ok = lane_ok & (y >= 0) & (y < H)
-        # Of a row that does not exist dd is not read either, so its products are 0.
-        given = load_columns(
-            (), dd, (image * OH + oy) * OW, ox, row_ok, c, 1.0, 0.0, OW, C, C, 0, COLS, False, False
-        )
-        sources = load_columns(
-            (), z, image * H * W + y * W, ox * S - PAD_X, row_ok, c, scale, shift, W, z_pixel, C,
-            0, (K - 1) * D + S * (COLS - 1) + 1, AFFINE, True,
-        )  # fmt: skip
-        totals = add_products(totals, given, sources, K, S, D, COLS)
+        given = ()
+        for half in tl.static_range(2):
+            given = load_columns(
+                given, dd, image * OH * OW + (oy + half) * OW, ox, lane_ok & (oy + half < OH), c,
+                1.0, 0.0, 0.0, OW, C, C, 0, COLS, False, False,
+            )  # fmt: skip
+        for q in tl.static_range(S + (TAP_ROWS - 1) * D + 1):
+            totals = add_row(
+                totals, given, z, image * H * W, oy * S - PAD_Y + i * D, ox * S - PAD_X, lane_ok, c,
+                scale, shift, outside, z_pixel, H, W, C, K, S, D, AFFINE, COLS, TAP_ROWS, q,
+            )  # fmt: skip
     row = partial + program * K * K * C
-    for j in tl.static_range(K):
-        tl.store(row + (i * K + j) * C + c, tl.sum(totals[j], axis=0), mask=c < C)
+    for tap in tl.static_range(TAP_ROWS * K):
+        if TAP_ROWS * groups == K or i + tap // K < K:
+            tl.store(row + (i * K + tap) * C + c, tl.sum(totals[tap], axis=0), mask=c < C)
     column = tl.arange(0, 8 * CHUNK)
-    j, out_c = column // CHUNK, group // K * CHUNK + column % CHUNK
-    wanted, at = (j < K) & (out_c < C), (i * K + j) * C + out_c
+    j, out_c = column // CHUNK, group // groups * CHUNK + column % CHUNK
     tickets += ticket + group * tickets_of(programs)
     last, first, count = arrive_in_team(tickets, program, programs)
     if last:
         if programs > TEAM:
-            summed = sum_rows(partial, first, count, K * K * C, at, wanted, TEAM)
-            tl.store(partial + (programs + program // TEAM) * K * K * C + at, summed, mask=wanted)
+            for own in range(i, tl.minimum(i + TAP_ROWS, K)):
+                wanted, at = (j < K) & (out_c < C), (own * K + j) * C + out_c
+                summed = sum_rows(partial, first, count, K * K * C, at, wanted, TEAM)
+                tl.store(partial + (programs + program // TEAM) * K * K * C + at, summed, mask=wanted)
         last, first, count = arrive_for_team(tickets, programs)
         if last:
-            summed = sum_rows(partial, first, count, K * K * C, at, wanted, TEAM)
-            tl.store(d_depthwise + out_c * by_c + i * by_y + j * by_x, summed, mask=wanted)
+            for own in range(i, tl.minimum(i + TAP_ROWS, K)):
+                wanted, at = (j < K) & (out_c < C), (own * K + j) * C + out_c
+                summed = sum_rows(partial, first, count, K * K * C, at, wanted, TEAM)
+                tl.store(d_depthwise + out_c * by_c + own * by_y + j * by_x, summed, mask=wanted)
+
+
+@triton.constexpr_function
+def pairs_of_row(q, stride, dilation, tap_rows):
+    """(row of outputs, row of taps) whose products take row q of a tile's inputs."""
+    pairs = [(half, q - stride * half) for half in range(2)]
+    return [(half, i // dilation) for half, i in pairs if i % dilation == 0 and 0 <= i < tap_rows * dilation]
+
+
+@triton.jit
+def add_row(
+    totals, given, z, image, y, x, lane_ok, c, scale, shift, outside, z_pixel,
+    H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
+    AFFINE: tl.constexpr, COLS: tl.constexpr, TAP_ROWS: tl.constexpr, Q: tl.constexpr,
+):  # fmt: skip
+    """Add the products of dd, two rows of COLS, with row y + Q of r, held one column at a time."""
+    pairs: tl.constexpr = pairs_of_row(Q, S, D, TAP_ROWS)
+    if len(pairs) > 0:
+        at = y + Q
+        for column in tl.static_range((K - 1) * D + S * (COLS - 1) + 1):
+            source = load_columns(
+                (), z, image + at * W, x, lane_ok & (at >= 0) & (at < H), c, scale, shift, outside, W,
+                z_pixel, C, column, column + 1, AFFINE, True,
+            )  # fmt: skip
+            totals = add_products(totals, given, source[0], pairs, column, K, S, D, COLS)
+    return totals
 
 
 @triton.jit
 def add_products(
-    totals, given, sources, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr, COLS: tl.constexpr
-):
-    """Add one row's products of dd and r to the totals of K taps."""
+    totals, given, source, PAIRS: tl.constexpr, COLUMN: tl.constexpr,
+    K: tl.constexpr, S: tl.constexpr, D: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """Add the products of dd with a column of a row of r, to the totals of the taps that take it."""
     added = ()
-    for j in tl.static_range(K):
-        total = totals[j]
-        for o in tl.static_range(COLS):
-            total += given[o] * sources[S * o + j * D]
+    for tap in tl.static_range(len(totals)):
+        total = totals[tap]
+        for pair in tl.static_range(len(PAIRS)):
+            for o in tl.static_range(COLS):
+                if PAIRS[pair][1] == tap // K and S * o + tap % K * D == COLUMN:
+                    total += given[PAIRS[pair][0] * COLS + o] * source
         added = added + (total,)  # type: ignore[assignment]
     return added

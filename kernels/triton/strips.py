@@ -12,12 +12,12 @@ the launcher's y, x point), both ways by one rule: o takes tap j of q where
 import triton
 import triton.language as tl
 
-from pnas_fast.kernels.triton.device import CHUNK, activate
+from pnas_fast.kernels.triton.device import CHUNK, rectify, widen
 
 
 @triton.jit
 def load_tap(
-    weights, i, j, exists, c, by_c, by_y, by_x,
+    weights, i, j, c, by_c, by_y, by_x,
     C: tl.constexpr, K: tl.constexpr, ARRANGED: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """Weights of tap (i, j), a copy for each lane: loaded as the activations are, without an exchange."""
@@ -26,21 +26,43 @@ def load_tap(
         at = (i * K + j) * C + c[None, :] + lanes
     else:
         at = i * by_y + j * by_x + c[None, :] * by_c + lanes
-    return tl.load(weights + at, mask=(c < C)[None, :] & exists, other=0.0).to(tl.float32)
+    return tl.load(weights + at, mask=(c < C)[None, :], other=0.0).to(tl.float32)
+
+
+@triton.jit
+def outside_of(scale, AFFINE: tl.constexpr):
+    """(scale, what a pixel outside of the image is read as), [1, channels] each: activated it is 0.
+
+    Such a pixel is infinitely far on the side that ReLU takes, which is none where the scale is 0: there the
+    scale returned is next to nothing.
+    """
+    outside = 0.0
+    if AFFINE:
+        scale = tl.where(scale == 0.0, 1e-30, scale)
+        outside = tl.where(scale > 0.0, float("-inf"), float("inf"))
+    return scale, outside
 
 
 @triton.jit
 def load_columns(
-    values, source, row, x, row_ok, c, scale, shift, W, pixel, C: tl.constexpr,
+    values, source, row, x, row_ok, c, scale, shift, outside, W, pixel, C: tl.constexpr,
     FIRST: tl.constexpr, END: tl.constexpr, AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
 ):  # fmt: skip
     """Append columns x + FIRST … x + END - 1 of a row to a tuple of [LANES, CHUNK] fp32."""
     for column in tl.static_range(FIRST, END):
         at = x + column
         mask = (row_ok & (at >= 0) & (at < W))[:, None] & (c < C)[None, :]
-        value = tl.load(source + (row + at)[:, None] * pixel + c[None, :], mask=mask, other=0.0)
-        value = activate(value, mask, scale, shift, AFFINE, RECTIFY)
-        values = values + (value,)
+        # Columns are a step apart, added to addresses: most of an address is the same for all of a row.
+        place = source + (row + x)[:, None] * pixel + c[None, :] + column * pixel
+        if AFFINE:
+            other = tl.broadcast_to(outside, mask.shape).to(source.dtype.element_ty)
+            value = tl.load(place, mask=mask, other=other)
+        else:
+            value = tl.load(place, mask=mask, other=0.0)
+        value = widen(value)
+        if AFFINE:
+            value = value * scale + shift
+        values = values + (rectify(value) if RECTIFY else value,)
     return values
 
 
@@ -63,32 +85,82 @@ def add_tap(
 
 @triton.jit
 def take_tap(
-    upper, lower, values, source, weights, row, x, row_ok, c, scale, shift, W, pixel,
-    tap, tap_ok, below, below_ok, by_c, by_y, by_x,
-    C: tl.constexpr, K: tl.constexpr, J: tl.constexpr, S: tl.constexpr, D: tl.constexpr, PAD: tl.constexpr,
-    TRANSPOSED: tl.constexpr, AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
-    ARRANGED: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
+    upper, lower, values, source, weights, row, x, row_ok, c, scale, shift, outside, W, pixel,
+    tap, below, by_c, by_y, by_x, C: tl.constexpr, K: tl.constexpr, J: tl.constexpr, S: tl.constexpr,
+    D: tl.constexpr, PAD: tl.constexpr, TRANSPOSED: tl.constexpr, AFFINE: tl.constexpr,
+    RECTIFY: tl.constexpr, ARRANGED: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
+    PART: tl.constexpr,
 ):  # fmt: skip
-    """Add the shares of column J of the taps to both rows, first loading what columns it lacks.
+    """Add the shares of column J of the taps to the rows of a part, first loading what columns it lacks.
 
     Loaded one column before it is taken, few wait in registers.
     """
     first: tl.constexpr = -(((K - 1) * D - PAD) // S) if TRANSPOSED else 0
     end: tl.constexpr = ((PAD + COLS - 1 - J * D) // S if TRANSPOSED else J * D + S * (COLS - 1)) + 1
     values = load_columns(
-        values, source, row, x, row_ok, c, scale, shift, W, pixel, C,
+        values, source, row, x, row_ok, c, scale, shift, outside, W, pixel, C,
         first + len(values), end, AFFINE, RECTIFY,
     )  # fmt: skip
-    weight = load_tap(weights, tap, J, tap_ok, c, by_c, by_y, by_x, C, K, ARRANGED, LANES)
-    upper = add_tap(upper, values, weight, J, D, S, PAD, first, COLS, TRANSPOSED)
-    weight = load_tap(weights, below, J, below_ok, c, by_c, by_y, by_x, C, K, ARRANGED, LANES)
-    lower = add_tap(lower, values, weight, J, D, S, PAD, first, COLS, TRANSPOSED)
+    if PART < 2:
+        weight = load_tap(weights, tap, J, c, by_c, by_y, by_x, C, K, ARRANGED, LANES)
+        upper = add_tap(upper, values, weight, J, D, S, PAD, first, COLS, TRANSPOSED)
+    if PART > 0:
+        weight = load_tap(weights, below, J, c, by_c, by_y, by_x, C, K, ARRANGED, LANES)
+        lower = add_tap(lower, values, weight, J, D, S, PAD, first, COLS, TRANSPOSED)
     return upper, lower, values
 
 
 @triton.jit
+def take_rows(
+    upper, lower, source, weights, image, y, x, lane_ok, c, scale, shift, outside, H, W, pixel,
+    by_c, by_y, by_x, zero,
+    C: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
+    PAD_Y: tl.constexpr, PAD_X: tl.constexpr, TRANSPOSED: tl.constexpr, AFFINE: tl.constexpr,
+    RECTIFY: tl.constexpr, ARRANGED: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
+    PART: tl.constexpr,
+):  # fmt: skip
+    """Add the shares of the rows of inputs that a part takes: see `rows_of_part`."""
+    rows: tl.constexpr = rows_of_part(PART, K, S, D, PAD_Y, TRANSPOSED)
+    for row in range(rows[0], rows[1] + zero if rows[1] > rows[0] else rows[0], rows[2]):
+        at = y + row
+        tap = (PAD_Y - S * row if TRANSPOSED else row) // D
+        below = (PAD_Y + 1 - S * row if TRANSPOSED else row - S) // D
+        values = ()
+        for turn in tl.static_range(K):
+            upper, lower, values = take_tap(
+                upper, lower, values, source, weights, image + at * W, x, lane_ok & (at >= 0) & (at < H), c,
+                scale, shift, outside, W, pixel, tap, below, by_c, by_y, by_x,
+                C, K, K - 1 - turn if TRANSPOSED else turn, S, D, PAD_X, TRANSPOSED, AFFINE, RECTIFY,
+                ARRANGED, LANES, COLS, PART,
+            )  # fmt: skip
+    return upper, lower
+
+
+@triton.constexpr_function
+def reached_rows(half, k, stride, dilation, pad, transposed):
+    """Rows of inputs that a tile's upper (half 0) or lower row (1) takes: range(*)."""
+    reach = (k - 1) * dilation
+    if not transposed:
+        return stride * half, stride * half + reach + 1, dilation
+    whole = [row for row in range(-reach, reach + 2) if (pad + half - stride * row) % dilation == 0]
+    rows = [row for row in whole if 0 <= pad + half - stride * row <= reach]
+    return (rows[0], rows[-1] + 1, dilation // stride or 1) if rows else (0, 0, 1)
+
+
+@triton.constexpr_function
+def rows_of_part(part, k, stride, dilation, pad, transposed):
+    """Rows of inputs that the upper row (part 0), both (1) or the lower row alone (2) take: range(*)."""
+    begin, end, step = reached_rows(0, k, stride, dilation, pad, transposed)
+    low, bottom, _ = reached_rows(1, k, stride, dilation, pad, transposed)
+    meet = end > begin and bottom > low and (low - begin) % step == 0
+    if not meet:
+        return [(begin, end, step), (0, 0, 1), (low, bottom, step)][part]
+    return [(begin, low, step), (low, end, step), (end - 1 + step, bottom, step)][part]
+
+
+@triton.jit
 def convolve(
-    source, weights, image, y, x, lane_ok, c, scale, shift, H, W, pixel, by_c, by_y, by_x,
+    source, weights, image, y, x, lane_ok, c, scale, shift, H, W, pixel, by_c, by_y, by_x, zero,
     C: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
     PAD_Y: tl.constexpr, PAD_X: tl.constexpr, TRANSPOSED: tl.constexpr,
     AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
@@ -96,31 +168,20 @@ def convolve(
 ):  # fmt: skip
     """Two rows of strips, two tuples of COLS tensors [LANES, CHUNK] fp32.
 
-    (y, x) is the input pixel from which q counts; PAD_Y and PAD_X are for transposed ones.
+    (y, x) is the input pixel from which q counts; PAD_Y and PAD_X are for transposed ones. ``zero`` is 0, of
+    which the compiler must not know: it would unroll short loops and keep too much in registers.
     """
-    reach: tl.constexpr = (K - 1) * D
-    first_row: tl.constexpr = -((reach - PAD_Y) // S) if TRANSPOSED else 0
-    end_row: tl.constexpr = ((PAD_Y + 1) // S if TRANSPOSED else reach + S) + 1
+    scale, outside = outside_of(scale, AFFINE)
     upper, lower = (), ()
     for _ in tl.static_range(COLS):
         upper = upper + (tl.zeros((LANES, CHUNK), tl.float32),)  # type: ignore[assignment]
         lower = lower + (tl.zeros((LANES, CHUNK), tl.float32),)  # type: ignore[assignment]
-    for row in range(first_row, end_row):
-        at = y + row
-        row_ok = lane_ok & (at >= 0) & (at < H)
-        # Rows of the dilated kernel; those between its taps, above and below it do not exist.
-        tap = PAD_Y - S * row if TRANSPOSED else row
-        below = tap + 1 if TRANSPOSED else tap - S
-        tap_ok = (tap >= 0) & (tap <= reach) & (tap % D == 0)
-        below_ok = (below >= 0) & (below <= reach) & (below % D == 0)
-        values = ()
-        for turn in tl.static_range(K):
-            upper, lower, values = take_tap(
-                upper, lower, values, source, weights, image + at * W, x, row_ok, c, scale, shift, W, pixel,
-                tap // D, tap_ok, below // D, below_ok, by_c, by_y, by_x,
-                C, K, K - 1 - turn if TRANSPOSED else turn, S, D, PAD_X, TRANSPOSED, AFFINE, RECTIFY,
-                ARRANGED, LANES, COLS,
-            )  # fmt: skip
+    for part in tl.static_range(3):
+        upper, lower = take_rows(
+            upper, lower, source, weights, image, y, x, lane_ok, c, scale, shift, outside, H, W, pixel,
+            by_c, by_y, by_x, zero, C, K, S, D, PAD_Y, PAD_X, TRANSPOSED, AFFINE, RECTIFY, ARRANGED, LANES,
+            COLS, part,
+        )  # fmt: skip
     return upper, lower
 
 

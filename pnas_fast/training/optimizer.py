@@ -2,7 +2,7 @@
 
 What they compute is PyTorch's, by its functional forms. Its classes are not used: the first of them in a
 process imports PyTorch's compiler, which takes longer than many a small child's epoch, and RMSprop's reads
-the learning rate's value at every step on a CPU.
+the learning rate's value at every step on a CPU, so that no step could be recorded.
 """
 
 from __future__ import annotations
