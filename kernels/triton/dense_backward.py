@@ -48,11 +48,10 @@ from pnas_fast.kernels.triton.device import (
     multiply,
     pick,
     rows_of,
-    settle,
     tickets_of,
     widen,
 )
-from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
+from pnas_fast.kernels.triton.launch import alignment, capability, launch, pixel, tickets
 from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept, new_like
 from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
 
@@ -102,8 +101,7 @@ def weight_part(
         image, y, x = p // (OH * OW), p // OW % OH * SY - PAD_Y + half, p % OW * SX - PAD_X + half
         mask = ok[:, None] & f_ok[None, :]
         at_g, at_z = p[:, None] * g_pixel + channel[None, :], p[:, None] * result_pixel + channel[None, :]
-        dz = norms.load_gradient(g, result, at_g, at_z, mask, offset, slope, NORM)
-        dz = settle(tl.trans(dz).to(z.dtype.element_ty), BLOCK_F)
+        dz = tl.trans(norms.load_gradient(g, result, at_g, at_z, mask, offset, slope, NORM))
         added = ()
         for own in tl.static_range(TAPS):
             if FOLDED:
@@ -117,7 +115,6 @@ def weight_part(
                     z, image, y + i, x + j, ok & (first_tap + own < taps), c, C, scale, shift, H, W, z_pixel,
                     AFFINE, RECTIFY,
                 )  # fmt: skip
-            r = settle(r.to(z.dtype.element_ty), BLOCK_F)
             added = added + (multiply(dz, r, totals[own], z.dtype.element_ty),)  # type: ignore[assignment]
         totals = added
     # A tap has the gradients of both weights, one after the other.
@@ -278,8 +275,10 @@ def dense_backward(convolution: Convolution, problems: Sequence[Backward]) -> li
     tile = tile_of("dense_backward", z, block_f, align)
     # Gradients of sources are taken tap by tap, and their weights with them.
     folded = into is None and folds(weights)
-    # Taps share gradients of filters, as far as registers hold totals.
-    taps = 1 if folded else min(kh * kw, {32: 4, 64: 7}.get(block_f, 2))
+    # Taps share gradients of filters, as far as registers hold totals: those of 32 filters, and of all before
+    # Hopper, lie with several warps.
+    most = {32: 4, 64: 7 if capability(z.device) >= 90 else 4}.get(block_f, 2)
+    taps = 1 if folded else min(kh * kw, most)
     groups = sum(-(-weight.shape[0] // block_f) for weight in weights)
     groups *= 1 if folded else -(-c // CHUNK.value) * -(-kh * kw // taps)
     weight_pixels = PIXELS.value

@@ -117,14 +117,14 @@ def sum_rows(partials, first, count, length, columns, wanted, ROWS: tl.constexpr
 
 
 @triton.jit
-def settle(value, ROWS: tl.constexpr):
-    """The same; what made it is done once, by the threads that loaded it. For products of so many rows.
+def settle(value):
+    """The same; what made it is done once, by the threads that loaded it.
 
     Operands of small products lie with every warp that multiplies them. The compiler would move what makes
     them behind that copy, for all of those warps to do; assembly that it cannot see through, a move which
     the assembler leaves out, keeps it from it.
     """
-    if WIDEN or ROWS >= 64 or value.dtype.primitive_bitwidth != 16:
+    if WIDEN or value.dtype.primitive_bitwidth != 16:
         return value
     return tl.inline_asm_elementwise(
         "mov.b32 $0, $1;", "=r,r", [value], dtype=value.dtype, is_pure=False, pack=2
@@ -132,9 +132,11 @@ def settle(value, ROWS: tl.constexpr):
 
 
 @triton.jit
-def multiply(a, b, total, DTYPE: tl.constexpr):
-    """fp32 total + a b, a and b rounded to a type."""
+def multiply(a, b, total, DTYPE: tl.constexpr, SETTLE: tl.constexpr = True):
+    """fp32 total + a b, a and b rounded to a type; settled where products are small, if SETTLE."""
     a, b = a.to(DTYPE), b.to(DTYPE)
+    if SETTLE and total.shape[0] < 64:
+        a, b = settle(a), settle(b)
     # The interpreter holds bf16 as integers and would multiply those.
     if WIDEN:
         a, b = a.to(tl.float32), b.to(tl.float32)

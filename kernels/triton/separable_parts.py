@@ -81,7 +81,8 @@ def pointwise_part(
         ok = (lane < N * strips) & (y < OH) & (x < OW)
         at = lane // strips * OH * OW + y * OW + x
         dz = load_dz(g, result, at, ok, f, f_ok, offset, slope, g_pixel, result_pixel, NORM)
-        total = multiply(tl.trans(dz), d, total, z.dtype.element_ty)
+        # Settled operands take registers, of which a window of 7 leaves none.
+        total = multiply(tl.trans(dz), d, total, z.dtype.element_ty, K < 7)
         if group % blocks == 0:
             spread_dz = tl.zeros((2 * LANES * COLS, CHUNK), tl.float32)
             spread_dz = multiply(dz, w, spread_dz, z.dtype.element_ty)
