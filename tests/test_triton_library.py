@@ -95,7 +95,7 @@ def average(z: Tensor) -> Tensor:
     """A kernel's operator between other operations, as a graph compiler meets it."""
     out = torch.empty(z.shape[:2])
     doubled = z * 2
-    numbers = [9, 1, 4, False, 4]  # SIZE, z_units, C, AFFINE, ALIGN
+    numbers = [1, 9, 4, False, 4]  # z_units, SIZE, C, AFFINE, ALIGN
     torch.ops.pnas_fast.average(doubled, None, out, *numbers, [2, 1], ["num_warps"], [4])
     return out + 1
 
