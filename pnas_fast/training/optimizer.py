@@ -7,7 +7,6 @@ the learning rate's value at every step on a CPU, so that no step could be recor
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,13 +17,13 @@ from torch.optim.sgd import sgd
 from pnas_fast.training.settings import TrainingSettings
 
 MOMENTUM = 0.9
-"""Of both optimisers (SPEC 2)."""
+"""Of both optimisers; RMSprop's is AmoebaNet's (SPEC 3.3)."""
 
 ALPHA = 0.9
-"""RMSprop's decay of the mean of squares (SPEC 3.2)."""
+"""RMSprop's decay of the mean of squares (SPEC 3.3)."""
 
 EPSILON = 1.0
-"""Added to RMSprop's root (SPEC 3.2)."""
+"""Added to RMSprop's root (SPEC 3.3)."""
 
 
 class Optimizer:
@@ -51,10 +50,7 @@ class Optimizer:
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        self.state: dict[nn.Parameter, dict[str, Tensor]] = defaultdict(dict)
-        for parameter in parameters:
-            for name in self.MEMORY:
-                self.state[parameter][name] = torch.zeros_like(parameter)
+        self.state = {p: {name: torch.zeros_like(p) for name in self.MEMORY} for p in parameters}
         self._rate = rate
 
     @torch.no_grad()
@@ -104,7 +100,7 @@ class SGD(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """RMSprop with momentum, ε outside of the root (SPEC 3.2).
+    """RMSprop with momentum, ε outside of the root (SPEC 3.3).
 
     ``s ← 0.9·s + 0.1·g²``, ``v ← 0.9·v + g/(√s + 1)``, ``w ← w − rate·v``.
     """
