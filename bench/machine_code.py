@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 
-from pnas_fast.kernels.cost import CELLS
+from pnas_fast.kernels.cost import CELLS, cell_text
 from pnas_fast.kernels.inspect import ARCHITECTURES, search_variants
 from pnas_fast.kernels.programs import Parser
 from pnas_fast.kernels.triton.ahead import disassemble
@@ -89,10 +89,10 @@ def main() -> int:
     title, _, rest = (__doc__ or "").partition("\n\n")
     parser = Parser(prog="python bench/machine_code.py", description=title, epilog=rest.partition("\n\n")[2])
     parser.add_argument("words", nargs="+", help="of the kernel's line")
-    parser.add_argument("--cell", type=Cell.parse, default=Cell.parse(CELLS["PNASNet-5"]))
+    parser.add_argument("--cell", type=cell_text, default=CELLS["PNASNet-5"], help="a cell as text")
     parser.add_argument("--arch", choices=ARCHITECTURES, default="sm_90")
     options = parser.parse_args()
-    variants = search_variants(torch.bfloat16, options.arch, [options.cell])
+    variants = search_variants(torch.bfloat16, options.arch, [Cell.parse(options.cell)])
     meant = [variant for variant in variants if all(word in variant.name() for word in options.words)]
     if not meant:
         print(

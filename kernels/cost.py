@@ -161,7 +161,8 @@ class Comparison(NamedTuple):
         )
 
 
-def _cell(text: str) -> str:
+def cell_text(text: str) -> str:
+    """A cell's text, checked, as the type of an option."""
     try:
         return str(Cell.parse(text))
     except CellError as error:
@@ -174,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="of activations")
     parser.add_argument("--batch", type=positive, default=128, help="images")
     parser.add_argument("--filters", type=positive, default=24, help="F")
-    parser.add_argument("--cell", type=_cell, help="a cell as text, instead of the published ones")
+    parser.add_argument("--cell", type=cell_text, help="a cell as text, instead of the published ones")
     options = parser.parse_args(arguments)
     size = options.filters, options.batch, DTYPES[options.dtype]
     cells = CELLS if options.cell is None else {options.cell: options.cell}
