@@ -287,6 +287,30 @@ def test_ties_of_a_maximum_go_to_the_first(stride: int, size: tuple[int, int]) -
     compare(TRITON, operation, [x], [])
 
 
+@pytest.mark.parametrize("dtype", list(TOLERANCES), ids=str)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_ties_of_a_maximum_whatever_the_scale(stride: int, dtype: torch.dtype) -> None:
+    """Of few values, -0 among them, many are equal; a negative scale turns their order, 0 makes all equal."""
+    channels = 12
+    x = torch.randint(-1, 2, (2, channels, 7, 6)) * torch.randint(0, 2, (2, channels, 7, 6)).float()
+    x = torch.where(x == 0, x * (1 - 2 * torch.randint(0, 2, x.shape)), x)
+    x = x.contiguous(memory_format=torch.channels_last)
+    weight = torch.eye(channels).view(channels, channels, 1, 1)
+    norm = norm_of(channels)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([1.0, -1.0, 0.0]).repeat(channels // 3))
+
+    def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        source = x[0].to(dtype) if backend is TRITON else x[0]
+        pending = backend.convolution(source, weights[0], norm, rectify=False)
+        output = CellOutput(1)
+        both = backend.add(Side(pending, "max", stride), Side(source, "max", stride), output, 0)
+        return backend.concatenate([both], output)
+
+    forward, gradient = TOLERANCES[dtype]
+    compare(TRITON, operation, [x], [weight], norm, forward=forward, gradient=gradient)
+
+
 def test_global_average() -> None:
     def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
         averages = backend.global_average(backend.convolution(x[0], weights[0], norm))

@@ -32,7 +32,14 @@ from pnas_fast.kernels.triton import norm as norms
 from pnas_fast.kernels.triton.device import CHUNK, load_affine, multiply, pick
 from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
 from pnas_fast.kernels.triton.problems import each
-from pnas_fast.kernels.triton.strips import convolve, place_in_tile, stack
+from pnas_fast.kernels.triton.strips import (
+    convolve,
+    pairs_of_rows,
+    place_in_tile,
+    rows_apart,
+    stack,
+    upper_row,
+)
 from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
 
 
@@ -68,9 +75,10 @@ def separable_kernel(
     f_ok = f < F
     SIZE: tl.constexpr = 2 * LANES * COLS
     row = norms.row_of(sums, problem, program, programs, F)
-    pairs, strips = (OH + 1) // 2, tl.cdiv(OW, COLS)
+    pairs: tl.constexpr = pairs_of_rows(OH, S, D)
+    strips = tl.cdiv(OW, COLS)
     for tile in range(program, pairs * tl.cdiv(N * strips, LANES), programs):
-        first, oy = tile // pairs * LANES, tile % pairs * 2
+        first, oy = tile // pairs * LANES, upper_row(tile % pairs, S, D)
         lane = first + tl.arange(0, LANES)
         total = tl.zeros((SIZE, BLOCK_F), tl.float32)
         for c0 in range(0, C, CHUNK):
@@ -85,13 +93,13 @@ def separable_kernel(
             total = multiply(stack(upper, lower, LANES, COLS), w, total, z.dtype.element_ty)
         lane, half, column = place_in_tile(LANES, COLS)
         lane += first
-        y, x = oy + half, lane % strips * COLS + column
+        y, x = oy + half * rows_apart(S, D), lane % strips * COLS + column
         ok = (lane < N * strips) & (y < OH) & (x < OW)
         at = (lane // strips * OH * OW + y * OW + x)[:, None] * out_pixel + f[None, :]
         tl.store(out + at, total, mask=ok[:, None] & f_ok[None, :])
         if TRAINING:
             # Of strips that do not exist everything is 0, but one may end outside of its image.
-            partial: tl.constexpr = OH % 2 != 0 or OW % COLS != 0
+            partial: tl.constexpr = 2 * pairs != OH or OW % COLS != 0
             number = (
                 tl.sum(ok.to(tl.float32)) if partial else tl.minimum(N * strips - first, LANES) * 2.0 * COLS
             )
@@ -126,7 +134,7 @@ def separable(convolution: Convolution, problems: Sequence[Forward]) -> list[Nor
     align = alignment(c, f, pixel(z), pixel(out))
     tile = tile_of(f"separable {k}", z, block_f, align, c)
     lanes, columns = strips_of(block_f)
-    tiles = -(-oh // 2) * -(-n * -(-ow // columns) // lanes)
+    tiles = pairs_of_rows(oh, stride, dilation) * -(-n * -(-ow // columns) // lanes)
     programs = spread(z.device, tile, tiles, groups * together)
     normals = [norms.new_normal(problem.norm) for problem in problems if problem.norm is not None]
     launch(

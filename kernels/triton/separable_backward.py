@@ -36,6 +36,7 @@ from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
 from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept, new_like
 from pnas_fast.kernels.triton.separable import arranged, strips_of
 from pnas_fast.kernels.triton.separable_parts import depthwise_part, pointwise_part, source_part
+from pnas_fast.kernels.triton.strips import pairs_of_rows
 from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
 
 NEXT, FINISHED, FIRST = (tl.constexpr(ticket) for ticket in range(3))
@@ -126,13 +127,12 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
         """Of a row in all images."""
         return -(-n * -(-width // columns) // lanes)
 
+    rows, out_rows = (pairs_of_rows(height, stride, dilation) for height in (h, oh))
     groups = (chunks * blocks * together, chunks * together, chunks * -(-k // tap_rows) * together)
     programs = (
-        spread(z.device, tile, -(-oh // 2) * tiles(ow, lanes, columns), groups[0]),
-        0
-        if into is None
-        else spread(z.device, tile, -(-h // 2) * tiles(w, wide_lanes, wide_columns), groups[1]),
-        spread(z.device, tile, -(-oh // 2) * tiles(ow, wide_lanes, wide_columns), groups[2]),
+        spread(z.device, tile, out_rows * tiles(ow, lanes, columns), groups[0]),
+        0 if into is None else spread(z.device, tile, rows * tiles(w, wide_lanes, wide_columns), groups[1]),
+        spread(z.device, tile, out_rows * tiles(ow, wide_lanes, wide_columns), groups[2]),
     )
     work = [number * held for number, held in zip(groups, programs, strict=True)]
     scratch = {

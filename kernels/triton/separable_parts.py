@@ -12,21 +12,25 @@ import triton.language as tl
 from pnas_fast.kernels.triton import norm as norms
 from pnas_fast.kernels.triton.device import (
     CHUNK,
-    TEAM,
     arrive,
-    arrive_for_team,
-    arrive_in_team,
     finish_affine,
     finish_weights,
     keep_weights,
     load_affine,
     multiply,
-    sum_rows,
-    tickets_of,
     widen,
 )
 from pnas_fast.kernels.triton.separable import load_pointwise
-from pnas_fast.kernels.triton.strips import convolve, load_columns, outside_of, place_in_tile, stack
+from pnas_fast.kernels.triton.strips import (
+    convolve,
+    load_columns,
+    outside_of,
+    pairs_of_rows,
+    place_in_tile,
+    rows_apart,
+    stack,
+    upper_row,
+)
 
 
 @triton.jit
@@ -65,9 +69,10 @@ def pointwise_part(
         tl.store(d_norm + F + f, d_beta, mask=first)
     w = load_pointwise(pointwise, f, c, F, C, by_f, by_k, ARRANGED)
     total = tl.zeros((BLOCK_F, CHUNK), tl.float32)
-    pairs, strips = (OH + 1) // 2, tl.cdiv(OW, COLS)
+    pairs: tl.constexpr = pairs_of_rows(OH, S, D)
+    strips = tl.cdiv(OW, COLS)
     for tile in range(program, pairs * tl.cdiv(N * strips, LANES), programs):
-        first_lane, oy = tile // pairs * LANES, tile % pairs * 2
+        first_lane, oy = tile // pairs * LANES, upper_row(tile % pairs, S, D)
         lane = first_lane + tl.arange(0, LANES)
         upper, lower = convolve(
             z, depthwise, lane // strips * H * W, oy * S - PAD_Y, lane % strips * COLS * S - PAD_X,
@@ -77,7 +82,7 @@ def pointwise_part(
         d = stack(upper, lower, LANES, COLS).to(z.dtype.element_ty)
         lane, half, column = place_in_tile(LANES, COLS)
         lane += first_lane
-        y, x = oy + half, lane % strips * COLS + column
+        y, x = oy + half * rows_apart(S, D), lane % strips * COLS + column
         ok = (lane < N * strips) & (y < OH) & (x < OW)
         at = lane // strips * OH * OW + y * OW + x
         dz = load_dz(g, result, at, ok, f, f_ok, offset, slope, g_pixel, result_pixel, NORM)
@@ -125,10 +130,12 @@ def source_part(
     scale, shift = load_affine(affine, c, c < C, C, AFFINE)
     d_scale = tl.zeros((LANES, CHUNK), tl.float32)
     d_shift = tl.zeros((LANES, CHUNK), tl.float32)
-    pairs, strips = (H + 1) // 2, tl.cdiv(W, COLS)
+    pairs: tl.constexpr = pairs_of_rows(H, S, D)
+    apart: tl.constexpr = rows_apart(S, D)
+    strips = tl.cdiv(W, COLS)
     for tile in range(program, pairs * tl.cdiv(N * strips, LANES), programs):
         lane = tile // pairs * LANES + tl.arange(0, LANES)
-        image, y, x = lane // strips, tile % pairs * 2, lane % strips * COLS
+        image, y, x = lane // strips, upper_row(tile % pairs, S, D), lane % strips * COLS
         lane_ok = lane < N * strips
         # y and x are divisible by S: COLS is.
         upper, lower = convolve(
@@ -139,12 +146,13 @@ def source_part(
         for o in tl.static_range(COLS):
             for half in tl.static_range(2):
                 dr = upper[o] if half == 0 else lower[o]
-                ok = (lane_ok & (x + o < W) & (y + half < H))[:, None] & (c < C)[None, :]
-                at = (image * H * W + (y + half) * W + x + o)[:, None]
+                row = y + half * apart
+                ok = (lane_ok & (x + o < W) & (row < H))[:, None] & (c < C)[None, :]
+                at = (image * H * W + row * W + x + o)[:, None]
                 value = widen(tl.load(z + at * z_pixel + c[None, :], mask=ok, other=0.0))
                 # Strips that do not exist have none, but one may end outside of its image.
                 wanted = value * scale + shift > 0.0
-                dr = tl.where(wanted & ok if H % 2 != 0 or W % COLS != 0 else wanted, dr, 0.0)
+                dr = tl.where(wanted & ok if 2 * pairs != H or W % COLS != 0 else wanted, dr, 0.0)
                 d_scale += dr * value
                 d_shift += dr
                 own = into + at * into_pixel + c[None, :]
@@ -175,18 +183,20 @@ def depthwise_part(
     totals = ()
     for _ in tl.static_range(TAP_ROWS * K):
         totals = totals + (tl.zeros((LANES, CHUNK), tl.float32),)  # type: ignore[assignment]
-    pairs, strips = (OH + 1) // 2, tl.cdiv(OW, COLS)
+    pairs: tl.constexpr = pairs_of_rows(OH, S, D)
+    strips = tl.cdiv(OW, COLS)
     for tile in range(program, pairs * tl.cdiv(N * strips, LANES), programs):
-        lane, oy = tile // pairs * LANES + tl.arange(0, LANES), tile % pairs * 2
+        lane, oy = tile // pairs * LANES + tl.arange(0, LANES), upper_row(tile % pairs, S, D)
         image, ox = lane // strips, lane % strips * COLS
         lane_ok = lane < N * strips
         given = ()
         for half in tl.static_range(2):
+            row = oy + half * rows_apart(S, D)
             given = load_columns(
-                given, dd, image * OH * OW + (oy + half) * OW, ox, lane_ok & (oy + half < OH), c,
+                given, dd, image * OH * OW + row * OW, ox, lane_ok & (row < OH), c,
                 1.0, 0.0, 0.0, OW, C, C, 0, COLS, False, False,
             )  # fmt: skip
-        for q in tl.static_range(S + (TAP_ROWS - 1) * D + 1):
+        for q in tl.static_range(S * rows_apart(S, D) + (TAP_ROWS - 1) * D + 1):
             totals = add_row(
                 totals, given, z, image * H * W, oy * S - PAD_Y + i * D, ox * S - PAD_X, lane_ok, c,
                 scale, shift, outside, z_pixel, H, W, C, K, S, D, AFFINE, COLS, TAP_ROWS, q,
@@ -195,28 +205,17 @@ def depthwise_part(
     for tap in tl.static_range(TAP_ROWS * K):
         if TAP_ROWS * groups == K or i + tap // K < K:
             tl.store(row + (i * K + tap) * C + c, tl.sum(totals[tap], axis=0), mask=c < C)
-    column = tl.arange(0, 8 * CHUNK)
-    j, out_c = column // CHUNK, group // groups * CHUNK + column % CHUNK
-    tickets += ticket + group * tickets_of(programs)
-    last, first, count = arrive_in_team(tickets, program, programs)
-    if last:
-        if programs > TEAM:
-            for own in range(i, tl.minimum(i + TAP_ROWS, K)):
-                wanted, at = (j < K) & (out_c < C), (own * K + j) * C + out_c
-                summed = sum_rows(partial, first, count, K * K * C, at, wanted, TEAM)
-                tl.store(partial + (programs + program // TEAM) * K * K * C + at, summed, mask=wanted)
-        last, first, count = arrive_for_team(tickets, programs)
-        if last:
-            for own in range(i, tl.minimum(i + TAP_ROWS, K)):
-                wanted, at = (j < K) & (out_c < C), (own * K + j) * C + out_c
-                summed = sum_rows(partial, first, count, K * K * C, at, wanted, TEAM)
-                tl.store(d_depthwise + out_c * by_c + own * by_y + j * by_x, summed, mask=wanted)
+    # A column of taps is to the sums what a filter is: K, of a block of 8.
+    finish_weights(
+        program, programs, group, partial, K * K * C, d_depthwise, tickets, ticket,
+        0, K, group // groups * CHUNK, C, by_x, by_c, 8, i, tl.minimum(i + TAP_ROWS, K), K * C, by_y,
+    )  # fmt: skip
 
 
 @triton.constexpr_function
 def pairs_of_row(q, stride, dilation, tap_rows):
     """(row of outputs, row of taps) whose products take row q of a tile's inputs."""
-    pairs = [(half, q - stride * half) for half in range(2)]
+    pairs = [(half, q - stride * half * rows_apart(stride, dilation)) for half in range(2)]
     return [(half, i // dilation) for half, i in pairs if i % dilation == 0 and 0 <= i < tap_rows * dilation]
 
 

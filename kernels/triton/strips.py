@@ -1,7 +1,8 @@
 """Depthwise convolution of strips, forward and transposed: what both kernels of a separable half are made of.
 
 A tile is two rows of LANES strips of COLS columns each; a strip never crosses an image. Every loaded value
-serves all outputs of its strip that it reaches, up to 2 COLS of them.
+serves all outputs of its strip that it reaches, up to 2 COLS of them. A tile's rows stand side by side, or
+as far apart as a dilated window's taps do: side by side they would share no inputs.
 
 Mathematics, of outputs o (row or column, counted from the strip's first) and inputs q (counted from where
 the launcher's y, x point), both ways by one rule: o takes tap j of q where
@@ -121,10 +122,11 @@ def take_rows(
 ):  # fmt: skip
     """Add the shares of the rows of inputs that a part takes: see `rows_of_part`."""
     rows: tl.constexpr = rows_of_part(PART, K, S, D, PAD_Y, TRANSPOSED)
+    apart: tl.constexpr = rows_apart(S, D)
     for row in range(rows[0], rows[1] + zero if rows[1] > rows[0] else rows[0], rows[2]):
         at = y + row
         tap = (PAD_Y - S * row if TRANSPOSED else row) // D
-        below = (PAD_Y + 1 - S * row if TRANSPOSED else row - S) // D
+        below = (PAD_Y + apart - S * row if TRANSPOSED else row - S * apart) // D
         values = ()
         for turn in tl.static_range(K):
             upper, lower, values = take_tap(
@@ -137,13 +139,33 @@ def take_rows(
 
 
 @triton.constexpr_function
+def rows_apart(stride, dilation):
+    """Rows from a tile's upper row to its lower."""
+    return dilation if stride == 1 else 1
+
+
+@triton.constexpr_function
+def pairs_of_rows(height, stride, dilation):
+    """Pairs that hold all rows of an image; a pair's upper row is in it."""
+    apart = rows_apart(stride, dilation)
+    return height // (2 * apart) * apart + min(height % (2 * apart), apart)
+
+
+@triton.jit
+def upper_row(pair, S: tl.constexpr, D: tl.constexpr):
+    """The upper row of a pair; the lower is `rows_apart` further down."""
+    apart: tl.constexpr = rows_apart(S, D)
+    return pair // apart * (2 * apart) + pair % apart
+
+
+@triton.constexpr_function
 def reached_rows(half, k, stride, dilation, pad, transposed):
     """Rows of inputs that a tile's upper (half 0) or lower row (1) takes: range(*)."""
-    reach = (k - 1) * dilation
+    reach, down = (k - 1) * dilation, half * rows_apart(stride, dilation)
     if not transposed:
-        return stride * half, stride * half + reach + 1, dilation
-    whole = [row for row in range(-reach, reach + 2) if (pad + half - stride * row) % dilation == 0]
-    rows = [row for row in whole if 0 <= pad + half - stride * row <= reach]
+        return stride * down, stride * down + reach + 1, dilation
+    near = range(-reach, reach + down + 1)
+    rows = [row for row in near if pad + down - stride * row in range(0, reach + 1, dilation)]
     return (rows[0], rows[-1] + 1, dilation // stride or 1) if rows else (0, 0, 1)
 
 
@@ -187,7 +209,10 @@ def convolve(
 
 @triton.jit
 def place_in_tile(LANES: tl.constexpr, COLS: tl.constexpr):
-    """(strip, row, column of the strip) of each pixel of a tile, [2 LANES COLS] each; see `stack`."""
+    """(strip, 0 or 1 for the row, column of the strip) of each pixel of a tile, [2 LANES COLS] each.
+
+    See `stack`.
+    """
     place = tl.arange(0, 2 * LANES * COLS)
     return place // COLS % LANES, place // (COLS * LANES), place % COLS
 
