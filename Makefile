@@ -21,7 +21,7 @@ search: $(READY)
 	$(BIN)/python -m pnas_fast.search --fused
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -32,4 +32,4 @@ export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
 export PYTHONSAFEPATH=1 PYTHONPATH=$out/lib PYTHONMALLOC=malloc
 found=$("$python" -c 'import pnas_fast; print(pnas_fast.__file__)')
 [[ $found == "$out"/* ]] || { echo "tests would load $found" >&2; exit 1; }
-exec "$python" -m pytest "${tests[@]}" -q -k "not instruction_set"  # those start pythons of their own
+exec "$python" -m pytest "${tests[@]}" -q -n auto -k "not instruction_set"  # those start pythons of their own
