@@ -109,7 +109,11 @@ def search(backend: str) -> None:
         with TrialStore(Path(folder) / TRIALS) as store:
             trials = store.trials()
     steps = sum(trial.images_seen / trial.images_per_second for trial in trials if trial.images_per_second)
-    print(f"search     {1 - steps / (2 * wall):7.1%}   ({wall:.1f} s, {len(trials)} children)")
+    evaluation = sum(trial.evaluation_seconds for trial in trials)
+    print(
+        f"search     {1 - steps / (2 * wall):7.1%}   (evaluation {evaluation / (2 * wall):.1%}, "
+        f"{wall:.1f} s, {len(trials)} children)"
+    )
 
 
 def main() -> None:

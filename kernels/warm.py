@@ -6,7 +6,8 @@ Kernels go into Triton's cache (TRITON_CACHE_DIR, else ~/.triton/cache), by the 
 them, so that no child of the search waits for a compiler. They are listed by recording what children of
 every pair of operations launch, training and evaluating, and compiled by several processes at once. With
 a GPU they are compiled for it. Without one, --arch compiles for one that is elsewhere: its cache must then
-be this one, or a copy, and its Triton the same version. Exits with 1 where a kernel does not compile.
+be this one, or a copy, and its Triton the same version. What was compiled before, by the same sources, is not
+listed again. Exits with 1 where a kernel does not compile.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from pnas_fast.kernels.inspect import search_cells
 from pnas_fast.kernels.programs import Parser, positive
 from pnas_fast.kernels.triton.ahead import Variant, variant_of
 from pnas_fast.kernels.triton.launch import INTERPRETED, Launch, recording
+from pnas_fast.kernels.warmed import mark_of
 from pnas_fast.network import ChildNetwork
 from pnas_fast.space import MAX_BLOCKS, OPERATIONS, Cell, CellError, check_operations
 
@@ -262,6 +264,10 @@ def _warm(children: Children, architecture: int, processes: int, dtype: str) -> 
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    mark = mark_of(children, architecture)
+    if mark.exists():
+        print(f"kernels for sm_{architecture} in {dtype}: all were compiled before")
+        return Outcome(0, 0, [])
     started = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(), transient=True) as bar:
@@ -271,6 +277,9 @@ def _warm(children: Children, architecture: int, processes: int, dtype: str) -> 
         outcome = compile_all(variants, architecture, processes, lambda: bar.advance(compiling))
     for line in outcome.errors:
         print(line, file=sys.stderr)
+    if not outcome.errors:
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
     print(
         f"{len(variants)} kernels for sm_{architecture} in {dtype}: {outcome.compiled} compiled, "
         f"{outcome.cached} were there, {len(outcome.errors)} failed, {time.monotonic() - started:.0f} s "

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import triton
 
-from pnas_fast.kernels import warm
+from pnas_fast.kernels import warm, warmed
+from pnas_fast.space import OPERATIONS
 
 # In a process of its own, for Triton's interpreter serves the tests. The driver is a stand-in for a card's:
 # Triton's own launching code then says under which name it looks for a kernel.
@@ -137,6 +139,26 @@ print(warm.compile_all(variants[:1], 90, 1).errors[0].partition(": ")[2])
         "the compiling process died (exit status 1)",
     ], done.stderr
     assert list(tmp_path.glob("*/*.cubin"))
+
+
+def test_what_was_compiled_is_not_listed_again_unless_something_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed: list[warm.Children] = []
+    outcomes = [warm.Outcome(0, 0, ["one: does not compile"]), *[warm.Outcome(1, 0, [])] * 3]
+    monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path / "cache"))
+    monkeypatch.setattr(warm, "list_variants", lambda children, *_: listed.append(children) or [])
+    monkeypatch.setattr(warm, "compile_all", lambda *_: outcomes.pop(0))
+    children = warm.Children(2, 24, (3, 32, 32), torch.bfloat16, 5, OPERATIONS)
+    for _ in range(3):
+        warm._warm(children, 90, 1, "bfloat16")
+    assert listed == [children] * 2  # again after the error, then no more
+    assert capsys.readouterr().out.endswith("sm_90 in bfloat16: all were compiled before\n")
+    warm._warm(children, 80, 1, "bfloat16")
+    warm._warm(children._replace(filters=48), 90, 1, "bfloat16")
+    assert len(listed) == 4
+    monkeypatch.setattr(warmed, "_sources", lambda: "others")
+    assert not warmed.mark_of(children, 90).exists()
 
 
 @pytest.mark.parametrize(
