@@ -64,7 +64,8 @@ def read_side(
                 value += source
                 count += inside.to(tl.float32)
         if POOL == AVERAGE:
-            value = value / count[:, None] * scale + shift
+            # Divisions are long: one for all channels.
+            value = value * (1.0 / count)[:, None] * scale + shift
         else:
             value = tl.where(mask, value, 0.0)
     if KEEP:

@@ -99,7 +99,7 @@ def dense_kernel(
         weight = tl.where(half == 1, pick(second, problem), weight)
         by_f = tl.where(half == 1, second_by_f, by_f)
         by_c = tl.where(half == 1, second_by_c, by_c)
-    row = norms.row_of(sums, problem, program, programs, F)
+    row, counted = norms.row_of(sums, problem, program, programs, F), 0.0
     for tile in range(program, tl.cdiv(N * OH * OW, PIXELS), programs):
         p = tile * PIXELS + tl.arange(0, PIXELS)
         ok = p < N * OH * OW
@@ -129,7 +129,7 @@ def dense_kernel(
         tl.store(out + at, total, mask=ok[:, None] & f_ok[None, :])
         if TRAINING:
             number = tl.minimum(N * OH * OW - tile * PIXELS, PIXELS).to(tl.float32)
-            norms.count_values(total, ok, number, tile == program, row, f + half * F0, f_ok, F, False)
+            counted = norms.count_values(total, ok, number, counted, row, f + half * F0, f_ok, F, False)
     if NORM:
         norms.finish_norm(
             f + half * F0, f_ok, program, programs, block, tl.num_programs(1), problem, sums, tickets,

@@ -30,32 +30,33 @@ from pnas_fast.kernels.triton.problems import each
 
 
 @triton.jit
-def count_values(value, ok, number, first, row, f, wanted, F: tl.constexpr, ZERO: tl.constexpr):
+def count_values(value, ok, number, counted, row, f, wanted, F: tl.constexpr, ZERO: tl.constexpr):
     """Add [pixels, filters] fp32, of which a number are ok, to a program's row: mean, squares, count.
 
-    Pixels that are not ok hold 0 if not ZERO. Squares are of differences from the mean. The row holds nothing
-    yet if first; between tiles it takes no registers. No sum is of squares of the values themselves, so far
-    from 0 they keep their digits.
+    Pixels that are not ok hold 0 if not ZERO. Squares are of differences from the mean. The row holds what
+    was counted before; between tiles it takes no registers. No sum is of squares of the values themselves,
+    so far from 0 they keep their digits. Returns the count of all.
     """
     if ZERO:
         value = tl.where(ok[:, None], value, 0.0)
-    mean = tl.sum(value, axis=0) / number
-    difference = tl.where(ok[:, None], value - mean[None, :], 0.0)
+    # Divisions are long: one for all filters.
+    mean = tl.sum(value, axis=0) * (1.0 / number)
+    difference = value - mean[None, :] * ok.to(tl.float32)[:, None]
     squares = tl.sum(difference * difference, axis=0)
-    if not first:
+    total = counted + number
+    if counted > 0.0:
         # What other threads of the program wrote.
         tl.debug_barrier()
-        old_number = tl.load(row + 2 * F + f, mask=wanted, other=1.0, cache_modifier=".cg")
         old_mean = tl.load(row + f, mask=wanted, other=0.0, cache_modifier=".cg")
         old_squares = tl.load(row + F + f, mask=wanted, other=0.0, cache_modifier=".cg")
-        step, share = mean - old_mean, number / (old_number + number)
+        step, share = mean - old_mean, number / total
         tl.debug_barrier()
-        store_row(
-            row, old_mean + step * share, old_squares + squares + step * step * old_number * share,
-            old_number + number, f, wanted, F,
-        )  # fmt: skip
-    else:
-        store_row(row, mean, squares, tl.zeros(f.shape, tl.float32) + number, f, wanted, F)
+        mean = old_mean + step * share
+        squares += old_squares + step * step * (counted * share)
+    tl.store(row + f, mean, mask=wanted)
+    tl.store(row + F + f, squares, mask=wanted)
+    tl.store(row + 2 * F + f, tl.zeros(f.shape, tl.float32) + total, mask=wanted)
+    return total
 
 
 @triton.jit
@@ -80,14 +81,6 @@ def merge_rows(sums, count, f, wanted, F: tl.constexpr, ROWS: tl.constexpr):
         mean += step * share
         number += more
     return mean, squares
-
-
-@triton.jit
-def store_row(row, mean, squares, number, f, wanted, F: tl.constexpr):
-    """Write a row of sums."""
-    tl.store(row + f, mean, mask=wanted)
-    tl.store(row + F + f, squares, mask=wanted)
-    tl.store(row + 2 * F + f, number, mask=wanted)
 
 
 @triton.jit

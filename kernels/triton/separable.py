@@ -76,7 +76,7 @@ def separable_kernel(
     SIZE: tl.constexpr = 2 * LANES * COLS
     row = norms.row_of(sums, problem, program, programs, F)
     pairs: tl.constexpr = pairs_of_rows(OH, S, D)
-    strips = tl.cdiv(OW, COLS)
+    strips, counted = tl.cdiv(OW, COLS), 0.0
     for tile in range(program, pairs * tl.cdiv(N * strips, LANES), programs):
         first, oy = tile // pairs * LANES, upper_row(tile % pairs, S, D)
         lane = first + tl.arange(0, LANES)
@@ -103,7 +103,7 @@ def separable_kernel(
             number = (
                 tl.sum(ok.to(tl.float32)) if partial else tl.minimum(N * strips - first, LANES) * 2.0 * COLS
             )
-            norms.count_values(total, ok, number, tile == program, row, f, f_ok, F, partial)
+            counted = norms.count_values(total, ok, number, counted, row, f, f_ok, F, partial)
     if NORM:
         norms.finish_norm(
             f, f_ok, program, programs, group, tl.num_programs(1), problem, sums, tickets,

@@ -110,8 +110,8 @@ def share_of_window(
     if POOL == AVERAGE:
         rows = tl.minimum(top + 3, H) - tl.maximum(top, 0)
         columns = tl.minimum(left + 3, W) - tl.maximum(left, 0)
-        # A window that is not there may have no pixels.
-        share = share / tl.maximum(rows * columns, 1).to(tl.float32)[:, None]
+        # A window that is not there may have no pixels. Divisions are long: one for all channels.
+        share *= (1.0 / tl.maximum(rows * columns, 1).to(tl.float32))[:, None]
     return share
 
 
