@@ -111,7 +111,9 @@ def add_backward(problems: Sequence[SumBackward]) -> None:
     n, c, h, w = z.shape
     chunks, together = -(-c // CHUNK.value), len(problems)
     align = alignment(c, pixel(z), pixel(g), pixel(into.z))
-    tile = tile_of("add_backward", z, CHUNK.value, align)
+    # Windows beside each other keep most in registers.
+    name = "add_backward of a maximum" if side.pool == "max" and side.stride == 1 else "add_backward"
+    tile = tile_of(name, z, CHUNK.value, align)
     # Pixels whose windows share what they read, four channels of a thread.
     pieces, rows, columns = (8 * tile.warps // z.element_size(), 4, 2) if side.pool else (128, 1, 1)
     tiles = -(-n * -(-h // rows) * -(-w // columns) // pieces)

@@ -42,7 +42,7 @@ def tile_of(kernel: str, x: Tensor, block: int, align: int, channels: int = 0) -
 
 def _usual_tile(kernel: str, x: Tensor, block: int, align: int, card: int) -> Tile:
     if card == MEASURED and x.element_size() == 2 and align == 8:
-        if kernel.startswith("separable_backward") and block > 64:
+        if kernel == "add_backward of a maximum" or (kernel.startswith("separable_backward") and block > 64):
             return Tile(warps=4, registers=168, programs=3)
         return Tile(warps=8, registers=128, programs=2)
     # Left to itself the compiler may stop at 128 registers and spill.
