@@ -260,14 +260,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _warm(children: Children, architecture: int, processes: int, dtype: str) -> Outcome:
-    # Here, so that a benchmark without these libraries can compile too.
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     mark = mark_of(children, architecture)
     if mark.exists():
         print(f"kernels for sm_{architecture} in {dtype}: all were compiled before")
         return Outcome(0, 0, [])
+    # Here, so that a benchmark without these libraries can compile too.
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     started = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(), transient=True) as bar:

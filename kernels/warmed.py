@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pnas_fast.space
 _FOLDERS = (Path(__file__).parent, Path(pnas_fast.network.__file__).parent)
 
 
-def mark_of(children: Hashable, architecture: int) -> Path:
+def mark_of(children: object, architecture: int) -> Path:
     """The file that says that all kernels of some children were compiled; it lies among them.
 
     Its name holds all that decides what they are: the children, the compute capability, the versions of

@@ -25,11 +25,19 @@ import triton.language as tl
 
 from pnas_fast.kernels.fused.problems import SumBackward
 from pnas_fast.kernels.triton.add import side_arguments, side_tensors
-from pnas_fast.kernels.triton.device import CHUNK, finish_affine, load_affine, pick, rows_of, widen
+from pnas_fast.kernels.triton.device import (
+    CHUNK,
+    finish_affine,
+    load_affine,
+    nothing,
+    pick,
+    rows_of,
+    widen,
+)
 from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
 from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept
 from pnas_fast.kernels.triton.tiles import new_partials, spread, tile_of
-from pnas_fast.kernels.triton.windows import direction_of, nothing, take_row
+from pnas_fast.kernels.triton.windows import direction_of, take_row
 
 
 @triton.jit
@@ -85,7 +93,7 @@ def add_backward_kernel(
         piece = tile * PIECES + tl.arange(0, PIECES)
         exists = piece < N * down * across
         image, y, x = piece // (down * across), piece // across % down * ROWS, piece % across * COLS
-        totals, rows = nothing(PIECES, ROWS * COLS), ()
+        totals, rows = nothing(ROWS * COLS, PIECES), ()
         for row in tl.static_range(-reach, ROWS + reach):
             if POOL != 0:
                 totals, rows = take_row(

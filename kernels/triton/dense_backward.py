@@ -46,6 +46,7 @@ from pnas_fast.kernels.triton.device import (
     keep_weights,
     load_affine,
     multiply,
+    nothing,
     pick,
     rows_of,
     tickets_of,
@@ -92,9 +93,7 @@ def weight_part(
         first = f_ok & (program == 0) & (block % chunks == 0) & (first_tap == 0)
         tl.store(d_norm + channel, d_gamma, mask=first)
         tl.store(d_norm + F + channel, d_beta, mask=first)
-    totals = ()
-    for _ in tl.static_range(TAPS):
-        totals = totals + (tl.zeros((BLOCK_F, CHUNK), tl.float32),)  # type: ignore[assignment]
+    totals = nothing(TAPS, BLOCK_F)
     for tile in range(program, tl.cdiv(N * OH * OW, PIXELS), programs):
         p = tile * PIXELS + tl.arange(0, PIXELS)
         ok = p < N * OH * OW

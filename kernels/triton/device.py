@@ -117,6 +117,15 @@ def sum_rows(partials, first, count, length, columns, wanted, ROWS: tl.constexpr
 
 
 @triton.jit
+def nothing(COUNT: tl.constexpr, ROWS: tl.constexpr):
+    """A tuple of so many zero tensors [ROWS, CHUNK]: sums to which nothing was added yet."""
+    totals = ()
+    for _ in tl.static_range(COUNT):
+        totals = totals + (tl.zeros((ROWS, CHUNK), tl.float32),)  # type: ignore[assignment]
+    return totals
+
+
+@triton.jit
 def settle(value):
     """The same; what made it is done once, by the threads that loaded it.
 

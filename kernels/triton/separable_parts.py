@@ -18,6 +18,7 @@ from pnas_fast.kernels.triton.device import (
     keep_weights,
     load_affine,
     multiply,
+    nothing,
     widen,
 )
 from pnas_fast.kernels.triton.separable import load_pointwise
@@ -180,9 +181,7 @@ def depthwise_part(
     c = group // groups * CHUNK + tl.arange(0, CHUNK)
     scale, shift = load_affine(affine, c, c < C, C, AFFINE)
     scale, outside = outside_of(scale, AFFINE)
-    totals = ()
-    for _ in tl.static_range(TAP_ROWS * K):
-        totals = totals + (tl.zeros((LANES, CHUNK), tl.float32),)  # type: ignore[assignment]
+    totals = nothing(TAP_ROWS * K, LANES)
     pairs: tl.constexpr = pairs_of_rows(OH, S, D)
     strips = tl.cdiv(OW, COLS)
     for tile in range(program, pairs * tl.cdiv(N * strips, LANES), programs):

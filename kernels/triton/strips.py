@@ -13,7 +13,7 @@ the launcher's y, x point), both ways by one rule: o takes tap j of q where
 import triton
 import triton.language as tl
 
-from pnas_fast.kernels.triton.device import CHUNK, rectify, widen
+from pnas_fast.kernels.triton.device import CHUNK, nothing, rectify, widen
 
 
 @triton.jit
@@ -194,10 +194,7 @@ def convolve(
     which the compiler must not know: it would unroll short loops and keep too much in registers.
     """
     scale, outside = outside_of(scale, AFFINE)
-    upper, lower = (), ()
-    for _ in tl.static_range(COLS):
-        upper = upper + (tl.zeros((LANES, CHUNK), tl.float32),)  # type: ignore[assignment]
-        lower = lower + (tl.zeros((LANES, CHUNK), tl.float32),)  # type: ignore[assignment]
+    upper, lower = nothing(COLS, LANES), nothing(COLS, LANES)
     for part in tl.static_range(3):
         upper, lower = take_rows(
             upper, lower, source, weights, image, y, x, lane_ok, c, scale, shift, outside, H, W, pixel,

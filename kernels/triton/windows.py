@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from pnas_fast.kernels.triton.add import AVERAGE, MAXIMUM
-from pnas_fast.kernels.triton.device import CHUNK, widen
+from pnas_fast.kernels.triton.device import widen
 
 PLACES = tl.constexpr(64)
 """More than pixels of a piece and the two around it: what fits below the digits of a widened value."""
@@ -35,15 +35,6 @@ def place_of(row, column, cols):
 def holds(first, at):
     """Whether windows that begin there hold a row or column."""
     return first <= at < first + 3
-
-
-@triton.jit
-def nothing(PIECES: tl.constexpr, COUNT: tl.constexpr):
-    """A tuple of so many zero tensors [PIECES, CHUNK]."""
-    totals = ()
-    for _ in tl.static_range(COUNT):
-        totals = totals + (tl.zeros((PIECES, CHUNK), tl.float32),)  # type: ignore[assignment]
-    return totals
 
 
 @triton.jit
@@ -162,10 +153,10 @@ def take_row(
     PAD_X: tl.constexpr, C: tl.constexpr, POOL: tl.constexpr, S: tl.constexpr,
     ROW: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """Read a row of pieces or their surroundings, from row -2 on, and add the shares of the windows that end
-    there to ``totals``, a tensor [pieces, CHUNK] fp32 for each pixel of a piece. What is above is then done.
+    """Read the next row of pieces or around them, ROW = -2 first; add the shares of windows that end there.
 
-    (y, x) is a piece's first pixel; S divides both.
+    ``totals`` has a tensor [pieces, CHUNK] fp32 for each pixel of a piece, whose row ROW - 2 then has all its
+    shares. (y, x) is a piece's first pixel; S divides both.
     """
     lefts: tl.constexpr = first_columns(COLS, S, PAD_X)
     if POOL == MAXIMUM:
