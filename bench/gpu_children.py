@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from pnas_fast.data import DataSet, load
 from pnas_fast.executor import ExecutorError, Finished, Progress, Started, Task, WorkerPool, shared_data
 from pnas_fast.executor.pool import LOG
+from pnas_fast.executor.process import start_program
 from pnas_fast.space import Cell
 from pnas_fast.training import ChildResult, TrainingSettings, train_child
 
@@ -125,10 +127,11 @@ def side_by_side(
     gc.collect()
     data = load(settings.data).subset(settings.train_images)
     most, before = max(counts), used_memory()
+    start = partial(start_program, command)
     with (
         tempfile.TemporaryDirectory(prefix="pnas_fast-") as name,
         shared_data(data, Path(name)) as shared,
-        WorkerPool([device] * most, settings, Path(name), shared, command=command) as pool,
+        WorkerPool([device] * most, settings, Path(name), shared, start=start) as pool,
     ):
         begin = time.monotonic()
         try:

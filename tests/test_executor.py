@@ -9,7 +9,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -30,6 +32,8 @@ from pnas_fast.executor import (
     trace_file,
 )
 from pnas_fast.executor.messages import Setup, decode_result, decode_setup, encode_result, encode_setup
+from pnas_fast.executor.process import WORKER, Process, start_program
+from pnas_fast.fork_server import fork_server
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.training import ChildResult, TrainingSettings, load_training_data
 from pnas_fast.weights import WeightsError, child_file, load_child
@@ -83,7 +87,7 @@ def fake_pool(
 ) -> WorkerPool:
     settings = TrainingSettings(device="cpu", time_limit=time_limit)
     command = (sys.executable, "-c", textwrap.dedent(program))
-    return WorkerPool(devices, settings, folder, folder, probe_seconds, command)
+    return WorkerPool(devices, settings, folder, folder, probe_seconds, partial(start_program, command))
 
 
 @contextmanager
@@ -226,6 +230,31 @@ def test_a_real_worker_killed_at_work_is_replaced(tmp_path: Path) -> None:
     assert killed
     assert isinstance(finished := events[-2], Finished)
     assert finished.result.status == "done"
+
+
+def test_workers_whose_server_is_killed_are_replaced(tmp_path: Path) -> None:
+    before = fork_server(WORKER)
+    events: list[Event] = []
+    with real_pool(tmp_path, SETTINGS) as workers:
+        for event in workers.run([Task(0, CELL, 1)]):
+            events.append(event)
+            if isinstance(event, Progress) and before.alive:
+                os.kill(before.pid, signal.SIGKILL)
+                before.close()
+    assert fork_server(WORKER) is not before
+    assert isinstance(finished := events[-2], Finished)
+    assert finished.result.status == "done"
+
+
+def test_workers_that_cannot_be_forked_are_an_error(tmp_path: Path) -> None:
+    def start(errors: IO[bytes]) -> Process:
+        return fork_server("nowhere.at_all").fork(errors)
+
+    with (
+        WorkerPool(["cpu"], SETTINGS, tmp_path, tmp_path, start=start) as workers,
+        pytest.raises(ExecutorError, match=r"do not start \(.* exit status 1\): see .*workers.log"),
+    ):
+        results(workers, [Task(0, CELL, 1)])
 
 
 def test_a_worker_without_data_says_so(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 faults = json.loads(os.environ["FAULTS"])
 here = Path(__file__).parent
 
-if sys.orig_argv[1:3] == ["-m", "pnas_fast.executor.worker"]:
+if sys.orig_argv[1:4] == ["-m", "pnas_fast.fork_server", "pnas_fast.executor.worker"]:
     import torch
     import pnas_fast.training as training
     from pnas_fast.training import trainer

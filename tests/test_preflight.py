@@ -15,7 +15,7 @@ from pnas_fast import Cell, SearchConfig
 from pnas_fast.data import DataSet, load
 from pnas_fast.executor.probe import probe_child
 from pnas_fast.search import placement, preflight
-from pnas_fast.search.__main__ import main
+from pnas_fast.search.command import main
 from pnas_fast.search.config import paper
 from pnas_fast.search.preflight import Load, PreflightError, choose_load, random_cell, try_children
 from pnas_fast.search.warming import warm_kernels

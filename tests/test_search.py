@@ -14,7 +14,7 @@ import pytest
 
 from pnas_fast import Cell, SearchConfig, search
 from pnas_fast.candidates import expand, one_block_cells
-from pnas_fast.search.__main__ import main
+from pnas_fast.search.command import main
 from pnas_fast.search.evaluator import child_seed
 from pnas_fast.search.loop import SearchError
 from pnas_fast.search.result import SearchResult

@@ -1,11 +1,18 @@
-"""Folds: even, different, and stable while trials are added."""
+"""Folds: even, different, and stable while trials are added; gradients of the loss."""
+
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pnas_fast.surrogate.fitting import Trials, folds, member_weights
+from oracle import relative_error
+from pnas_fast.surrogate.fitting import Trials, folds, member_losses, member_weights
+from pnas_fast.surrogate.mlp import COLUMNS, MLPEnsemble, token_shares
+from pnas_fast.surrogate.mlp_gradients import MLPGradients
+from poison import poison_new_tensors
 from surrogate_data import accuracy, random_cells
 
 seeds = st.integers(0, 2**31 - 1)
@@ -47,3 +54,31 @@ def test_trials_of_mixed_sizes_are_picked_larger_first() -> None:
     expected = [accuracy(codes[group])[row] for group, row in ((1, 0), (0, 0), (0, 1), (2, 5))]
     np.testing.assert_allclose(picked.accuracies.numpy(), expected, rtol=1e-6)
     assert (picked.weights == trials.weights[:, [6, 0, 1, 17]]).all()
+
+
+@pytest.fixture
+def doubles() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("doubles")
+@pytest.mark.parametrize("trials", [1, 8, 64])
+def test_gradients_written_out_are_those_of_autograd(trials: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(trials)
+    model = MLPEnsemble(4, rng).double()
+    model.output_bias.detach().zero_()
+    sizes = torch.from_numpy(np.sort(rng.integers(1, 6, trials))[::-1].copy())
+    codes = torch.from_numpy(np.stack([rng.integers(0, limit, (trials, 5)) for limit in COLUMNS], axis=2))
+    weights = torch.from_numpy((rng.random((4, trials)) < 0.8).astype(float))
+    weights[0] = 0  # a batch without a trial of this member
+    # Predictions are about one half, so some of these are above and some below.
+    batch = Trials(codes, sizes, torch.from_numpy(rng.random(trials)), weights)
+    expected = torch.autograd.grad(member_losses(model, batch).sum(), list(model.parameters()))
+    gradients = MLPGradients(model)
+    poison_new_tensors(monkeypatch)
+    found = gradients(token_shares(codes, sizes), batch.accuracies, weights)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine.shape == theirs.shape
+        assert relative_error(mine, theirs) < 1e-12

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from pnas_fast.executor.messages import Setup, Task, decode_result
-from pnas_fast.executor.process import Worker
+from pnas_fast.executor.process import Start, Worker, start_worker
+from pnas_fast.fork_server import ForkServerError
 from pnas_fast.training import ChildResult, TrainingSettings
 
 ATTEMPTS = 2
@@ -114,7 +114,7 @@ class WorkerPool:
         folder: the run; workers leave weights in its ``children`` and complaints in its ``workers.log``.
         data: what `pnas_fast.executor.shared_data` gave.
         probe_seconds: children are only tried, for about so long each (`pnas_fast.executor.probe`).
-        command: starts a worker.
+        start: starts a worker's process.
 
     Use it as a context manager: leaving it ends the processes.
     """
@@ -126,12 +126,12 @@ class WorkerPool:
         folder: Path,
         data: Path,
         probe_seconds: float | None = None,
-        command: Sequence[str] = (sys.executable, "-m", "pnas_fast.executor.worker"),
+        start: Start = start_worker,
     ) -> None:
         self._time_limit = settings.time_limit
         # What is tried is tried among others: alone it would say nothing.
         self._attempts = ATTEMPTS if probe_seconds is None else 1
-        self._command = command
+        self._start = start
         folder = folder.resolve()
         self._setup = (settings, str(data.resolve()), str(folder), probe_seconds)
         self._log = folder / LOG
@@ -169,7 +169,10 @@ class WorkerPool:
             if seat.worker is None and seat in open_seats and missing > 0:
                 settings, data, folder, probe_seconds = self._setup
                 setup = Setup(settings, seat.device.name, data, folder, probe_seconds)
-                seat.worker = Worker(self._command, setup, self._log, self._inbox)
+                try:
+                    seat.worker = Worker(self._start, setup, self._log, self._inbox)
+                except ForkServerError as error:
+                    self._count_stillborn(str(error))
                 missing -= 1
 
     def _next_events(self, waiting: deque[Task]) -> Iterator[Event]:
@@ -238,12 +241,16 @@ class WorkerPool:
         seat.worker = None
         reason = _death(worker.kill())
         if worker.task is None:
-            self._stillborn += not worker.ready
-            if self._stillborn > self._attempts * len(self._seats):
-                raise ExecutorError(f"workers do not start ({reason}): see {self._log}")
+            if not worker.ready:
+                self._count_stillborn(reason)
         elif not self._try_again(seat, worker.task):
             result = ChildResult(error=f"the worker died {self._attempts} times ({reason})")
             yield self._finish(seat, worker.task, result)
+
+    def _count_stillborn(self, reason: str) -> None:
+        self._stillborn += 1
+        if self._stillborn > self._attempts * len(self._seats):
+            raise ExecutorError(f"workers do not start ({reason}): see {self._log}")
 
     def _end_hanging(self) -> Iterator[Event]:
         now = time.monotonic()

@@ -5,38 +5,56 @@ from __future__ import annotations
 import contextlib
 import queue
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from pnas_fast import fork_server
 from pnas_fast.executor.messages import Setup, Task, encode_setup, receive, send
+from pnas_fast.fork_server import Forked
+
+WORKER = "pnas_fast.executor.worker"
+
+Process = subprocess.Popen[str] | Forked
+
+Start = Callable[[IO[bytes]], Process]
+"""Starts a process whose standard error is added to a file, with pipes for the other streams."""
+
+
+def start_worker(stderr: IO[bytes]) -> Process:
+    """Start a worker.
+
+    Raises:
+        ForkServerError: it cannot be forked.
+    """
+    if fork_server.AVAILABLE:
+        return fork_server.fork_server(WORKER).fork(stderr)
+    return start_program([sys.executable, "-m", WORKER], stderr)
+
+
+def start_program(command: Sequence[str], stderr: IO[bytes]) -> Process:
+    """Start a command's process."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=stderr, text=True, encoding="utf-8")
 
 
 class Worker:
     """A process, a thread that reads its replies, and the task it is at.
 
     Args:
-        command: starts the process.
+        start: starts the process.
         setup: sent first.
         log: its standard error is added to this file.
         inbox: gets (this worker, message), and (this worker, None) when the process ends.
     """
 
-    def __init__(
-        self, command: Sequence[str], setup: Setup, log: Path, inbox: queue.Queue[tuple[Worker, Any]]
-    ) -> None:
+    def __init__(self, start: Start, setup: Setup, log: Path, inbox: queue.Queue[tuple[Worker, Any]]) -> None:
         with log.open("ab") as errors:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                encoding="utf-8",
-            )
+            self._process = start(errors)
         self.task: Task | None = None
         self.deadline = float("inf")
         self.ready = False
@@ -44,7 +62,7 @@ class Worker:
         threading.Thread(target=self._listen, args=(inbox,), daemon=True).start()
 
     @property
-    def process(self) -> subprocess.Popen[str]:
+    def process(self) -> Process:
         """The process."""
         return self._process
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pnas_fast.search.config import SearchConfig, device_note, paper, quick
-
 if TYPE_CHECKING:
+    from pnas_fast.search.config import SearchConfig
     from pnas_fast.search.result import SearchResult
 
-__all__ = ["SearchConfig", "paper", "quick", "search"]
+__all__ = ["search"]
 
 
 def search(
@@ -36,10 +35,11 @@ def search(
         RunError: a folder that holds another run or something else, or is in use.
         SearchError: every child of a level failed.
     """
-    # Here, so that `import pnas_fast` needs neither the compiled module nor the plotting libraries.
+    # Here, so that `import pnas_fast` needs neither PyTorch, nor the compiled module, nor plotting libraries.
     from rich.console import Console
 
     from pnas_fast.run_folder import default_folder
+    from pnas_fast.search.config import device_note, quick
     from pnas_fast.search.display import SilentDisplay, choose_display
     from pnas_fast.search.run import run
     from pnas_fast.training import load_training_data

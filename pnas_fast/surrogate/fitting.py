@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ from pnas_fast.space import MAX_BLOCKS, Codes
 from pnas_fast.surrogate.adam import Adam
 from pnas_fast.surrogate.checks import Floats
 from pnas_fast.surrogate.members import MemberModule
+from pnas_fast.surrogate.mlp import MLPEnsemble, token_shares
+from pnas_fast.surrogate.mlp_gradients import MLPGradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +93,26 @@ def fit_members(model: MemberModule, trials: Trials, schedule: Schedule, rng: np
 
     Members share the order of batches, never a gradient: the loss is the sum of theirs.
     """
-    parameters = list(model.parameters())
-    optimiser = Adam(parameters)
+    optimiser = Adam(list(model.parameters()))
+    gradients = _mlp_gradients(model, trials) if isinstance(model, MLPEnsemble) else _autograd(model, trials)
     batches = itertools.islice(_batches(len(trials.sizes), schedule.batch, rng), schedule.steps)
     for step, rows in enumerate(batches):
-        loss = _loss(model, trials.pick(rows.to(trials.sizes.device)))
-        optimiser.step(torch.autograd.grad(loss, parameters), schedule.rate(step))
+        optimiser.step(gradients(rows.to(trials.sizes.device)), schedule.rate(step))
+
+
+Gradients = Callable[[Tensor], Sequence[Tensor]]
+"""Gradients of the loss on the trials of some rows, for every parameter."""
+
+
+def _mlp_gradients(model: MLPEnsemble, trials: Trials) -> Gradients:
+    shares = token_shares(trials.codes, trials.sizes)
+    gradients = MLPGradients(model)
+    return lambda rows: gradients(shares[rows], trials.accuracies[rows], trials.weights[:, rows])
+
+
+def _autograd(model: MemberModule, trials: Trials) -> Gradients:
+    parameters = list(model.parameters())
+    return lambda rows: torch.autograd.grad(member_losses(model, trials.pick(rows)).sum(), parameters)
 
 
 def _batches(count: int, size: int, rng: np.random.Generator) -> Iterator[Tensor]:
@@ -105,8 +121,9 @@ def _batches(count: int, size: int, rng: np.random.Generator) -> Iterator[Tensor
         yield from torch.split(torch.from_numpy(rng.permutation(count)), size)
 
 
-def _loss(model: MemberModule, batch: Trials) -> Tensor:
+def member_losses(model: MemberModule, batch: Trials) -> Tensor:
+    """Each member's mean absolute error (E,) over its trials of a batch, larger cells first."""
     predicted: Tensor = model(batch.codes, batch.sizes)
     errors = (predicted - batch.accuracies).abs() * batch.weights
     # A batch may hold no trial of some member.
-    return (errors.sum(1) / batch.weights.sum(1).clamp(min=1)).sum()
+    return errors.sum(1) / batch.weights.sum(1).clamp(min=1)

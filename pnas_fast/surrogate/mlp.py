@@ -11,10 +11,10 @@ from torch import Tensor
 from pnas_fast.space import OPERATIONS
 from pnas_fast.surrogate.members import EMBEDDING, HIDDEN, INPUTS, MemberModule
 
-_COLUMNS = (INPUTS, len(OPERATIONS), INPUTS, len(OPERATIONS))
+COLUMNS = (INPUTS, len(OPERATIONS), INPUTS, len(OPERATIONS))
 """Tokens of each column of codes."""
 
-_FIRST_TOKENS = (0, *accumulate(_COLUMNS[:-1]))
+_FIRST_TOKENS = (0, *accumulate(COLUMNS[:-1]))
 """The place of each column's first token among those of all columns."""
 
 
@@ -60,5 +60,5 @@ def token_shares(codes: Tensor, sizes: Tensor) -> Tensor:
     blocks = torch.arange(codes.shape[1], device=codes.device)
     share = (blocks < sizes[:, None]) / sizes[:, None]
     tokens = codes + torch.tensor(_FIRST_TOKENS, device=codes.device)
-    shares = share.new_zeros(len(codes), sum(_COLUMNS))
+    shares = share.new_zeros(len(codes), sum(COLUMNS))
     return shares.scatter_add_(1, tokens.flatten(1), share[:, :, None].expand(-1, -1, 4).flatten(1))

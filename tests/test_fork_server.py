@@ -1,0 +1,148 @@
+"""Forked processes: their streams and exit codes, and that all end when one of those before them does."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pnas_fast.fork_server import ForkServer, ForkServerError, fork_server
+
+SERVED = """
+import os, sys
+
+def main():
+    for line in sys.stdin:
+        print(os.getpid(), line.strip(), flush=True)
+        if line == "leave\\n":
+            sys.exit(3)
+        if line == "break\\n":
+            raise ValueError("broken")
+"""
+
+PROGRAM = """
+import os, signal, sys
+from pnas_fast.fork_server import ForkServer
+server = ForkServer("served")
+forked = [server.fork(sys.stderr.buffer) for _ in range(2)]
+print(server.pid, *(process.pid for process in forked), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+IMPORTS = """
+import os, torch
+def never(*_): raise AssertionError("CUDA would be initialised, which no fork survives")
+for name in ("is_available", "device_count", "init", "_lazy_init"):
+    setattr(torch.cuda, name, never)
+import pnas_fast.executor.worker
+print(len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a module that can be served."""
+    (tmp_path / "served.py").write_text(SERVED)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def server(served: Path) -> Iterator[ForkServer]:
+    found = ForkServer("served")
+    yield found
+    found.close()
+
+
+def gone(pid: int) -> bool:
+    """Whether a process ends within ten seconds."""
+    for _ in range(200):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "complaint"), [("stay", -9, ""), ("leave", 3, ""), ("break", 1, "ValueError: broken\n")]
+)
+def test_processes_have_their_own_streams_and_codes(
+    server: ForkServer, tmp_path: Path, word: str, code: int, complaint: str
+) -> None:
+    with (tmp_path / "errors").open("wb") as errors:
+        processes = [server.fork(errors) for _ in range(2)]
+    assert processes[0].pid != processes[1].pid
+    for process in processes:
+        process.stdin.write(f"{word}\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == f"{process.pid} {word}\n"
+        if word != "stay":
+            assert process.stdout.readline() == ""
+        process.kill()
+        process.kill()
+        assert process.wait() == code
+        assert gone(process.pid)
+        process.stdin.close()
+        process.stdout.close()
+    assert (tmp_path / "errors").read_text().endswith(complaint)
+    assert bool((tmp_path / "errors").read_text()) == bool(complaint)
+
+
+def test_processes_end_with_their_server(served: Path) -> None:
+    first = fork_server("served")
+    assert fork_server("served") is first
+    with (served / "errors").open("wb") as errors:
+        process = first.fork(errors)
+        os.kill(first.pid, signal.SIGKILL)
+        with process.stdout, process.stdin:
+            assert process.stdout.readline() == ""
+        assert gone(process.pid)
+        process.kill()
+        assert process.wait() == -9
+        with pytest.raises(ForkServerError, match="ended, exit status -9"):
+            first.fork(errors)
+    second = fork_server("served")
+    assert second is not first
+    assert second.alive
+    second.close()
+    first.close()
+
+
+def test_all_end_with_the_program_however_it_ends(served: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == -9
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert len(pids) == 3
+    assert all(map(gone, pids))
+
+
+def test_a_module_that_cannot_be_imported_is_an_error(tmp_path: Path) -> None:
+    server = ForkServer("nowhere.at_all")
+    with (
+        (tmp_path / "errors").open("wb") as errors,
+        pytest.raises(ForkServerError, match="ended, exit status 1"),
+    ):
+        server.fork(errors)
+    server.close()
+
+
+def test_what_workers_import_can_be_forked() -> None:
+    """It leaves CUDA alone and starts no thread."""
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", IMPORTS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "1\n", done.stderr
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    script = "import sys, pnas_fast.fork_server; print('torch' in sys.modules); pnas_fast.SearchConfig()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
