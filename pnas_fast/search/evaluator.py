@@ -16,6 +16,12 @@ from pnas_fast.space import Cell, CellError
 from pnas_fast.store import Trial, TrialStore
 from pnas_fast.weights import discard, discard_all, promote
 
+EFFORT = {
+    "sep3x3": 2, "sep5x5": 3, "sep7x7": 4, "conv1x7_7x1": 5,
+    "identity": 0, "avg_pool3x3": 0, "max_pool3x3": 1, "dil_conv3x3": 1,
+}  # fmt: skip
+"""Roughly how long children with an operation take longer than children without, beside each other."""
+
 
 @dataclass(frozen=True, slots=True)
 class Profiled:
@@ -86,12 +92,14 @@ class Evaluator:
     def evaluate(self, level: int, cells: Sequence[Cell], first_position: int) -> list[Trial]:
         """Trials of the cells, in their order, from the store or by training.
 
+        What takes longest is trained first, so that at the end workers wait least for each other.
+
         Args:
             level: their number of blocks.
             cells: distinct cells.
             first_position: the place of the first of them in the whole search.
         """
-        tasks = []
+        tasks = list[Task]()
         for position, cell in enumerate(map(str, cells), first_position):
             if cell in self._trials:
                 self._display.child_finished(self._trials[cell], self._best_accuracy(), replayed=True)
@@ -99,6 +107,7 @@ class Evaluator:
                 profile = self._profiled is not None and self._profiled.is_it(position, cell)
                 self.traced = position if profile else self.traced
                 tasks.append(Task(position, cell, child_seed(self._config.seed, cell), profile))
+        tasks.sort(key=lambda task: -effort(Cell.parse(task.cell)))
         seen: dict[int, int] = {}
         self._waited = None
         for event in self._pool.run(tasks) if tasks else ():
@@ -149,6 +158,11 @@ class Evaluator:
 
     def _best_accuracy(self) -> float | None:
         return None if self._best is None else self._best.accuracy
+
+
+def effort(cell: Cell) -> int:
+    """Roughly how long a cell's child takes beside others of as many blocks."""
+    return sum(EFFORT[operation] for block in cell.blocks for _, operation in block.sides)
 
 
 def child_seed(seed: int, cell: str) -> int:
