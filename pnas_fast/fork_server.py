@@ -11,6 +11,7 @@ This module imports nothing but Python's own, so that a program can start the se
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -154,13 +155,16 @@ def _serve(module: str, connection: socket.socket) -> NoReturn:
     gc.enable()
     gc.collect()
     gc.freeze()  # or a process's first collection would copy every page it looks at
-    while True:
-        message, streams, _, _ = socket.recv_fds(connection, _MESSAGE, 3)
-        if not message:
-            os._exit(0)
-        what, pid = json.loads(message)
-        answer = _end(pid) if what == "end" else _fork(main, connection, streams)
-        connection.send(str(answer).encode())
+    # The program has ended, perhaps in the middle of a question: nobody is to be told.
+    with contextlib.suppress(ConnectionError):
+        while True:
+            message, streams, _, _ = socket.recv_fds(connection, _MESSAGE, 3)
+            if not message:
+                break
+            what, pid = json.loads(message)
+            answer = _end(pid) if what == "end" else _fork(main, connection, streams)
+            connection.send(str(answer).encode())
+    os._exit(0)
 
 
 def _end(pid: int) -> int:
@@ -170,9 +174,12 @@ def _end(pid: int) -> int:
 
 
 def _fork(main: Callable[[], None], connection: socket.socket, streams: list[int]) -> int:
+    server = os.getpid()
     pid = os.fork()
     if pid == 0:
         ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGKILL)
+        if os.getppid() != server:  # it has ended before that
+            os._exit(1)
         connection.close()
         for number, stream in enumerate(streams):
             os.dup2(stream, number)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pnas_fast.fork_server import ForkServer, ForkServerError, fork_server
+from pnas_fast.fork_server import AVAILABLE, ForkServer, ForkServerError, fork_server
 
 SERVED = """
 import os, sys
@@ -25,11 +25,14 @@ def main():
 """
 
 PROGRAM = """
-import os, signal, sys
+import os, signal, socket, sys, time
 from pnas_fast.fork_server import ForkServer
 server = ForkServer("served")
 forked = [server.fork(sys.stderr.buffer) for _ in range(2)]
 print(server.pid, *(process.pid for process in forked), flush=True)
+if "asking" in sys.argv:
+    socket.send_fds(server._socket, [b'["fork", 0]'], [0, 1, 2])
+    time.sleep(0.5)  # the answer is there, and unread
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -41,6 +44,9 @@ for name in ("is_available", "device_count", "init", "_lazy_init"):
 import pnas_fast.executor.worker
 print(len(os.listdir("/proc/self/task")))
 """
+
+
+pytestmark = pytest.mark.skipif(not AVAILABLE, reason="processes are forked on Linux alone")
 
 
 @pytest.fixture
@@ -116,12 +122,20 @@ def test_processes_end_with_their_server(served: Path) -> None:
     first.close()
 
 
-def test_all_end_with_the_program_however_it_ends(served: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == -9
-    pids = [int(pid) for pid in done.stdout.split()]
-    assert len(pids) == 3
-    assert all(map(gone, pids))
+@pytest.mark.usefixtures("served")
+@pytest.mark.parametrize("when", ["idle", "asking"])
+def test_all_end_with_the_program_however_it_ends(when: str, tmp_path: Path) -> None:
+    # Not a pipe: it would be read until all have ended.
+    with (tmp_path / "out").open("w+") as out, (tmp_path / "complaints").open("w+") as complaints:
+        command = [sys.executable, "-c", PROGRAM, when]
+        done = subprocess.run(command, stdout=out, stderr=complaints, check=False)
+        assert done.returncode == -9
+        out.seek(0)
+        pids = [int(pid) for pid in out.read().split()]
+        assert len(pids) == 3
+        assert all(map(gone, pids))
+        complaints.seek(0)
+        assert complaints.read() == ""
 
 
 def test_a_module_that_cannot_be_imported_is_an_error(tmp_path: Path) -> None:
