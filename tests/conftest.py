@@ -1,5 +1,8 @@
-"""Before anything imports Triton: its kernels run in its interpreter here."""
+"""Before anything imports PyTorch or Triton: how many threads it may use; kernels are interpreted."""
 
 import os
 
 os.environ["TRITON_INTERPRET"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Where tests run on every core, threads of one wait in loops for threads of others: 20 times as long.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
