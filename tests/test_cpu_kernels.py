@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from oracle import activation, compare, new_norm
 from pnas_fast.kernels import Backend, BackendError, CellOutput, Side, get_backend, resolve_backend
+from poison import poison_new_tensors
 
 CPU = get_backend("cpu")
 
@@ -209,15 +210,6 @@ def test_statistics_keep_their_digits_far_from_zero() -> None:
 @pytest.mark.parametrize("operation", ["separable", "dense", "factorized", "add"])
 def test_every_element_is_written(operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every tensor the backend makes is full of NaN until a kernel has written to it."""
-    real = torch.empty_like, torch.empty, Tensor.new_empty
-
-    def poisoned(make: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Tensor:
-            tensor: Tensor = make(*args, **kwargs)
-            return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
-
-        return call
-
     weights = {
         "separable": [(24, 1, 5, 5), (13, 24, 1, 1)],
         "dense": [(13, 24, 1, 7)],
@@ -238,9 +230,7 @@ def test_every_element_is_written(operation: str, monkeypatch: pytest.MonkeyPatc
         ]
         return backend.concatenate(blocks, output)
 
-    monkeypatch.setattr(torch, "empty_like", poisoned(real[0]))
-    monkeypatch.setattr(torch, "empty", poisoned(real[1]))
-    monkeypatch.setattr(Tensor, "new_empty", poisoned(real[2]))
+    poison_new_tensors(monkeypatch)
     filters = 24 if operation == "add" else 13
     compare(CPU, run, [stepped(2, 24, 7, 6)], [torch.randn(*shape) for shape in weights], norm_of(filters))
 
