@@ -23,7 +23,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -107,44 +107,56 @@ class Outcome(NamedTuple):
     cached: int
     errors: list[str]
 
+    @property
+    def kernels(self) -> int:
+        """All of them."""
+        return self.compiled + self.cached + len(self.errors)
 
-def list_variants(children: Children, architecture: int, step: Steps = lambda: None) -> list[Variant]:
+
+def list_variants(children: Children, architecture: int, step: Steps = lambda: None) -> Iterator[Variant]:
     """Every kernel that children launch on a compute capability, once; ``step`` is called for each cell."""
-    found: dict[object, Variant] = {}
+    found = set()
     for cell in children.cells():
         for variant in children.variants(cell, architecture):
-            found.setdefault(variant.key(), variant)
+            if variant.key() not in found:
+                found.add(variant.key())
+                yield variant
         step()
-    # The slow ones first, so that no process is left alone with one.
-    return sorted(found.values(), key=lambda variant: ("backward" not in variant.name(), variant.name()))
 
 
 def compile_all(
-    variants: Sequence[Variant], architecture: int, processes: int, step: Steps = lambda: None
+    variants: Iterable[Variant], architecture: int, processes: int, step: Steps = lambda: None
 ) -> Outcome:
-    """Compile kernels in several processes; ``step`` is called after each, from any thread."""
-    waiting: queue.SimpleQueue[Variant] = queue.SimpleQueue()
-    for variant in variants:
-        waiting.put(variant)
-    answers: list[tuple[Variant, dict[str, Any]]] = []
+    """Compile kernels in several processes, while more are listed; ``step`` is called after each, from any
+    thread.
+    """
+    waiting: queue.SimpleQueue[Variant | None] = queue.SimpleQueue()
+    answers: dict[Hashable, dict[str, Any]] = {}
 
     def feed() -> None:
-        with _compiler(architecture) as ask, contextlib.suppress(queue.Empty):
-            while True:
-                variant = waiting.get_nowait()
-                answers.append((variant, ask(variant)))
+        with _compiler(architecture) as ask:
+            while (variant := waiting.get()) is not None:
+                answers[variant.key()] = ask(variant)
                 step()
 
-    threads = [threading.Thread(target=feed) for _ in range(min(processes, len(variants)))]
+    threads = [threading.Thread(target=feed, daemon=True) for _ in range(processes)]
     for thread in threads:
         thread.start()
+    listed = []
+    try:
+        for variant in variants:
+            listed.append(variant)
+            waiting.put(variant)
+    finally:
+        for _ in threads:
+            waiting.put(None)
     for thread in threads:
         thread.join()
-    errors = [f"{variant.name()}: {answer['error']}" for variant, answer in answers if "error" in answer]
-    cached = sum(answer.get("cached", False) for _, answer in answers)
-    # Those that no process was left for.
-    errors += [f"{waiting.get().name()}: the compiling processes died" for _ in range(waiting.qsize())]
-    return Outcome(len(variants) - cached - len(errors), cached, errors)
+    unanswered = {"error": "the compiling processes died"}
+    found = [(variant, answers.get(variant.key(), unanswered)) for variant in listed]
+    errors = [f"{variant.name()}: {answer['error']}" for variant, answer in found if "error" in answer]
+    cached = sum(answer.get("cached", False) for _, answer in found)
+    return Outcome(len(listed) - cached - len(errors), cached, errors)
 
 
 @contextlib.contextmanager
@@ -272,16 +284,23 @@ def _warm(children: Children, architecture: int, processes: int, dtype: str) -> 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(), transient=True) as bar:
         listing = bar.add_task("listing kernels", total=len(children.cells()))
-        variants = list_variants(children, architecture, lambda: bar.advance(listing))
-        compiling = bar.add_task(f"compiling for sm_{architecture}", total=len(variants))
-        outcome = compile_all(variants, architecture, processes, lambda: bar.advance(compiling))
+        compiling = bar.add_task(f"compiling for sm_{architecture}", total=None)
+
+        def listed() -> Iterator[Variant]:
+            for number, variant in enumerate(
+                list_variants(children, architecture, lambda: bar.advance(listing)), start=1
+            ):
+                bar.update(compiling, total=number)
+                yield variant
+
+        outcome = compile_all(listed(), architecture, processes, lambda: bar.advance(compiling))
     for line in outcome.errors:
         print(line, file=sys.stderr)
     if not outcome.errors:
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
     print(
-        f"{len(variants)} kernels for sm_{architecture} in {dtype}: {outcome.compiled} compiled, "
+        f"{outcome.kernels} kernels for sm_{architecture} in {dtype}: {outcome.compiled} compiled, "
         f"{outcome.cached} were there, {len(outcome.errors)} failed, {time.monotonic() - started:.0f} s "
         f"on {processes} processes"
     )

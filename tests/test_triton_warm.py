@@ -102,7 +102,7 @@ from pnas_fast.kernels.triton.ahead import variant_from
 from pnas_fast.search.plan import random_cell
 children = warm.Children(2, 24, (3, 32, 32), torch.bfloat16, 2, ("avg_pool3x3", "dil_conv3x3"))
 steps = []
-variants = warm.list_variants(children, 90, lambda: steps.append(1))
+variants = list(warm.list_variants(children, 90, lambda: steps.append(1)))
 assert len(steps) == len(children.cells())
 listed = {variant.key() for variant in variants}
 assert len(listed) == len(variants)
@@ -118,7 +118,7 @@ assert not others & listed
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_kernels_are_compiled_once_and_broken_ones_and_dying_compilers_reported(tmp_path: Path) -> None:
+def test_kernels_are_compiled_once_and_broken_ones_and_dying_compilers_are_told(tmp_path: Path) -> None:
     program = """
 import sys, torch
 from pnas_fast.kernels import warm
@@ -129,14 +129,26 @@ broken = variants[0]._replace(constants={**variants[0].constants, "C": None})
 print(*warm.compile_all([*variants, broken], 90, 2)[:2])
 outcome = warm.compile_all([*variants, broken], 90, 1)
 print(*outcome[:2], len(outcome.errors), outcome.errors[0].startswith("add fp16 "))
+import threading
+begun = threading.Event()
+def listed():
+    yield variants[0]
+    assert begun.wait(60), "nothing is compiled before all are listed"
+    yield variants[1]
+print(*warm.compile_all(listed(), 90, 1, begun.set)[:2])
 warm.sys.executable = "/bin/false"
 print(warm.compile_all(variants[:1], 90, 1).errors[0].partition(": ")[2])
+threading.excepthook = lambda _: None
+warm.sys.executable = "/nowhere"
+print(warm.compile_all(variants, 90, 1).errors[1].partition(": ")[2])
 """
     done = run("-c", program, TRITON_CACHE_DIR=str(tmp_path))
     assert done.stdout.splitlines() == [
         "2 0",
         "0 2 1 True",
+        "0 2",
         "the compiling process died (exit status 1)",
+        "the compiling processes died",
     ], done.stderr
     assert list(tmp_path.glob("*/*.cubin"))
 
@@ -148,7 +160,7 @@ def test_what_was_compiled_is_not_listed_again_unless_something_changed(
     outcomes = [warm.Outcome(0, 0, ["one: does not compile"]), *[warm.Outcome(1, 0, [])] * 3]
     monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path / "cache"))
     monkeypatch.setattr(warm, "list_variants", lambda children, *_: listed.append(children) or [])
-    monkeypatch.setattr(warm, "compile_all", lambda *_: outcomes.pop(0))
+    monkeypatch.setattr(warm, "compile_all", lambda variants, *_: [*variants, outcomes.pop(0)][-1])
     children = warm.Children(2, 24, (3, 32, 32), torch.bfloat16, 5, OPERATIONS)
     for _ in range(3):
         warm._warm(children, 90, 1, "bfloat16")
