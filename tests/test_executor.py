@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import textwrap
 import time
@@ -16,6 +17,7 @@ from typing import IO
 import pytest
 import torch
 
+from pnas_fast import fork_server as fork_server_module
 from pnas_fast.data import load
 from pnas_fast.executor import (
     Drained,
@@ -216,6 +218,19 @@ def test_a_real_worker_trains_and_leaves_weights(tmp_path: Path) -> None:
     assert network.parameters_count == first.parameters
     assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
     assert not list(tmp_path.glob("**/*.tmp"))
+
+
+def test_where_nothing_is_forked_a_worker_imports_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with real_pool(tmp_path, SETTINGS) as workers:
+        forked = results(workers, [Task(0, CELL, 11)])
+    monkeypatch.setattr(fork_server_module, "AVAILABLE", False)
+    with real_pool(tmp_path, SETTINGS) as workers:
+        alone = results(workers, [Task(0, CELL, 11)])
+        assert isinstance(workers._seats[0].worker.process, subprocess.Popen)
+    assert alone[0].error is None
+    assert (alone[0].accuracy, alone[0].epoch_losses) == (forked[0].accuracy, forked[0].epoch_losses)
 
 
 def test_a_real_worker_killed_at_work_is_replaced(tmp_path: Path) -> None:
