@@ -101,7 +101,7 @@ class ForkServer:
         streams = os.fdopen(ours_in, "w", encoding="utf-8"), os.fdopen(ours_out, encoding="utf-8")
         try:
             pid = self._ask("fork", 0, [stdin, stdout, stderr.fileno()])
-        except ForkServerError:
+        except BaseException:
             for stream in streams:
                 stream.close()
             raise
@@ -131,6 +131,10 @@ class ForkServer:
                 answer = self._socket.recv(_MESSAGE)
             except OSError:
                 answer = b""
+            except BaseException:
+                # Ctrl-C. The answer to come would be taken for that to the next question.
+                self.close()
+                raise
             if not answer:
                 code = self._process.wait()
                 raise ForkServerError(f"the process that starts others has ended, exit status {code}")
@@ -168,9 +172,12 @@ def _serve(module: str, connection: socket.socket) -> NoReturn:
 
 
 def _end(pid: int) -> int:
-    # Nobody else waits for it, so until then its number is not another's.
-    os.kill(pid, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    # Where it is no child of this process, this raises: nobody else's is killed.
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    if not ended:
+        os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
 
 
 def _fork(main: Callable[[], None], connection: socket.socket, streams: list[int]) -> int:
@@ -183,6 +190,7 @@ def _fork(main: Callable[[], None], connection: socket.socket, streams: list[int
         connection.close()
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
+            os.close(stream)
         _run(main)
     for stream in streams:
         os.close(stream)

@@ -2,11 +2,13 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,6 +122,42 @@ def test_processes_end_with_their_server(served: Path) -> None:
     assert second.alive
     second.close()
     first.close()
+
+
+def test_a_question_that_was_interrupted_is_the_servers_last(
+    served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer would be taken for that to the next one, and some process killed that is not ours."""
+    server = fork_server("served")
+    with (served / "errors").open("wb") as errors:
+        process = server.fork(errors)
+        send = socket.send_fds
+
+        def interrupted(*arguments: Any) -> None:
+            send(*arguments)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(socket, "send_fds", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                server.fork(errors)
+    assert not server.alive
+    assert gone(process.pid)
+    process.kill()
+    assert process.wait() == -9
+    process.stdin.close()
+    process.stdout.close()
+    again = fork_server("served")
+    assert again is not server
+    again.close()
+
+
+def test_only_its_own_processes_are_ended(server: ForkServer) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        with pytest.raises(ForkServerError, match="exit status 1"):
+            server.end(other.pid)
+        assert other.poll() is None
+        other.kill()
 
 
 @pytest.mark.usefixtures("served")
