@@ -33,7 +33,7 @@ for variant in inspect.search_variants(inspect.DTYPES[dtype], architecture, [cel
     wanted.setdefault(variant.kernel.__name__, variant)
 found = inspect.inspect([*wanted.values()][-least:], architecture)
 table = inspect.read_table(inspect.Path(sys.argv[3]))
-broken = inspect.broken_rules(found, table)
+broken = inspect.broken_rules(found, table, architecture)
 print("broken", broken)
 assert len(found) >= least and set(found) <= set(table) and not broken
 """
@@ -107,7 +107,7 @@ def test_one_kernel_of_a_kind_is_no_worse_than_the_committed_table(architecture:
 def test_the_committed_tables_keep_the_rules(architecture: str) -> None:
     table = read_table(table_of(architecture))
     assert len(table) > 600
-    assert not broken_rules(table, table)
+    assert not broken_rules(table, table, architecture)
 
 
 def test_what_is_compiled_ahead_is_what_a_card_would_compile() -> None:
@@ -119,12 +119,16 @@ def test_what_is_compiled_ahead_is_what_a_card_would_compile() -> None:
 def test_worse_kernels_are_named() -> None:
     table = {name: Resources(100, 0, 4096) for name in "abc"}
     found = {"a": Resources(101, 0, 4096), "b": Resources(90, 136, 0), "c": Resources(100, 8, 4096)}
-    assert broken_rules(found, table) == [
+    assert broken_rules(found, table, "sm_90") == [
         "a: 101 registers, 0 bytes of local and 4096 of shared memory, allowed are 100, 0 and 4096",
-        "b: 136 bytes of local memory, allowed are 128",
+        "b: 136 bytes of local memory, allowed are 112",
         "c: 100 registers, 8 bytes of local and 4096 of shared memory, allowed are 100, 0 and 4096",
     ]
-    assert broken_rules({"new": Resources(255, 0, 0)}, table) == []
+    assert broken_rules({"new": Resources(255, 112, 0)}, table, "sm_90") == []
+    assert broken_rules({"new": Resources(255, 0, 0)}, table, "sm_100") == []
+    assert broken_rules({"new": Resources(255, 8, 0)}, {}, "sm_100") == [
+        "new: 8 bytes of local memory, allowed are 0"
+    ]
 
 
 @pytest.mark.parametrize(
