@@ -157,6 +157,28 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_continue(tmp_path: Path) -> None:
     assert errors == ""
 
 
+CTRL_C_AT_TORCH = """
+import sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupting())
+sys.argv = ["python -m pnas_fast.search"]
+from pnas_fast.search.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_while_it_imports_is_quiet() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CTRL_C_AT_TORCH], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_a_child_is_traced_by_its_cell_or_its_place(
     finished: SearchResult,
     tmp_path: Path,

@@ -9,10 +9,12 @@ from pnas_fast import fork_server
 
 def main() -> int:
     """Run the command, its workers' imports beside its own."""
-    if fork_server.AVAILABLE:
-        fork_server.fork_server("pnas_fast.executor.worker")
-    from pnas_fast.search import command
-
+    try:
+        if fork_server.AVAILABLE:
+            fork_server.fork_server("pnas_fast.executor.worker")
+        from pnas_fast.search import command
+    except KeyboardInterrupt:  # seconds in which nothing has begun
+        return 130
     return command.main()
 
 
