@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from pnas_fast import fork_server
@@ -15,6 +16,7 @@ def main() -> int:
         from pnas_fast.search import command
     except KeyboardInterrupt:  # seconds in which nothing has begun
         return 130
+    gc.freeze()  # or every search for garbage would look at all that PyTorch has, in the midst of a report
     return command.main()
 
 
