@@ -153,6 +153,12 @@ def fork_server(module: str) -> ForkServer:
     return server
 
 
+def end_servers() -> None:
+    """End this process's servers, where they turn out not to be needed."""
+    while _servers:
+        _servers.popitem()[1].close()
+
+
 def _serve(module: str, connection: socket.socket) -> NoReturn:
     gc.disable()
     main: Callable[[], None] = importlib.import_module(module).main

@@ -7,10 +7,11 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +30,7 @@ from pnas_fast.executor import (
     Task,
     WorkerPool,
     pool,
+    process,
     read_data,
     shared_data,
     trace_file,
@@ -233,6 +235,13 @@ def test_where_nothing_is_forked_a_worker_imports_for_itself(
     assert (alone[0].accuracy, alone[0].epoch_losses) == (forked[0].accuracy, forked[0].epoch_losses)
 
 
+def test_workers_of_a_gpu_are_not_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[Sequence[str]] = []
+    monkeypatch.setattr(process, "start_program", lambda command, *_: commands.append(command))
+    process.start_worker(BytesIO(), "cuda:1")
+    assert commands == [[sys.executable, "-m", WORKER]]
+
+
 def test_a_real_worker_killed_at_work_is_replaced(tmp_path: Path) -> None:
     killed = False
     events: list[Event] = []
@@ -262,7 +271,7 @@ def test_workers_whose_server_is_killed_are_replaced(tmp_path: Path) -> None:
 
 
 def test_workers_that_cannot_be_forked_are_an_error(tmp_path: Path) -> None:
-    def start(errors: IO[bytes]) -> Process:
+    def start(errors: IO[bytes], device: str) -> Process:
         return fork_server("nowhere.at_all").fork(errors)
 
     with (

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pnas_fast.fork_server import AVAILABLE, ForkServer, ForkServerError, fork_server
+from pnas_fast.fork_server import AVAILABLE, ForkServer, ForkServerError, end_servers, fork_server
 
 SERVED = """
 import os, sys
@@ -149,7 +149,8 @@ def test_a_question_that_was_interrupted_is_the_servers_last(
     process.stdout.close()
     again = fork_server("served")
     assert again is not server
-    again.close()
+    end_servers()
+    assert not again.alive
 
 
 def test_only_its_own_processes_are_ended(server: ForkServer) -> None:

@@ -21,23 +21,24 @@ WORKER = "pnas_fast.executor.worker"
 
 Process = subprocess.Popen[str] | Forked
 
-Start = Callable[[IO[bytes]], Process]
-"""Starts a process whose standard error is added to a file, with pipes for the other streams."""
+Start = Callable[[IO[bytes], str], Process]
+"""Starts a process for a device whose standard error is added to a file, with pipes for the other streams."""
 
 
-def start_worker(stderr: IO[bytes]) -> Process:
+def start_worker(stderr: IO[bytes], device: str) -> Process:
     """Start a worker.
 
     Raises:
         ForkServerError: it cannot be forked.
     """
-    if fork_server.AVAILABLE:
+    # A second is nothing beside a child on a GPU, and forking has not been tried with CUDA.
+    if fork_server.AVAILABLE and device == "cpu":
         return fork_server.fork_server(WORKER).fork(stderr)
-    return start_program([sys.executable, "-m", WORKER], stderr)
+    return start_program([sys.executable, "-m", WORKER], stderr, device)
 
 
-def start_program(command: Sequence[str], stderr: IO[bytes]) -> Process:
-    """Start a command's process."""
+def start_program(command: Sequence[str], stderr: IO[bytes], device: str) -> Process:
+    """Start a command's process, whatever the device."""
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=stderr, text=True, encoding="utf-8")
 
@@ -54,7 +55,7 @@ class Worker:
 
     def __init__(self, start: Start, setup: Setup, log: Path, inbox: queue.Queue[tuple[Worker, Any]]) -> None:
         with log.open("ab") as errors:
-            self._process = start(errors)
+            self._process = start(errors, setup.device)
         self.task: Task | None = None
         self.deadline = float("inf")
         self.ready = False

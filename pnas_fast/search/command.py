@@ -12,12 +12,14 @@ from rich.table import Table
 from pnas_fast.commands import INTERRUPTED, download_bar, interrupt, one_line
 from pnas_fast.data import DataError
 from pnas_fast.executor import ExecutorError
+from pnas_fast.fork_server import end_servers
 from pnas_fast.options import ConfigError
 from pnas_fast.report.text import magnitude, share
 from pnas_fast.run_folder import RunError
 from pnas_fast.search.cli import Request, parse
 from pnas_fast.search.display import choose_display, duration
 from pnas_fast.search.loop import SearchError
+from pnas_fast.search.placement import CPU
 from pnas_fast.search.plan import Plan, describe_devices, make_plan
 from pnas_fast.search.preflight import Load, PreflightError
 from pnas_fast.search.result import SearchResult
@@ -37,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     try:
         request = parse(arguments)
+        if request.config.device != CPU:
+            end_servers()  # workers of a GPU are not forked
         if request.plan:
             _print_plan(console, request)
             return 0
