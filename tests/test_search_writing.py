@@ -46,6 +46,23 @@ def test_what_is_too_soon_is_written_on_leaving(monkeypatch: pytest.MonkeyPatch,
     assert written == [161.0, 222.0, 222.0]
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_a_search_that_is_stopped_has_its_report(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    written: list[Path] = []
+    monkeypatch.setattr(page, "write_report", written.append)
+
+    def stop() -> None:
+        with ReportWriter(tmp_path) as report:
+            report.write()
+            raise error
+
+    with pytest.raises(error):
+        stop()
+    assert written == [tmp_path]
+
+
 @pytest.mark.usefixtures("always")
 def test_a_report_that_could_not_be_written_is_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -50,10 +50,13 @@ class ReportWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._thread.shutdown()
-        if error is None:
+        try:
             self._wait()
             if self._is_late:
                 _write(self._folder)
+        except Exception:
+            if error is None:
+                raise
 
 
 def _prepare() -> None:
