@@ -78,7 +78,7 @@ def pointwise_backward_kernel(
     total = tl.zeros((BLOCK_F, CHUNK), tl.float32)
     d_scale = tl.zeros((TILE, CHUNK), tl.float32)
     d_shift = tl.zeros((TILE, CHUNK), tl.float32)
-    for tile in range(program, tl.cdiv(SIZE, TILE), programs):
+    for tile in tl.range(program, tl.cdiv(SIZE, TILE), programs, disable_licm=True):
         p = tile * TILE + tl.arange(0, TILE)
         p = p[:, None]
         f_mask, mask = (p < SIZE) & (f < F)[None, :], (p < SIZE) & (c < C)[None, :]

@@ -77,11 +77,11 @@ def separable_kernel(
     row = norms.row_of(sums, problem, program, programs, F)
     pairs: tl.constexpr = pairs_of_rows(OH, S, D)
     strips, counted = tl.cdiv(OW, COLS), 0.0
-    for tile in range(program, pairs * tl.cdiv(N * strips, LANES), programs):
+    for tile in tl.range(program, pairs * tl.cdiv(N * strips, LANES), programs, disable_licm=True):
         first, oy = tile // pairs * LANES, upper_row(tile % pairs, S, D)
         lane = first + tl.arange(0, LANES)
         total = tl.zeros((SIZE, BLOCK_F), tl.float32)
-        for c0 in range(0, C, CHUNK):
+        for c0 in tl.range(0, C, CHUNK, disable_licm=True):
             c = c0 + tl.arange(0, CHUNK)
             scale, shift = load_affine(affine, c, c < C, C, AFFINE)
             upper, lower = convolve(
@@ -119,9 +119,14 @@ def arranged(depthwise: Tensor, pointwise: Tensor) -> bool:
     return (*taps, *pointwise.stride()[:2]) == (1, k * c, c, c, 1)
 
 
-def strips_of(block_f: int) -> tuple[int, int]:
-    """(strips of a tile, columns of a strip): as many as leave a tile's sums in registers."""
-    return (32, 4) if block_f <= 32 else (16, 4) if block_f <= 64 else (16, 2)
+def strips_of(block_f: int, chunks: int, warps: int) -> tuple[int, int]:
+    """(strips of a tile, columns of a strip): as many as leave a tile's sums in registers.
+
+    Where there are chunks of channels, a tile's sums over filters wait while the next chunk is convolved.
+    """
+    if block_f > 64:
+        return 16, 2
+    return (4 if block_f <= 32 and chunks == 1 else 2) * warps, 4
 
 
 def separable(convolution: Convolution, problems: Sequence[Forward]) -> list[Normal]:
@@ -133,7 +138,7 @@ def separable(convolution: Convolution, problems: Sequence[Forward]) -> list[Nor
     groups = -(-f // block_f)
     align = alignment(c, f, pixel(z), pixel(out))
     tile = tile_of(f"separable {k}", z, block_f, align, c)
-    lanes, columns = strips_of(block_f)
+    lanes, columns = strips_of(block_f, -(-c // CHUNK.value), tile.warps)
     tiles = pairs_of_rows(oh, stride, dilation) * -(-n * -(-ow // columns) // lanes)
     programs = spread(z.device, tile, tiles, groups * together)
     normals = [norms.new_normal(problem.norm) for problem in problems if problem.norm is not None]

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import triton
 import triton.language as tl
 
@@ -51,7 +52,7 @@ NEXT, FINISHED, FIRST = (tl.constexpr(ticket) for ticket in range(3))
 def separable_backward_kernel(
     z, affine, depthwise, pointwise, result, g, statistics, d_normal, gamma, d_norm,
     dd, into, d_affine, accumulate, d_depthwise, d_pointwise,
-    pointwise_partial, source_partial, depthwise_partial, tickets, inverse_count,
+    kept_norm, pointwise_partial, source_partial, depthwise_partial, tickets, inverse_count,
     N, z_units, g_units, result_units, into_units,
     by_c, by_y, by_x, by_f, by_k, pointwise_programs, source_programs, depthwise_programs,
     H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
@@ -80,6 +81,7 @@ def separable_backward_kernel(
             work, pointwise_programs, z, affine, depthwise, pick(pointwise, problem), pick(result, problem),
             pick(g, problem), pick(statistics, problem), pick(d_normal, problem), pick(gamma, problem),
             pick(d_norm, problem), dd, pick(d_pointwise, problem),
+            kept_norm + problem * before_source * 2 * BLOCK_F,
             pointwise_partial + problem * rows_of(pointwise_programs) * F * C, tickets, ready,
             inverse_count, N, z_pixel, g_units * ALIGN, result_units * ALIGN,
             by_c, by_y, by_x, by_f, by_k, H, W, OH, OW,
@@ -116,12 +118,14 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
     block_f, chunks, together = block_of(z, f, widest_fp32=16), -(-c // CHUNK.value), len(problems)
     gradient = None if into is None else into.z
     align = alignment(c, f, *(pixel(x) for x in (z, result.z, result.g, gradient) if x is not None))
-    tile, blocks = tile_of(f"separable_backward {k}", z, block_f, align), -(-f // block_f)
-    lanes, columns = strips_of(block_f)
+    name, blocks = f"separable_backward {k}{', dilated' if dilation > 1 else ''}", -(-f // block_f)
+    tile = tile_of(name, z, block_f, align)
+    lanes, columns = strips_of(block_f, 1, tile.warps)
     # Parts 2 and 3 multiply no matrices: as many pixels as threads load well.
     wide_lanes, wide_columns = 4 * tile.warps, 4
     # Rows of taps share rows of inputs, as far as registers hold totals beside two rows of gradients.
-    tap_rows = 3 if k == 3 else 2 if stride == 1 else 1
+    # A stride leaves little to share.
+    tap_rows = 1 if stride > 1 else 3 if k == 3 else 2
 
     def tiles(width: int, lanes: int, columns: int) -> int:
         """Of a row in all images."""
@@ -137,6 +141,7 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
     work = [number * held for number, held in zip(groups, programs, strict=True)]
     scratch = {
         "dd": z.new_empty(together, n, oh, ow, c),
+        "kept_norm": z.new_empty(together, work[0], 2, block_f, dtype=torch.float32),
         "pointwise_partial": new_partials(z.device, together, programs[0], f, c),
         "source_partial": new_partials(z.device, together, programs[1], 2, c),
         "depthwise_partial": new_partials(z.device, together, programs[2], k, k, c),

@@ -45,7 +45,7 @@ def load_dz(g, result, at, ok, f, f_ok, offset, slope, g_pixel, result_pixel, NO
 @triton.jit
 def pointwise_part(
     work, programs, z, affine, depthwise, pointwise, result, g, statistics, d_normal, gamma, d_norm,
-    dd, d_pointwise, partial, tickets, ready, inverse_count,
+    dd, d_pointwise, kept_norm, partial, tickets, ready, inverse_count,
     N, z_pixel, g_pixel, result_pixel, by_c, by_y, by_x, by_f, by_k,
     H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
     C: tl.constexpr, F: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
@@ -68,11 +68,18 @@ def pointwise_part(
         first = f_ok & (program == 0) & (group < blocks)
         tl.store(d_norm + f, d_gamma, mask=first)
         tl.store(d_norm + F + f, d_beta, mask=first)
+        # Loaded again for each tile: meanwhile a window needs the registers.
+        own = kept_norm + work * 2 * BLOCK_F + tl.arange(0, BLOCK_F)
+        tl.store(own, offset)
+        tl.store(own + BLOCK_F, slope)
+        tl.debug_barrier()
     w = load_pointwise(pointwise, f, c, F, C, by_f, by_k, ARRANGED)
     total = tl.zeros((BLOCK_F, CHUNK), tl.float32)
     pairs: tl.constexpr = pairs_of_rows(OH, S, D)
     strips = tl.cdiv(OW, COLS)
-    for tile in range(program, pairs * tl.cdiv(N * strips, LANES), programs):
+    tiles = pairs * tl.cdiv(N * strips, LANES)
+    tl.assume(program < tiles)
+    for tile in tl.range(program, tiles, programs, disable_licm=True):
         first_lane, oy = tile // pairs * LANES, upper_row(tile % pairs, S, D)
         lane = first_lane + tl.arange(0, LANES)
         upper, lower = convolve(
@@ -86,6 +93,8 @@ def pointwise_part(
         y, x = oy + half * rows_apart(S, D), lane % strips * COLS + column
         ok = (lane < N * strips) & (y < OH) & (x < OW)
         at = lane // strips * OH * OW + y * OW + x
+        if NORM:
+            offset, slope = tl.load(own), tl.load(own + BLOCK_F)
         dz = load_dz(g, result, at, ok, f, f_ok, offset, slope, g_pixel, result_pixel, NORM)
         # Settled operands take registers, of which a window of 7 leaves none.
         total = multiply(tl.trans(dz), d, total, z.dtype.element_ty, K < 7)
@@ -134,7 +143,9 @@ def source_part(
     pairs: tl.constexpr = pairs_of_rows(H, S, D)
     apart: tl.constexpr = rows_apart(S, D)
     strips = tl.cdiv(W, COLS)
-    for tile in range(program, pairs * tl.cdiv(N * strips, LANES), programs):
+    tiles = pairs * tl.cdiv(N * strips, LANES)
+    tl.assume(program < tiles)
+    for tile in tl.range(program, tiles, programs, disable_licm=True):
         lane = tile // pairs * LANES + tl.arange(0, LANES)
         image, y, x = lane // strips, upper_row(tile % pairs, S, D), lane % strips * COLS
         lane_ok = lane < N * strips
@@ -184,18 +195,20 @@ def depthwise_part(
     totals = nothing(TAP_ROWS * K, LANES)
     pairs: tl.constexpr = pairs_of_rows(OH, S, D)
     strips = tl.cdiv(OW, COLS)
-    for tile in range(program, pairs * tl.cdiv(N * strips, LANES), programs):
+    tiles = pairs * tl.cdiv(N * strips, LANES)
+    tl.assume(program < tiles)
+    for tile in tl.range(program, tiles, programs, disable_licm=True):
         lane, oy = tile // pairs * LANES + tl.arange(0, LANES), upper_row(tile % pairs, S, D)
         image, ox = lane // strips, lane % strips * COLS
         lane_ok = lane < N * strips
         given = ()
-        for half in tl.static_range(2):
-            row = oy + half * rows_apart(S, D)
-            given = load_columns(
-                given, dd, image * OH * OW + row * OW, ox, lane_ok & (row < OH), c,
-                1.0, 0.0, 0.0, OW, C, C, 0, COLS, False, False,
-            )  # fmt: skip
         for q in tl.static_range(S * rows_apart(S, D) + (TAP_ROWS - 1) * D + 1):
+            if q % (S * rows_apart(S, D)) == 0 and q <= S * rows_apart(S, D):
+                row = oy + q // S
+                given = load_columns(
+                    given, dd, image * OH * OW + row * OW, ox, lane_ok & (row < OH), c,
+                    1.0, 0.0, 0.0, OW, C, C, 0, COLS, False, False,
+                )  # fmt: skip
             totals = add_row(
                 totals, given, z, image * H * W, oy * S - PAD_Y + i * D, ox * S - PAD_X, lane_ok, c,
                 scale, shift, outside, z_pixel, H, W, C, K, S, D, AFFINE, COLS, TAP_ROWS, q,

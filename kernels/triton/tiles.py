@@ -20,9 +20,13 @@ def block_of(x: Tensor, channels: int, widest_fp32: int = 32) -> int:
 
 MEASURED = 90
 """The compute capability for which the rule below was measured, on an H100: two programs of a
-multiprocessor, in half its registers, are up to 1.5 times as fast as one, though some kernels then keep a
-few addresses in local memory. Others get all registers. That gradients of maxima have three programs of half
-the size is not measured: with two they would keep up to 352 bytes in local memory.
+multiprocessor, in half its registers, are up to 1.5 times as fast as one. Others get all registers.
+"""
+
+LARGE = ("add_backward of a maximum", "separable_backward 7", "separable_backward 3, dilated")
+"""What half the registers do not hold on that card: three programs of half the size have a third more.
+
+That was counted, not measured. So have gradients of separable convolutions with more than 64 filters.
 """
 
 
@@ -43,7 +47,7 @@ def tile_of(kernel: str, x: Tensor, block: int, align: int, channels: int = 0) -
 
 def _usual_tile(kernel: str, x: Tensor, block: int, align: int, card: int) -> Tile:
     if card == MEASURED and x.element_size() == 2 and align == 8:
-        if kernel == "add_backward of a maximum" or (kernel.startswith("separable_backward") and block > 64):
+        if kernel in LARGE or (kernel.startswith("separable_backward") and block > 64):
             return Tile(warps=4, registers=168, programs=3)
         return Tile(warps=8, registers=128, programs=2)
     # Left to itself the compiler may stop at 128 registers and spill.
