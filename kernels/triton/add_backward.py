@@ -89,7 +89,9 @@ def add_backward_kernel(
     down: tl.constexpr = (H + ROWS - 1) // ROWS
     # Windows end so many rows below the pixel that begins them, and begin as many above it.
     reach: tl.constexpr = 0 if POOL == 0 else 2
-    for tile in range(program, tl.cdiv(N * down * across, PIECES), programs):
+    tiles = tl.cdiv(N * down * across, PIECES)
+    tl.assume(program < tiles)
+    for tile in tl.range(program, tiles, programs, disable_licm=True):
         piece = tile * PIECES + tl.arange(0, PIECES)
         exists = piece < N * down * across
         image, y, x = piece // (down * across), piece // across % down * ROWS, piece % across * COLS
@@ -119,11 +121,14 @@ def add_backward(problems: Sequence[SumBackward]) -> None:
     n, c, h, w = z.shape
     chunks, together = -(-c // CHUNK.value), len(problems)
     align = alignment(c, pixel(z), pixel(g), pixel(into.z))
-    # Windows beside each other keep most in registers.
-    name = "add_backward of a maximum" if side.pool == "max" and side.stride == 1 else "add_backward"
-    tile = tile_of(name, z, CHUNK.value, align)
-    # Pixels whose windows share what they read, four channels of a thread.
-    pieces, rows, columns = (8 * tile.warps // z.element_size(), 4, 2) if side.pool else (128, 1, 1)
+    tile = tile_of("add_backward", z, CHUNK.value, align)
+    # Pixels whose windows share what they read, four channels of a thread; of maxima beside each other,
+    # which keep most in registers, two where there are not all of them.
+    pieces, rows, columns = (8 * tile.warps // z.element_size(), 2, 4) if side.pool else (128, 1, 1)
+    if side.pool == "max":
+        rows, columns = 4, 2
+        if side.stride == 1 and tile.programs > 1:
+            pieces //= 2
     tiles = -(-n * -(-h // rows) * -(-w // columns) // pieces)
     programs = spread(z.device, tile, tiles, chunks * together)
     sinks = [own.into for own in problems]

@@ -56,7 +56,9 @@ def average_backward_kernel(
     scale, shift = load_affine(affine, c, c < C, C, AFFINE)
     d_scale = tl.zeros((PIXELS, CHUNK), tl.float32)
     d_shift = tl.zeros((PIXELS, CHUNK), tl.float32)
-    for tile in tl.range(program, tl.cdiv(N * SIZE, PIXELS), programs, disable_licm=True):
+    tiles = tl.cdiv(N * SIZE, PIXELS)
+    tl.assume(program < tiles)
+    for tile in tl.range(program, tiles, programs, disable_licm=True):
         p = tile * PIXELS + tl.arange(0, PIXELS)
         mask = (p < N * SIZE)[:, None] & (c < C)[None, :]
         at = p[:, None] * (z_units * ALIGN) + c[None, :]

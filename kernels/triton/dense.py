@@ -100,7 +100,9 @@ def dense_kernel(
         by_f = tl.where(half == 1, second_by_f, by_f)
         by_c = tl.where(half == 1, second_by_c, by_c)
     row, counted = norms.row_of(sums, problem, program, programs, F), 0.0
-    for tile in tl.range(program, tl.cdiv(N * OH * OW, PIXELS), programs, disable_licm=True):
+    tiles = tl.cdiv(N * OH * OW, PIXELS)
+    tl.assume(program < tiles)
+    for tile in tl.range(program, tiles, programs, disable_licm=True):
         p = tile * PIXELS + tl.arange(0, PIXELS)
         ok = p < N * OH * OW
         image, y, x = p // (OH * OW), p // OW % OH * SY - PAD_Y + half, p % OW * SX - PAD_X + half

@@ -76,7 +76,8 @@ def weight_part(
     columns: tl.constexpr = C * KH * KW if FOLDED else C
     first_tap, block = group % tap_groups * TAPS, group // tap_groups
     chunks = tl.cdiv(columns, CHUNK)
-    c = block % chunks * CHUNK + tl.arange(0, CHUNK)
+    first_c = block % chunks * CHUNK
+    c = first_c + tl.arange(0, CHUNK)
     half, f, f_ok = block_of_filters(block // chunks, F0, F - F0, BLOCK_F)
     channel = f + half * F0
     if F0 < F:
@@ -94,7 +95,9 @@ def weight_part(
         tl.store(d_norm + channel, d_gamma, mask=first)
         tl.store(d_norm + F + channel, d_beta, mask=first)
     totals = nothing(TAPS, BLOCK_F)
-    for tile in range(program, tl.cdiv(N * OH * OW, PIXELS), programs):
+    tiles = tl.cdiv(N * OH * OW, PIXELS)
+    tl.assume(program < tiles)
+    for tile in tl.range(program, tiles, programs, disable_licm=True):
         p = tile * PIXELS + tl.arange(0, PIXELS)
         ok = p < N * OH * OW
         image, y, x = p // (OH * OW), p // OW % OH * SY - PAD_Y + half, p % OW * SX - PAD_X + half
@@ -118,7 +121,7 @@ def weight_part(
         totals = added
     # A tap has the gradients of both weights, one after the other.
     partial += half * F0 * columns
-    filters, first_f, first_c = F0 + half * (F - F0 - F0), tl.min(f, axis=0), tl.min(c, axis=0)
+    filters, first_f = F0 + half * (F - F0 - F0), tl.min(f, axis=0)
     for own in tl.static_range(TAPS):
         if first_tap + own < taps:
             row = partial + program * taps * F * columns + (first_tap + own) * F * columns
@@ -180,7 +183,9 @@ def source_part(
     c = group * BLOCK_C + tl.arange(0, BLOCK_C)
     d_scale = tl.zeros((1, BLOCK_C), tl.float32)
     d_shift = tl.zeros((1, BLOCK_C), tl.float32)
-    for tile in range(program, tl.cdiv(N * H * W, PIXELS), programs):
+    tiles = tl.cdiv(N * H * W, PIXELS)
+    tl.assume(program < tiles)
+    for tile in tl.range(program, tiles, programs, disable_licm=True):
         p = tile * PIXELS + tl.arange(0, PIXELS)
         ok = p < N * H * W
         image, y, x = p // (H * W), p // W % H + PAD_Y, p % W + PAD_X
@@ -267,21 +272,23 @@ def dense_backward(convolution: Convolution, problems: Sequence[Backward]) -> li
     (z, affine), weights, result, into = problems[0]
     (n, c, h, w), (f, oh, ow) = z.shape, result.z.shape[1:]
     (kh, kw), together = convolution.kernel, len(problems)
-    block_f, block_c = block_of(z, max(weight.shape[0] for weight in weights)), min(block_of(z, c), 64)
+    block_f = block_of(z, max(weight.shape[0] for weight in weights))
+    # Of two weights the addresses take the registers of half the channels.
+    block_c = min(block_of(z, c), 64 // len(weights))
     gradient = None if into is None else into.z
     strides = [pixel(x) for x in (z, result.z, result.g, gradient) if x is not None]
     align = alignment(c, f, weights[0].shape[0], *strides)
-    tile = tile_of("dense_backward", z, block_f, align)
     # Gradients of sources are taken tap by tap, and their weights with them.
     folded = into is None and folds(weights)
     # Taps share gradients of filters, as far as registers hold totals: those of 32 filters, and of all before
     # Hopper, lie with several warps.
-    most = {32: 4, 64: 7 if capability(z.device) >= 90 else 4}.get(block_f, 2)
+    most = {32: 2, 64: 7 if capability(z.device) >= 90 else 4}.get(block_f, 2)
     taps = 1 if folded else min(kh * kw, most)
+    tile = tile_of(f"dense_backward{' of taps' if taps > 1 else ''}", z, block_f, align)
     groups = sum(-(-weight.shape[0] // block_f) for weight in weights)
     groups *= 1 if folded else -(-c // CHUNK.value) * -(-kh * kw // taps)
     weight_pixels = PIXELS.value
-    source_pixels = 64 if z.element_size() == 4 else min(max(64, 4096 // block_c), 128)
+    source_pixels = 64 if z.element_size() == 4 else min(max(64, 512 * tile.warps // block_c), 128)
     programs = spread(z.device, tile, -(-n * oh * ow // weight_pixels), groups * together)
     source_groups, source_programs = -(-c // block_c), 0
     if into is not None:

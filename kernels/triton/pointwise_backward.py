@@ -78,7 +78,9 @@ def pointwise_backward_kernel(
     total = tl.zeros((BLOCK_F, CHUNK), tl.float32)
     d_scale = tl.zeros((TILE, CHUNK), tl.float32)
     d_shift = tl.zeros((TILE, CHUNK), tl.float32)
-    for tile in tl.range(program, tl.cdiv(SIZE, TILE), programs, disable_licm=True):
+    tiles = tl.cdiv(SIZE, TILE)
+    tl.assume(program < tiles)
+    for tile in tl.range(program, tiles, programs, disable_licm=True):
         p = tile * TILE + tl.arange(0, TILE)
         p = p[:, None]
         f_mask, mask = (p < SIZE) & (f < F)[None, :], (p < SIZE) & (c < C)[None, :]
@@ -123,8 +125,8 @@ def pointwise_backward(convolution: Convolution, problems: Sequence[Backward]) -
     align = alignment(c, f, *(pixel(x) for x in (z, result.z, result.g, into.z)))
     tile = tile_of("pointwise_backward", z, block_f, align)
     # Products of fp32 are three, of operands split in two: fewer pixels fit in registers. Before Hopper
-    # operands of products are in registers too.
-    many = block_f <= 64 and capability(z.device) >= 90
+    # operands of products are in registers too, and of 32 filters everywhere.
+    many = block_f == 64 and capability(z.device) >= 90
     pixels = 32 if z.element_size() == 4 else 128 if many else 64
     programs = spread(z.device, tile, -(-n * h * w // pixels), chunks * together)
     d_weights = [new_like(own.weights) for own in problems]

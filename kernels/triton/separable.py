@@ -77,7 +77,9 @@ def separable_kernel(
     row = norms.row_of(sums, problem, program, programs, F)
     pairs: tl.constexpr = pairs_of_rows(OH, S, D)
     strips, counted = tl.cdiv(OW, COLS), 0.0
-    for tile in tl.range(program, pairs * tl.cdiv(N * strips, LANES), programs, disable_licm=True):
+    tiles = pairs * tl.cdiv(N * strips, LANES)
+    tl.assume(program < tiles)
+    for tile in tl.range(program, tiles, programs, disable_licm=True):
         first, oy = tile // pairs * LANES, upper_row(tile % pairs, S, D)
         lane = first + tl.arange(0, LANES)
         total = tl.zeros((SIZE, BLOCK_F), tl.float32)

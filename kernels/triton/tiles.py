@@ -23,10 +23,16 @@ MEASURED = 90
 multiprocessor, in half its registers, are up to 1.5 times as fast as one. Others get all registers.
 """
 
-LARGE = ("add_backward of a maximum", "separable_backward 7", "separable_backward 3, dilated")
-"""What half the registers do not hold on that card: three programs of half the size have a third more.
-
-That was counted, not measured. So have gradients of separable convolutions with more than 64 filters.
+LARGE = (
+    ("dense_backward of taps", 32),
+    ("separable_backward 3, dilated", 32),
+    ("separable_backward 3, dilated", 64),
+    ("separable_backward 7", 32),
+    ("separable_backward 7", 64),
+)
+"""Kernels and blocks of filters that half the registers do not hold on that card, beside gradients of
+separable convolutions with larger blocks: three programs of half the size have a third more. This was
+counted, not measured.
 """
 
 
@@ -47,7 +53,7 @@ def tile_of(kernel: str, x: Tensor, block: int, align: int, channels: int = 0) -
 
 def _usual_tile(kernel: str, x: Tensor, block: int, align: int, card: int) -> Tile:
     if card == MEASURED and x.element_size() == 2 and align == 8:
-        if kernel in LARGE or (kernel.startswith("separable_backward") and block > 64):
+        if (kernel, block) in LARGE or (kernel.startswith("separable_backward") and block > 64):
             return Tile(warps=4, registers=168, programs=3)
         return Tile(warps=8, registers=128, programs=2)
     # Left to itself the compiler may stop at 128 registers and spill.
