@@ -7,6 +7,11 @@ buffer and take an integer ticket; whichever arrives last sums them all, in the 
 The barrier before a ticket makes the whole program's writes precede it; the ticket is an acquire and a
 release of the device's scope, and its value reaches the program's threads through a barrier; partial
 sums are read past the first-level cache. Counters are zero again when a launch ends.
+
+Loops. What waits through a window's loop takes registers that the window needs, and a program has one or two
+tiles. So the compiler is told to make for each tile what is the same for all (``disable_licm``), and that
+there is a first tile (``tl.assume``; `tiles.spread` sees to it): what follows the loop is then computed after
+it, not before it for the case that there is none.
 """
 
 import triton

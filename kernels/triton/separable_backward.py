@@ -9,7 +9,8 @@ Mathematics, with d, r and z' as in the forward and dz' = g + offset + slope z' 
 Shapes and strides:
     as in the forward; g and result (N, OH, OW, F) and into (N, H, W, C), NHWC, pixels of each a number
     of units of ALIGN elements apart; dd (problems, N, OH, OW, C) in z's dtype, scratch; d_affine and
-    d_norm (2, C) and (2, F) fp32; weight gradients with the strides of the weights. Partial results are
+    d_norm (2, C) and (2, F) fp32; weight gradients with the strides of the weights. kept_norm (pieces
+    of work of 1 of all problems, 2, BLOCK_F) fp32 holds offset and slope between tiles. Partial results are
     fp32, a row for each program of a group and each of their teams: pointwise (problems, rows, F, C),
     affine (problems, rows, 2, C), depthwise (problems, rows, K, K, C).
 
@@ -141,7 +142,7 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
     work = [number * held for number, held in zip(groups, programs, strict=True)]
     scratch = {
         "dd": z.new_empty(together, n, oh, ow, c),
-        "kept_norm": z.new_empty(together, work[0], 2, block_f, dtype=torch.float32),
+        "kept_norm": z.new_empty(work[0], 2, block_f, dtype=torch.float32),
         "pointwise_partial": new_partials(z.device, together, programs[0], f, c),
         "source_partial": new_partials(z.device, together, programs[1], 2, c),
         "depthwise_partial": new_partials(z.device, together, programs[2], k, k, c),

@@ -123,7 +123,8 @@ def take_rows(
     """Add the shares of the rows of inputs that a part takes: see `rows_of_part`."""
     rows: tl.constexpr = rows_of_part(PART, K, S, D, PAD_Y, TRANSPOSED)
     apart: tl.constexpr = rows_apart(S, D)
-    for row in tl.range(rows[0], rows[1] + zero if rows[1] > rows[0] else rows[0], rows[2], disable_licm=True):
+    end = rows[1] + zero if rows[1] > rows[0] else rows[0]
+    for row in tl.range(rows[0], end, rows[2], disable_licm=True):
         at = y + row
         tap = (PAD_Y - S * row if TRANSPOSED else row) // D
         below = (PAD_Y + apart - S * row if TRANSPOSED else row - S * apart) // D

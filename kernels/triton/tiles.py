@@ -61,7 +61,7 @@ def _usual_tile(kernel: str, x: Tensor, block: int, align: int, card: int) -> Ti
 
 
 def spread(device: torch.device, tile: Tile, pieces: int, groups: int) -> int:
-    """Programs that share so many pieces of work, where each of so many groups has its own.
+    """Programs that share so many pieces of work, at least one each; each of so many groups has its own.
 
     As many as the card holds, less those without which the last piece is done no later: each has partial
     results to write and to read.
