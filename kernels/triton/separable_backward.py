@@ -119,7 +119,7 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
     block_f, chunks, together = block_of(z, f, widest_fp32=16), -(-c // CHUNK.value), len(problems)
     gradient = None if into is None else into.z
     align = alignment(c, f, *(pixel(x) for x in (z, result.z, result.g, gradient) if x is not None))
-    name, blocks = f"separable_backward {k}{', dilated' if dilation > 1 else ''}", -(-f // block_f)
+    name, blocks = f"separable_backward {k}{' dilated' if dilation > 1 else ''}", -(-f // block_f)
     tile = tile_of(name, z, block_f, align)
     lanes, columns = strips_of(block_f, 1, tile.warps)
     # Parts 2 and 3 multiply no matrices: as many pixels as threads load well.

@@ -25,8 +25,8 @@ multiprocessor, in half its registers, are up to 1.5 times as fast as one. Other
 
 LARGE = (
     ("dense_backward of taps", 32),
-    ("separable_backward 3, dilated", 32),
-    ("separable_backward 3, dilated", 64),
+    ("separable_backward 3 dilated", 32),
+    ("separable_backward 3 dilated", 64),
     ("separable_backward 7", 32),
     ("separable_backward 7", 64),
 )
