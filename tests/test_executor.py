@@ -2,10 +2,12 @@
 
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,7 +38,7 @@ from pnas_fast.executor import (
     trace_file,
 )
 from pnas_fast.executor.messages import Setup, decode_result, decode_setup, encode_result, encode_setup
-from pnas_fast.executor.process import WORKER, Process, start_program
+from pnas_fast.executor.process import WORKER, Process, Worker, start_program
 from pnas_fast.fork_server import fork_server
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.training import ChildResult, TrainingSettings, load_training_data
@@ -156,6 +158,25 @@ def test_a_child_without_memory_has_its_device_to_itself_once(tmp_path: Path) ->
         assert after[0] == f"ends {cell}"
     # The other card went on meanwhile.
     assert {line[0] for line in lines} == {"cuda:0", "cuda:1"}
+
+
+def test_a_worker_that_has_ended_before_it_is_read_is_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = threading.Event()
+    listen = Worker._listen
+
+    def listen_late(worker: Worker, inbox: queue.Queue[tuple[Worker, object]]) -> None:
+        killed.wait()
+        listen(worker, inbox)
+
+    monkeypatch.setattr(Worker, "_listen", listen_late)
+    inbox: queue.Queue[tuple[Worker, object]] = queue.Queue()
+    setup = Setup(TrainingSettings(device="cpu"), "cpu", "", "")
+    worker = Worker(partial(start_program, (sys.executable, "-c", "")), setup, tmp_path / "log", inbox)
+    worker.kill()
+    killed.set()
+    assert inbox.get(timeout=60) == (worker, None)
 
 
 def test_a_process_that_cannot_go_on_is_replaced_and_its_child_has_failed(tmp_path: Path) -> None:

@@ -75,9 +75,11 @@ class Worker:
 
     def _listen(self, inbox: queue.Queue[tuple[Worker, Any]]) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.endswith("\n"):  # a worker killed while it writes leaves half a line
-                inbox.put((self, receive(line)))
+        # Closed here: a process may have ended and been replaced before this thread first reads.
+        with self._process.stdout as lines:
+            for line in lines:
+                if line.endswith("\n"):  # a worker killed while it writes leaves half a line
+                    inbox.put((self, receive(line)))
         inbox.put((self, None))
 
     def assign(self, task: Task, seconds: float) -> None:
@@ -98,8 +100,7 @@ class Worker:
         """End the process; its exit code."""
         self._process.kill()
         code = self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(OSError):
-                assert stream is not None
-                stream.close()
+        with contextlib.suppress(OSError):
+            assert self._process.stdin is not None
+            self._process.stdin.close()
         return code
