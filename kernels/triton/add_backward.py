@@ -124,11 +124,12 @@ def add_backward(problems: Sequence[SumBackward]) -> None:
     tile = tile_of("add_backward", z, CHUNK.value, align)
     # Pixels whose windows share what they read, four channels of a thread; of maxima beside each other,
     # which keep most in registers, two where there are not all of them.
-    pieces, rows, columns = (8 * tile.warps // z.element_size(), 2, 4) if side.pool else (128, 1, 1)
-    if side.pool == "max":
-        rows, columns = 4, 2
-        if side.stride == 1 and tile.programs > 1:
-            pieces //= 2
+    pieces, rows, columns = 128, 1, 1
+    if side.pool:
+        pieces = 8 * tile.warps // z.element_size()
+        rows, columns = (4, 2) if side.pool == "max" else (2, 4)
+    if side.pool == "max" and side.stride == 1 and tile.programs > 1:
+        pieces //= 2
     tiles = -(-n * -(-h // rows) * -(-w // columns) // pieces)
     programs = spread(z.device, tile, tiles, chunks * together)
     sinks = [own.into for own in problems]
