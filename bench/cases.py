@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pnas_fast.engine import Stepper, TrainingSettings, replayed
 from pnas_fast.kernels import Backend, CellOutput, PoolKind, Side, get_backend
 from pnas_fast.kernels.activation import Activation
 from pnas_fast.network import ChildNetwork
 from pnas_fast.network.layers import Convolution, FactorizedReduction, Layer, SeparableHalf, Shape
 from pnas_fast.space import Cell
-from pnas_fast.training import Stepper, TrainingSettings, replayed
 
 PNASNET5 = Cell.parse(
     "0:sep5x5+0:max_pool3x3,1:sep7x7+1:max_pool3x3,1:sep5x5+1:sep3x3,"

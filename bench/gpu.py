@@ -78,12 +78,12 @@ import gpu_cases  # noqa: E402
 import gpu_children  # noqa: E402
 import gpu_timing  # noqa: E402
 from gpu_cases import Case, Problem  # noqa: E402
+from pnas_fast.engine import TrainingSettings  # noqa: E402
+from pnas_fast.kernel_tools.cost import CELLS, Card  # noqa: E402
 from pnas_fast.kernels import get_backend, warm  # noqa: E402
-from pnas_fast.kernels.cost import CELLS, Card  # noqa: E402
 from pnas_fast.kernels.triton.launch import Launch, recording  # noqa: E402
 from pnas_fast.network import ChildNetwork  # noqa: E402
 from pnas_fast.space import MAX_BLOCKS, OPERATIONS, Cell  # noqa: E402
-from pnas_fast.training import TrainingSettings  # noqa: E402
 
 CELL, REPEATS, FILTERS, SIZE, BATCH = CELLS["PNASNet-5"], 2, 24, 32, 128
 """Of the training step."""
@@ -345,7 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="the JSON file")
     options = parser.parse_args(arguments)
     if options.worker:
-        importlib.import_module("pnas_fast.executor.worker").main()
+        importlib.import_module("pnas_fast.executors.worker").main()
         return 0
     if not torch.cuda.is_available():
         print("bench/gpu.py needs a CUDA card; torch.cuda.is_available() is False")

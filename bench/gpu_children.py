@@ -19,11 +19,13 @@ import numpy as np
 import torch
 
 from pnas_fast.data import DataSet, load
-from pnas_fast.executor import ExecutorError, Finished, Progress, Started, Task, WorkerPool, shared_data
-from pnas_fast.executor.pool import LOG
-from pnas_fast.executor.process import start_program
+from pnas_fast.engine import TrainingSettings
+from pnas_fast.evaluation import ChildResult, train_child
+from pnas_fast.executors.messages import Task
+from pnas_fast.executors.pool import LOG, ExecutorError, Finished, Progress, Started, WorkerPool
+from pnas_fast.executors.process import start_program
+from pnas_fast.executors.shared import shared_data
 from pnas_fast.space import Cell
-from pnas_fast.training import ChildResult, TrainingSettings, train_child
 
 GOAL = 75_000
 """Images a second of all children on an H100."""

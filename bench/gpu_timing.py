@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pnas_fast.kernels.cost import H100, Card
+from pnas_fast.kernel_tools.cost import H100, Card
 from pnas_fast.kernels.triton.launch import Launch
 
 DEVICE = "cuda"

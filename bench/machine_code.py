@@ -2,7 +2,7 @@
 
     python bench/machine_code.py 'separable_backward bf16' K=5 C=24 [--cell CELL] [--arch sm_90]
 
-Takes the first kernel of the cell's child (N = 2, F = 24) whose line in `pnas_fast.kernels.inspect` holds
+Takes the first kernel of the cell's child (N = 2, F = 24) whose line in `kernel_tools.inspect` holds
 all of the words, and prints every loop of some length: its addresses, its instructions, those of them that
 are in no loop inside it, and the most frequent kinds of these. A kernel is not done before it has issued its
 instructions, so loops say what is worth changing where no card is at hand.
@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 import torch
 
-from pnas_fast.kernels.cost import CELLS, cell_text
-from pnas_fast.kernels.inspect import ARCHITECTURES, search_variants
-from pnas_fast.kernels.programs import Parser
-from pnas_fast.kernels.triton.ahead import disassemble
+from pnas_fast.cli.parser import Parser
+from pnas_fast.kernel_tools.cost import CELLS, cell_text
+from pnas_fast.kernel_tools.inspect import ARCHITECTURES, search_variants
+from pnas_fast.kernels.triton.aot import disassemble
 from pnas_fast.space import Cell
 
 SHORTEST = 60

@@ -35,15 +35,15 @@ import torch
 from torch import Tensor, nn
 
 from pnas_fast.data import load
+from pnas_fast.engine.optimizer import SGD
+from pnas_fast.evaluation import train_child
 from pnas_fast.kernels.recording import Recording
 from pnas_fast.network import ChildNetwork
+from pnas_fast.runs.store import TrialStore
+from pnas_fast.runs.weights import child_file, save_child
 from pnas_fast.search.config import quick
 from pnas_fast.search.plan import random_cell
 from pnas_fast.search.result import TRIALS
-from pnas_fast.store import TrialStore
-from pnas_fast.training import train_child
-from pnas_fast.training.optimizer import SGD
-from pnas_fast.weights import child_file, save_child
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "forward": [(ChildNetwork, "forward"), (nn.functional, "cross_entropy")],

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import DataError
 from pnas_fast.export.cli import parse
 from pnas_fast.export.errors import ExportError, require
-from pnas_fast.options import ConfigError
+from pnas_fast.runs.weights import WeightsError
 from pnas_fast.space import CellError
-from pnas_fast.weights import WeightsError
 from pnas_fast.zoo import ZooError
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pnas_fast.commands import Parser
-from pnas_fast.kernels.programs import positive
+from pnas_fast.cli.commands import Parser
+from pnas_fast.cli.parser import positive
 
 DESCRIPTION = """\
 Write a network as one ONNX file for ONNX Runtime, TensorRT and others: batch norm folded into convolutions,

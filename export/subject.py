@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pnas_fast.data import DataSet, load
+from pnas_fast.engine import load_training_data
 from pnas_fast.export.errors import ExportError
 from pnas_fast.export.image_format import ImageFormat, of_data, of_model
 from pnas_fast.network import CellNetwork
-from pnas_fast.run_config import saved_settings
-from pnas_fast.run_folder import CONFIG
-from pnas_fast.training import load_training_data
+from pnas_fast.runs.config import saved_settings
+from pnas_fast.runs.folder import CONFIG
 from pnas_fast.zoo import create_model, from_run
 
 _CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from pnas_fast import Cell, SearchConfig
-from pnas_fast.training import load_training_data, train_child
-from pnas_fast.weights import BEST, save_child
+from pnas_fast.engine import load_training_data
+from pnas_fast.evaluation import train_child
+from pnas_fast.runs.weights import BEST, save_child
 
 CELL = Cell.parse("0:sep3x3+1:max_pool3x3,1:identity+2:avg_pool3x3")
 CONFIG = SearchConfig(epochs=4, filters=8, backend="eager", device="cpu", learning_rate=0.05)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pnas_fast import OPERATIONS, SearchConfig
-from pnas_fast.options import ConfigError
-from pnas_fast.run_folder import RunError, check_same, default_folder, opened, saved_config
+from pnas_fast.cli.options import ConfigError
+from pnas_fast.runs.folder import RunError, check_same, default_folder, opened, saved_config
 from pnas_fast.search.cli import parse
 from pnas_fast.search.command import main
 from pnas_fast.search.config import paper, quick

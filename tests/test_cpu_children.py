@@ -15,10 +15,10 @@ from torch import Tensor
 
 from cells import PNASNET5, random_cells
 from oracle import relative_error
+from pnas_fast.engine import Stepper, TrainingSettings
 from pnas_fast.network import ChildNetwork
 from pnas_fast.space import OPERATIONS, Cell
 from pnas_fast.threads import torch_threads
-from pnas_fast.training import Stepper, TrainingSettings
 
 ALL_OPERATIONS = (
     "0:sep3x3+1:sep5x5,1:sep7x7+2:conv1x7_7x1,0:identity+3:avg_pool3x3,1:max_pool3x3+2:dil_conv3x3"
@@ -194,7 +194,7 @@ from typing import NamedTuple
 import torch
 from pnas_fast.network import ChildNetwork
 from pnas_fast.space import Cell
-from pnas_fast.training import Stepper, TrainingSettings, replayed
+from pnas_fast.engine import Stepper, TrainingSettings, replayed
 
 def kilobytes(field):
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -5,9 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
+from pnas_fast.runs.store import Level
 from pnas_fast.search import display as displays
 from pnas_fast.search.display import LiveDisplay, PlainDisplay
-from pnas_fast.store import Level
 
 
 def test_a_log_is_told_of_scoring_only_where_it_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:

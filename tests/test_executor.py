@@ -20,29 +20,19 @@ from typing import IO
 import pytest
 import torch
 
-from pnas_fast import fork_server as fork_server_module
 from pnas_fast.data import load
-from pnas_fast.executor import (
-    Drained,
-    Event,
-    ExecutorError,
-    Finished,
-    Progress,
-    Started,
-    Task,
-    WorkerPool,
-    pool,
-    process,
-    read_data,
-    shared_data,
-    trace_file,
-)
-from pnas_fast.executor.messages import Setup, decode_result, decode_setup, encode_result, encode_setup
-from pnas_fast.executor.process import WORKER, Process, Worker, start_program
-from pnas_fast.fork_server import fork_server
+from pnas_fast.engine import TrainingSettings, load_training_data
+from pnas_fast.evaluation import ChildResult
+from pnas_fast.evaluation.profiling import trace_file
+from pnas_fast.executors import fork_server as fork_server_module
+from pnas_fast.executors import pool, process
+from pnas_fast.executors.fork_server import fork_server
+from pnas_fast.executors.messages import Setup, Task, decode_result, decode_setup, encode_result, encode_setup
+from pnas_fast.executors.pool import Drained, Event, ExecutorError, Finished, Progress, Started, WorkerPool
+from pnas_fast.executors.process import WORKER, Process, Worker, start_program
+from pnas_fast.executors.shared import read_data, shared_data
+from pnas_fast.runs.weights import WeightsError, child_file, load_child
 from pnas_fast.search.config import SearchConfig
-from pnas_fast.training import ChildResult, TrainingSettings, load_training_data
-from pnas_fast.weights import WeightsError, child_file, load_child
 
 SETTINGS = TrainingSettings(filters=4, epochs=2, batch=32, train_images=128, device="cpu", time_limit=60.0)
 CELL = "0:sep3x3+1:max_pool3x3"

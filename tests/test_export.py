@@ -16,6 +16,7 @@ from PIL import Image
 
 from exported_run import CELL, make_run
 from pnas_fast.data import digits
+from pnas_fast.engine import evaluate
 from pnas_fast.export import checks, exporting
 from pnas_fast.export.__main__ import main
 from pnas_fast.export.errors import ExportError, require
@@ -25,7 +26,6 @@ from pnas_fast.export.images import as_input, find_images, read_pixels
 from pnas_fast.export.model_file import INPUT_TYPES, PRECISIONS, Form
 from pnas_fast.export.sessions import open_session
 from pnas_fast.export.subject import model_subject, run_subject
-from pnas_fast.training import evaluate
 
 
 @pytest.fixture(scope="module")

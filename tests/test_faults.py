@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pnas_fast.runs.store import TrialStore
 from pnas_fast.search.result import SearchResult
-from pnas_fast.store import TrialStore
 
 FAULTS = """
 import json, os, signal, sys, time
@@ -20,10 +20,10 @@ from pathlib import Path
 faults = json.loads(os.environ["FAULTS"])
 here = Path(__file__).parent
 
-if sys.orig_argv[1:4] == ["-m", "pnas_fast.fork_server", "pnas_fast.executor.worker"]:
+if sys.orig_argv[1:4] == ["-m", "pnas_fast.executors.fork_server", "pnas_fast.executors.worker"]:
     import torch
-    import pnas_fast.training as training
-    from pnas_fast.training import trainer
+    import pnas_fast.engine as training
+    from pnas_fast.evaluation import child as trainer
 
     build = trainer.build_child
 
@@ -46,7 +46,7 @@ if sys.orig_argv[1:4] == ["-m", "pnas_fast.fork_server", "pnas_fast.executor.wor
 
     trainer.build_child = build_or_fail
 elif "pnas_fast.search" in sys.orig_argv:
-    from pnas_fast.executor import pool
+    from pnas_fast.executors import pool
     pool.GRACE_SECONDS = 1.0
 """
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pnas_fast.fork_server import AVAILABLE, ForkServer, ForkServerError, end_servers, fork_server
+from pnas_fast.executors.fork_server import AVAILABLE, ForkServer, ForkServerError, end_servers, fork_server
 
 SERVED = """
 import os, sys
@@ -28,7 +28,7 @@ def main():
 
 PROGRAM = """
 import os, signal, socket, sys, time
-from pnas_fast.fork_server import ForkServer
+from pnas_fast.executors.fork_server import ForkServer
 server = ForkServer("served")
 forked = [server.fork(sys.stderr.buffer) for _ in range(2)]
 print(server.pid, *(process.pid for process in forked), flush=True)
@@ -43,7 +43,7 @@ import os, torch
 def never(*_): raise AssertionError("CUDA would be initialised, which no fork survives")
 for name in ("is_available", "device_count", "init", "_lazy_init"):
     setattr(torch.cuda, name, never)
-import pnas_fast.executor.worker
+import pnas_fast.executors.worker
 print(len(os.listdir("/proc/self/task")))
 """
 
@@ -196,6 +196,8 @@ def test_what_workers_import_can_be_forked() -> None:
 
 
 def test_importing_the_package_does_not_import_torch() -> None:
-    script = "import sys, pnas_fast.fork_server; print('torch' in sys.modules); pnas_fast.SearchConfig()"
+    script = (
+        "import sys, pnas_fast.executors.fork_server; print('torch' in sys.modules); pnas_fast.SearchConfig()"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

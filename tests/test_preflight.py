@@ -13,13 +13,14 @@ import torch
 
 from pnas_fast import Cell, SearchConfig
 from pnas_fast.data import DataSet, load
-from pnas_fast.executor.probe import probe_child
+from pnas_fast.engine import TrainingSettings
+from pnas_fast.evaluation import ChildResult
+from pnas_fast.evaluation.probe import probe_child
 from pnas_fast.search import placement, preflight
 from pnas_fast.search.command import main
 from pnas_fast.search.config import paper
 from pnas_fast.search.preflight import Load, PreflightError, choose_load, random_cell, try_children
 from pnas_fast.search.warming import warm_kernels
-from pnas_fast.training import ChildResult, TrainingSettings
 
 # By name: `pnas_fast.search` as an attribute is the function.
 planning = importlib.import_module("pnas_fast.search.plan")
@@ -224,7 +225,7 @@ def test_kernels_that_are_compiled_are_compiled_before_children_need_them(
     warm_kernels(config, (3, 32, 16), lines.append)
     warm_kernels(config, (3, 32, 16), lines.append)
     sizes = f"--filters {config.filters} --repeats {config.repeats} --blocks {config.blocks}"
-    expected = f"-m pnas_fast.kernels.warm {sizes} --image 32x16x3 --operations sep3x3 --dtype bfloat16"
+    expected = f"-m pnas_fast.kernel_tools.warm {sizes} --image 32x16x3 --operations sep3x3 --dtype bfloat16"
     assert commands == [expected.split()] * 2
     assert lines[:-1] == [lines[0]] * 2
     assert "not every kernel" in lines[-1]

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from pnas_fast import _cpu_kernels as compiled
 from pnas_fast.data import TrainingBatches, load
+from pnas_fast.engine import Stepper, TrainingLoop, TrainingSettings
+from pnas_fast.engine.graph import RecordedStep
 from pnas_fast.kernels.recording import Recording
 from pnas_fast.network import ChildNetwork
 from pnas_fast.space import Cell
 from pnas_fast.threads import torch_threads
-from pnas_fast.training import Stepper, TrainingLoop, TrainingSettings
-from pnas_fast.training.graph import RecordedStep
 
 ALL_OPERATIONS = (
     "0:sep3x3+1:sep5x5,1:sep7x7+2:conv1x7_7x1,0:identity+3:avg_pool3x3,1:max_pool3x3+2:dil_conv3x3"

@@ -28,8 +28,8 @@ from pnas_fast.report.progress import draw_progress
 from pnas_fast.report.record import PAPER_IMAGES, ReportError, RunRecord, pareto_front
 from pnas_fast.report.time import draw_times
 from pnas_fast.report.usage import operation_shares
+from pnas_fast.runs.store import Level, Prediction, StoreError, Trial, TrialStore
 from pnas_fast.space import OPERATIONS
-from pnas_fast.store import Level, Prediction, StoreError, Trial, TrialStore
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\""
 CHARTS = {"progress", "prediction", "cost", "operations", "time"}

@@ -14,12 +14,12 @@ import pytest
 
 from pnas_fast import Cell, SearchConfig, search
 from pnas_fast.candidates import expand, one_block_cells
+from pnas_fast.runs.store import TrialStore
+from pnas_fast.runs.weights import load_child
 from pnas_fast.search.command import main
 from pnas_fast.search.evaluator import child_seed
 from pnas_fast.search.loop import SearchError
 from pnas_fast.search.result import SearchResult
-from pnas_fast.store import TrialStore
-from pnas_fast.weights import load_child
 
 TINY = SearchConfig(
     blocks=3,

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from pnas_fast import OPERATIONS, Cell, SearchConfig
-from pnas_fast.executor import Drained, Event, Finished, Task
+from pnas_fast.evaluation import ChildResult
+from pnas_fast.executors.messages import Task
+from pnas_fast.executors.pool import Drained, Event, Finished
+from pnas_fast.runs.store import TrialStore
 from pnas_fast.search.display import SilentDisplay
 from pnas_fast.search.evaluator import EFFORT, Evaluator
-from pnas_fast.store import TrialStore
-from pnas_fast.training import ChildResult
 
 
 class Pool:

@@ -6,8 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from pnas_fast import store as store_module
-from pnas_fast.store import _FIRST_SCHEMA, SCHEMA_VERSION, Level, Prediction, StoreError, Trial, TrialStore
+from pnas_fast.runs import store as store_module
+from pnas_fast.runs.store import (
+    _FIRST_SCHEMA,
+    SCHEMA_VERSION,
+    Level,
+    Prediction,
+    StoreError,
+    Trial,
+    TrialStore,
+)
 
 DONE = Trial(
     position=0,

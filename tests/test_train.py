@@ -19,10 +19,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pnas_fast import SearchConfig
+from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import load
+from pnas_fast.engine import Stepper
+from pnas_fast.engine.averaging import WeightAverage
 from pnas_fast.network import CellNetwork, Logits
-from pnas_fast.options import ConfigError
-from pnas_fast.store import Trial, TrialStore
+from pnas_fast.runs.store import Trial, TrialStore
+from pnas_fast.runs.weights import load_child, save_child
 from pnas_fast.threads import torch_threads
 from pnas_fast.train.__main__ import main
 from pnas_fast.train.checkpoint import (
@@ -39,9 +42,6 @@ from pnas_fast.train.group import Group, GroupError, joined
 from pnas_fast.train.history import Epoch, HistoryError, read_history, write_history
 from pnas_fast.train.network import design
 from pnas_fast.train.training import LongTraining
-from pnas_fast.training import Stepper
-from pnas_fast.training.averaging import WeightAverage
-from pnas_fast.weights import load_child, save_child
 from pnas_fast.zoo import MODELS
 
 CELL = "0:sep3x3+1:max_pool3x3,2:identity+1:avg_pool3x3"

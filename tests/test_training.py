@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import load
+from pnas_fast.engine import Stepper, TrainingSettings
+from pnas_fast.evaluation import train_child
 from pnas_fast.network import ChildNetwork
-from pnas_fast.options import ConfigError
 from pnas_fast.space import Cell
 from pnas_fast.threads import torch_threads
-from pnas_fast.training import Stepper, TrainingSettings, train_child
 
 CELL = Cell.parse("0:sep3x3+1:max_pool3x3")
 TINY = TrainingSettings(filters=4, epochs=2, batch=32, device="cpu")
@@ -161,7 +162,8 @@ from pnas_fast.candidates import one_block_cells
 from pnas_fast.data import load
 from pnas_fast.space import OPERATIONS, Cell
 from pnas_fast.surrogate import Surrogate
-from pnas_fast.training import TrainingSettings, train_child
+from pnas_fast.engine import TrainingSettings
+from pnas_fast.evaluation import train_child
 
 settings = TrainingSettings(data="digits", device="cpu", backend="cpu", precision="fp32", epochs=1, filters=4)
 train_child(Cell.parse("0:sep3x3+1:identity"), settings, load("digits").subset(200), seed=0)

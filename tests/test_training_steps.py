@@ -12,21 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plain_child import CELL, PlainChild, copy_weights
+from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import DataSet, TrainingBatches, load
+from pnas_fast.engine import DTYPES, Stepper, TrainingLoop, TrainingSettings, evaluate, resolve_precision
+from pnas_fast.engine.graph import GraphedStep, RecordedStep, Step
+from pnas_fast.evaluation import train_child
 from pnas_fast.network import ChildNetwork
-from pnas_fast.options import ConfigError
 from pnas_fast.space import Cell
 from pnas_fast.threads import torch_threads
-from pnas_fast.training import (
-    DTYPES,
-    Stepper,
-    TrainingLoop,
-    TrainingSettings,
-    evaluate,
-    resolve_precision,
-    train_child,
-)
-from pnas_fast.training.graph import GraphedStep, RecordedStep, Step
 
 DIGITS = load("digits").subset(200)
 SETTINGS = TrainingSettings(filters=4, epochs=2, batch=40, device="cpu", precision="fp32")
@@ -105,8 +98,8 @@ def test_a_whole_training_from_recordings_has_the_same_bits(
         SETTINGS, drop_path=0.4, label_smoothing=0.1, clip=1.0, precision=precision, backend=backend
     )
     cell = Cell.parse("0:sep3x3+1:max_pool3x3,2:sep3x3+0:avg_pool3x3")
-    monkeypatch.setattr("pnas_fast.training.evaluation.EVALUATION_BATCH", 100)
-    monkeypatch.setattr("pnas_fast.training.trainer.replayed", lambda step, *_: step)
+    monkeypatch.setattr("pnas_fast.engine.evaluation.EVALUATION_BATCH", 100)
+    monkeypatch.setattr("pnas_fast.evaluation.child.replayed", lambda step, *_: step)
     result, network = train_child(cell, settings, DIGITS, seed=4)
     steps: list[RecordedStep] = []
 
@@ -114,8 +107,8 @@ def test_a_whole_training_from_recordings_has_the_same_bits(
         steps.append(RecordedStep(step))
         return steps[-1]
 
-    monkeypatch.setattr("pnas_fast.training.trainer.replayed", recorded)
-    monkeypatch.setattr("pnas_fast.training.evaluation.graphed", recorded)
+    monkeypatch.setattr("pnas_fast.evaluation.child.replayed", recorded)
+    monkeypatch.setattr("pnas_fast.engine.evaluation.graphed", recorded)
     again, from_recording = train_child(cell, settings, DIGITS, seed=4)
     assert again.error is result.error is None
     assert [step.recorded for step in steps] == [True, True]
@@ -256,7 +249,7 @@ def test_accuracy_counts_every_validation_image_once(monkeypatch: pytest.MonkeyP
     network = child()
     right = []
     for batch in (7, 360, 1000):
-        monkeypatch.setattr("pnas_fast.training.evaluation.EVALUATION_BATCH", batch)
+        monkeypatch.setattr("pnas_fast.engine.evaluation.EVALUATION_BATCH", batch)
         right.append(evaluate(network, DIGITS) * len(DIGITS.validation_labels))
     expected = network.eval()(validation_images(DIGITS)).argmax(1) == DIGITS.validation_labels
     assert [round(value) for value in right] == [int(expected.sum())] * 3
@@ -276,8 +269,8 @@ def test_a_graph_on_a_card_has_the_bits_of_ordinary_steps(
     data, cell = DIGITS.to("cuda"), Cell.parse("0:sep3x3+1:max_pool3x3,2:sep3x3+0:avg_pool3x3")
     settings = replace(SETTINGS, backend=backend, device="cuda", optimizer=optimizer, precision="auto")
     result, network = train_child(cell, settings, data, seed=4)
-    monkeypatch.setattr("pnas_fast.training.trainer.replayed", lambda step, *_: step)
-    monkeypatch.setattr("pnas_fast.training.evaluation.graphed", lambda step, *_, **__: step)
+    monkeypatch.setattr("pnas_fast.evaluation.child.replayed", lambda step, *_: step)
+    monkeypatch.setattr("pnas_fast.engine.evaluation.graphed", lambda step, *_, **__: step)
     again, plain = train_child(cell, settings, data, seed=4)
     assert result.error is again.error is None
     assert result.epoch_losses == again.epoch_losses

@@ -21,7 +21,7 @@ import gpu_children
 import gpu_timing
 import machine_code
 from pnas_fast.data import DataSet
-from pnas_fast.kernels.cost import H100
+from pnas_fast.kernel_tools.cost import H100
 from pnas_fast.kernels.triton.launch import recording
 
 ROOT = Path(__file__).parent.parent
@@ -314,7 +314,7 @@ sys.path.insert(0, "bench")
 import torch
 torch.cuda.is_available = lambda: False
 import gpu
-import pnas_fast.executor.worker
+import pnas_fast.executors.worker
 sys.exit(gpu.main([]))
 """
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from cells import PNASNET5
-from pnas_fast.kernels import cost
-from pnas_fast.kernels.counting import CountOperations
+from pnas_fast.kernel_tools import cost
+from pnas_fast.kernels.operation_cost import CountOperations
 from pnas_fast.kernels.triton.launch import recording
 from pnas_fast.network import ChildNetwork
 from pnas_fast.space import Cell

@@ -8,22 +8,22 @@ from types import ModuleType
 
 import pytest
 
-from pnas_fast.kernels import cost, inspect
-from pnas_fast.kernels.inspect import (
+from pnas_fast.kernel_tools import cost, inspect
+from pnas_fast.kernel_tools.inspect import (
     broken_rules,
     read_table,
     resident,
     search_cells,
     write_table,
 )
-from pnas_fast.kernels.triton.ahead import Resources
+from pnas_fast.kernels.triton.aot import Resources
 from pnas_fast.space import OPERATIONS
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
 COMPILE = """
 import sys
-from pnas_fast.kernels import inspect
+from pnas_fast.kernel_tools import inspect
 from pnas_fast.space import Cell
 architecture, dtype, least = *sys.argv[1:3], int(sys.argv[4])
 cell = Cell.parse("0:sep7x7+1:max_pool3x3,1:conv1x7_7x1+2:sep3x3")
@@ -43,8 +43,8 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import find_paths_if
-from pnas_fast.kernels.counting import Cost
-from pnas_fast.kernels.triton import ahead, launch, primitives
+from pnas_fast.kernels.operation_cost import Cost
+from pnas_fast.kernels.triton import aot, launch, primitives
 from pnas_fast.network import ChildNetwork
 from pnas_fast.space import Cell
 
@@ -59,7 +59,7 @@ class NoCard:
 
 def compare(kernel, grid, arguments, grouped, options):
     described = {name: launch._described(value) for name, value in arguments.items()}
-    variant = ahead.variant_of(launch.Launch(kernel, grid, described, dict(options), Cost(), 0, 0))
+    variant = aot.variant_of(launch.Launch(kernel, grid, described, dict(options), Cost(), 0, 0))
     bind = kernel.device_caches[0][-1]
     _, marks, _ = bind(*[arguments[name] for name in kernel.arg_names], debug=False, **options)
     types = [tuple(kind) if isinstance(kind, (list, tuple)) else kind for kind, _ in marks]

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pnas_fast.kernels import tune
+from pnas_fast.kernel_tools import tune
 from pnas_fast.kernels.triton.launch import Tile
-from pnas_fast.kernels.triton.tables import measured, read_tiles, trying, write_tiles
+from pnas_fast.kernels.triton.tuned_tiles import measured, read_tiles, trying, write_tiles
 
 USUAL, OTHER, THIRD = Tile(8, None, 1), Tile(8, 128, 2), Tile(4, 255, 2)
 

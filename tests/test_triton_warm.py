@@ -9,7 +9,7 @@ import pytest
 import torch
 import triton
 
-from pnas_fast.kernels import warm, warmed
+from pnas_fast.kernel_tools import warm, warmed
 from pnas_fast.space import OPERATIONS
 
 # In a process of its own, for Triton's interpreter serves the tests. The driver is a stand-in for a card's:
@@ -19,8 +19,8 @@ import sys, torch
 import triton.compiler.compiler as compiler
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
-from pnas_fast.kernels.cost import fused_launches
-from pnas_fast.kernels.triton.ahead import variant_of
+from pnas_fast.kernel_tools.cost import fused_launches
+from pnas_fast.kernels.triton.aot import variant_of
 from pnas_fast.kernels.triton.launch import Pointer
 from pnas_fast.space import Cell
 
@@ -83,7 +83,7 @@ def test_a_kernel_has_the_same_name_whatever_was_launched_before(order: str) -> 
     program = """
 import sys
 from pnas_fast.kernels.triton.dense import dense_kernel
-from pnas_fast.kernels.triton.names import settle_name
+from pnas_fast.kernels.triton.cache_keys import settle_name
 from pnas_fast.kernels.triton.separable import separable_kernel
 kernels = {"dense": dense_kernel, "separable": separable_kernel}
 for name in sys.argv[1:]:
@@ -97,8 +97,8 @@ print(dense_kernel.cache_key, separable_kernel.cache_key)
 def test_no_child_asks_for_a_kernel_that_is_not_listed() -> None:
     program = """
 import random, torch
-from pnas_fast.kernels import warm
-from pnas_fast.kernels.triton.ahead import variant_from
+from pnas_fast.kernel_tools import warm
+from pnas_fast.kernels.triton.aot import variant_from
 from pnas_fast.search.plan import random_cell
 children = warm.Children(2, 24, (3, 32, 32), torch.bfloat16, 2, ("avg_pool3x3", "dil_conv3x3"))
 steps = []
@@ -121,7 +121,7 @@ assert not others & listed
 def test_kernels_are_compiled_once_and_broken_ones_and_dying_compilers_are_told(tmp_path: Path) -> None:
     program = """
 import sys, torch
-from pnas_fast.kernels import warm
+from pnas_fast.kernel_tools import warm
 children = warm.Children(1, 8, (1, 8, 8), torch.float16, 1, ("max_pool3x3",))
 variants = [v for v in warm.list_variants(children, 90) if v.kernel.__name__ == "add_kernel"][:2]
 assert len(variants) == 2

@@ -15,10 +15,11 @@ import torch
 
 from pnas_fast.data import load
 from pnas_fast.data.download import RemoteFile
+from pnas_fast.engine import TrainingSettings
+from pnas_fast.evaluation import build_child
 from pnas_fast.network import ChildNetwork
+from pnas_fast.runs.weights import BEST, save_child
 from pnas_fast.space import Cell, CellError
-from pnas_fast.training import TrainingSettings, build_child
-from pnas_fast.weights import BEST, save_child
 from pnas_fast.zoo import MODELS, ZooError, create_model, download, from_run, list_models, table
 from pnas_fast.zoo import timm as zoo_timm
 from pnas_fast.zoo.__main__ import main

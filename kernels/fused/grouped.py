@@ -12,8 +12,8 @@ from torch._compile import _disable_dynamo as between_graphs
 from pnas_fast.kernels.activation import Activation
 from pnas_fast.kernels.backend import CellOutput, Side
 from pnas_fast.kernels.fused.backend import Fused, FusedBackend
-from pnas_fast.kernels.fused.deferred import Add, Convolve, Deferred, compute
 from pnas_fast.kernels.fused.functions import filters, new_output
+from pnas_fast.kernels.fused.lazy import Add, Convolve, Deferred, compute
 from pnas_fast.kernels.fused.primitives import Convolution
 from pnas_fast.kernels.fused.problems import GroupedPrimitives
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import triton
 
-from pnas_fast.kernels.triton.ahead import variant_from
+from pnas_fast.kernels.triton.aot import variant_from
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ import torch
 import triton
 from torch import Tensor
 
-from pnas_fast.kernels.counting import Cost, distinct, size
+from pnas_fast.kernels.operation_cost import Cost, distinct, size
 from pnas_fast.kernels.triton import library
 
 INTERPRETED = triton.knobs.runtime.interpret

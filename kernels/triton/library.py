@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pnas_fast.kernels.triton.names import settle_name
+from pnas_fast.kernels.triton.cache_keys import settle_name
 
 WRITTEN = frozenset(
     (

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pnas_fast.kernels.triton.device import TEAM
 from pnas_fast.kernels.triton.launch import Tile, capability, multiprocessors
-from pnas_fast.kernels.triton.tables import measured
+from pnas_fast.kernels.triton.tuned_tiles import measured
 
 
 def block_of(x: Tensor, channels: int, widest_fp32: int = 32) -> int:

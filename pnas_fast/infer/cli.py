@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pnas_fast.commands import Parser
+from pnas_fast.cli.commands import Parser
+from pnas_fast.cli.parser import positive
 from pnas_fast.export.providers import PROVIDERS
-from pnas_fast.kernels.programs import positive
 
 DESCRIPTION = """\
 Classify images with a file that python -m pnas_fast.export wrote, in ONNX Runtime: the most probable classes

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from pnas_fast.report.axes import WIDE, limit_accuracy, magnitude_ticks, plot_level
 from pnas_fast.report.palette import INK, level_marker
 from pnas_fast.report.record import RunRecord, pareto_front
-from pnas_fast.store import Trial
+from pnas_fast.runs.store import Trial
 
 Cost = Callable[[Trial], int]
 

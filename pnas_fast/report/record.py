@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pnas_fast.store import Level, Prediction, Trial, TrialStore
+from pnas_fast.runs.store import Level, Prediction, Trial, TrialStore
 
 PAPER_IMAGES = 1_160 * 20 * 45_000
 """What the paper's search cost, M1·E1: children times epochs times training images (SPEC 2)."""

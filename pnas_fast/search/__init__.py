@@ -38,11 +38,11 @@ def search(
     # Here, so that `import pnas_fast` needs neither PyTorch, nor the compiled module, nor plotting libraries.
     from rich.console import Console
 
-    from pnas_fast.run_folder import default_folder
+    from pnas_fast.engine import load_training_data
+    from pnas_fast.runs.folder import default_folder
     from pnas_fast.search.config import device_note, quick
     from pnas_fast.search.display import SilentDisplay, choose_display
     from pnas_fast.search.run import run
-    from pnas_fast.training import load_training_data
 
     asked = config or quick()
     config = asked.resolved()

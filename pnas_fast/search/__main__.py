@@ -5,14 +5,14 @@ from __future__ import annotations
 import gc
 import sys
 
-from pnas_fast import fork_server
+from pnas_fast.executors import fork_server
 
 
 def main() -> int:
     """Run the command, its workers' imports beside its own."""
     try:
         if fork_server.AVAILABLE:
-            fork_server.fork_server("pnas_fast.executor.worker")
+            fork_server.fork_server("pnas_fast.executors.worker")
         from pnas_fast.search import command
     except KeyboardInterrupt:  # seconds in which nothing has begun
         return 130

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from pnas_fast.commands import Parser, add_groups, add_run_options, choose_backend
-from pnas_fast.run_folder import check_same, default_folder, saved_config
+from pnas_fast.cli.commands import Parser, add_groups, add_run_options, choose_backend
+from pnas_fast.runs.folder import check_same, default_folder, saved_config
 from pnas_fast.search.config import PRESETS, SearchConfig, default_preset, device_note, preset
 from pnas_fast.search.evaluator import Profiled
 

@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from pnas_fast.commands import INTERRUPTED, download_bar, interrupt, one_line
+from pnas_fast.cli.commands import INTERRUPTED, download_bar, interrupt, one_line
+from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import DataError
-from pnas_fast.executor import ExecutorError
-from pnas_fast.fork_server import end_servers
-from pnas_fast.options import ConfigError
+from pnas_fast.engine import load_training_data
+from pnas_fast.executors.fork_server import end_servers
+from pnas_fast.executors.pool import ExecutorError
 from pnas_fast.report.text import magnitude, share
-from pnas_fast.run_folder import RunError
+from pnas_fast.runs.folder import RunError
+from pnas_fast.runs.store import StoreError
 from pnas_fast.search.cli import Request, parse
 from pnas_fast.search.display import choose_display, duration
 from pnas_fast.search.loop import SearchError
@@ -25,8 +27,6 @@ from pnas_fast.search.preflight import Load, PreflightError
 from pnas_fast.search.result import SearchResult
 from pnas_fast.search.run import heading, run
 from pnas_fast.space import CellError
-from pnas_fast.store import StoreError
-from pnas_fast.training import load_training_data
 
 BAD_INPUT = (
     ConfigError, CellError, DataError, ExecutorError, PreflightError, RunError, StoreError, OSError,

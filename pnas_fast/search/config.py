@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-from pnas_fast.options import ConfigError, option
-from pnas_fast.run_config import RunConfig
+from pnas_fast.cli.options import ConfigError, option
+from pnas_fast.runs.config import RunConfig
 from pnas_fast.space import MAX_BLOCKS, OPERATIONS, CellError, check_operations
 from pnas_fast.surrogate import PREDICTORS, REFITS
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column
 
-from pnas_fast.store import Level, Trial
+from pnas_fast.runs.store import Level, Trial
 
 PLAIN_SECONDS = 15.0
 """Plain output says how far it is about this often."""

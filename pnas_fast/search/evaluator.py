@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pnas_fast.executor import Drained, Event, Finished, Progress, Started, Task, WorkerPool
-from pnas_fast.options import ConfigError
+from pnas_fast.cli.options import ConfigError
+from pnas_fast.executors.messages import Task
+from pnas_fast.executors.pool import Drained, Event, Finished, Progress, Started, WorkerPool
+from pnas_fast.runs.store import Trial, TrialStore
+from pnas_fast.runs.weights import discard, discard_all, promote
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.display import Display
 from pnas_fast.search.result import best_trial
 from pnas_fast.space import Cell, CellError
-from pnas_fast.store import Trial, TrialStore
-from pnas_fast.weights import discard, discard_all, promote
 
 EFFORT = {
     "sep3x3": 2, "sep5x5": 3, "sep7x7": 4, "conv1x7_7x1": 5,

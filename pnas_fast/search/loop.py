@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pnas_fast.candidates import expand_batches, one_block_cells
+from pnas_fast.runs.store import Level, Prediction, Trial, TrialStore
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.display import Display
 from pnas_fast.search.evaluator import Evaluator
 from pnas_fast.search.ranking import rank_correlation
 from pnas_fast.search.writing import ReportWriter
 from pnas_fast.space import Cell, Codes
-from pnas_fast.store import Level, Prediction, Trial, TrialStore
 from pnas_fast.surrogate import Surrogate, TopK, upper_confidence
 
 Floats = npt.NDArray[np.float64]

@@ -10,11 +10,12 @@ from statistics import fmean
 
 from pnas_fast.counting import count_distinct, count_new_blocks, share_of_space
 from pnas_fast.data import DataSet, load
+from pnas_fast.engine import load_training_data
+from pnas_fast.evaluation import ChildResult
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.placement import CPU
 from pnas_fast.search.preflight import Load, choose_devices, random_cell, successful, try_children
 from pnas_fast.search.warming import warm_kernels
-from pnas_fast.training import ChildResult, load_training_data
 
 SAMPLED_CELLS = 2
 """Random cells tried at each level, at least; more where there are more workers."""

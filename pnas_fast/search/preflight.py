@@ -12,12 +12,14 @@ from statistics import fmean
 import torch
 
 from pnas_fast.data import DataSet
-from pnas_fast.executor import ExecutorError, Finished, Task, WorkerPool, shared_data
+from pnas_fast.evaluation import ChildResult
+from pnas_fast.executors.messages import Task
+from pnas_fast.executors.pool import ExecutorError, Finished, WorkerPool
+from pnas_fast.executors.shared import shared_data
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.placement import CPU, gpus, places
 from pnas_fast.space import CELL_INPUTS, Block, Cell
 from pnas_fast.threads import cores
-from pnas_fast.training import ChildResult
 
 PROBE_SECONDS = 0.7
 """Of training a child, on a CPU; a GPU's are longer, because its children take turns in it."""

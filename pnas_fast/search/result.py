@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pnas_fast.run_folder import CONFIG, RunError
+from pnas_fast.runs.folder import CONFIG, RunError
+from pnas_fast.runs.store import Level, Trial, TrialStore
+from pnas_fast.runs.weights import BEST
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.space import Cell
-from pnas_fast.store import Level, Trial, TrialStore
-from pnas_fast.weights import BEST
 
 TRIALS = "trials.sqlite"
 REPORT = "report.html"
@@ -85,7 +85,7 @@ class SearchResult:
 
     @property
     def weights(self) -> Path:
-        """The best child's weights; `pnas_fast.weights.load_child` reads them."""
+        """The best child's weights; `pnas_fast.runs.weights.load_child` reads them."""
         return self.folder / BEST
 
     @property

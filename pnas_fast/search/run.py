@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from pnas_fast.data import DataSet
-from pnas_fast.executor import WorkerPool, shared_data, trace_file
-from pnas_fast.run_folder import opened
+from pnas_fast.evaluation.profiling import trace_file
+from pnas_fast.executors.pool import WorkerPool
+from pnas_fast.executors.shared import shared_data
+from pnas_fast.runs.folder import opened
+from pnas_fast.runs.store import TrialStore
+from pnas_fast.runs.weights import discard_all
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.display import Display
 from pnas_fast.search.evaluator import Evaluator, Profiled
@@ -16,9 +20,7 @@ from pnas_fast.search.preflight import choose_devices
 from pnas_fast.search.result import TRIALS, SearchResult
 from pnas_fast.search.warming import warm_kernels
 from pnas_fast.search.writing import ReportWriter
-from pnas_fast.store import TrialStore
 from pnas_fast.version import VERSION
-from pnas_fast.weights import discard_all
 
 
 def run(

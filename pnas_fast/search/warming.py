@@ -6,14 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+from pnas_fast.engine.precision import DTYPES
 from pnas_fast.search.config import SearchConfig
-from pnas_fast.training.precision import DTYPES
 
 
 def warm_kernels(
     config: SearchConfig, image_shape: tuple[int, int, int], note: Callable[[str], None]
 ) -> None:
-    """Run `pnas_fast.kernels.warm` for a resolved configuration, if its kernels are compiled at all.
+    """Run `pnas_fast.kernel_tools.warm` for a resolved configuration, if its kernels are compiled at all.
 
     It shows its own progress. What it cannot compile children compile, or they fail and say why.
 
@@ -26,7 +26,7 @@ def warm_kernels(
         return
     channels, height, width = image_shape
     command = [
-        sys.executable, "-m", "pnas_fast.kernels.warm", "--filters", str(config.filters),
+        sys.executable, "-m", "pnas_fast.kernel_tools.warm", "--filters", str(config.filters),
         "--repeats", str(config.repeats), "--blocks", str(config.blocks),
         "--image", f"{height}x{width}x{channels}", "--operations", ",".join(config.operations),
         "--dtype", str(DTYPES[config.precision]).removeprefix("torch."),

@@ -13,12 +13,14 @@ from types import FrameType
 import torch
 from rich.console import Console
 
-from pnas_fast.commands import INTERRUPTED, download_bar, one_line
+from pnas_fast.cli.commands import INTERRUPTED, download_bar, one_line
+from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import DataError, DataSet
-from pnas_fast.options import ConfigError
+from pnas_fast.engine import load_training_data
 from pnas_fast.report.text import percent
-from pnas_fast.run_folder import RunError, opened
-from pnas_fast.store import StoreError
+from pnas_fast.runs.folder import RunError, opened
+from pnas_fast.runs.store import StoreError
+from pnas_fast.runs.weights import BEST
 from pnas_fast.threads import torch_threads
 from pnas_fast.train.checkpoint import CheckpointError
 from pnas_fast.train.cli import Request, parse
@@ -29,9 +31,7 @@ from pnas_fast.train.group import Group, GroupError, joined, processes
 from pnas_fast.train.history import Epoch, HistoryError
 from pnas_fast.train.run import Run, Stop, Stopped, TrainError
 from pnas_fast.train.training import LongTraining
-from pnas_fast.training import load_training_data
 from pnas_fast.version import VERSION
-from pnas_fast.weights import BEST
 
 BAD_INPUT = (
     CheckpointError,

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from pnas_fast.commands import Parser, add_groups, add_run_options, choose_backend
-from pnas_fast.options import ConfigError
-from pnas_fast.run_folder import check_same, default_folder, saved_config
+from pnas_fast.cli.commands import Parser, add_groups, add_run_options, choose_backend
+from pnas_fast.cli.options import ConfigError
+from pnas_fast.runs.folder import check_same, default_folder, saved_config
 from pnas_fast.search.result import SearchResult
 from pnas_fast.train.config import TrainConfig
 from pnas_fast.train.network import design, published_size

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-from pnas_fast.options import ConfigError, option
-from pnas_fast.run_config import RunConfig
+from pnas_fast.cli.options import ConfigError, option
+from pnas_fast.runs.config import RunConfig
 from pnas_fast.threads import cores
 
 

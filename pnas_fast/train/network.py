@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import torch
 
+from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import DataSet
 from pnas_fast.network import CellNetwork, Genotype, Layout
-from pnas_fast.options import ConfigError
 from pnas_fast.train.config import TrainConfig
 from pnas_fast.zoo.models import MODELS
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pnas_fast.data import DataSet
+from pnas_fast.runs.weights import BEST, save_child
 from pnas_fast.train.checkpoint import (
     CheckpointError,
     Place,
@@ -21,7 +22,6 @@ from pnas_fast.train.display import Display
 from pnas_fast.train.group import Group
 from pnas_fast.train.history import Epoch, read_history, write_history
 from pnas_fast.train.training import LongTraining
-from pnas_fast.weights import BEST, save_child
 
 LOOK_SECONDS = 1.0
 """So often is the loss of an epoch in progress read, which waits for the device."""

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from pnas_fast.data import DataSet, TrainingBatches
+from pnas_fast.engine import DTYPES, Stepper, TrainingLoop, evaluate, replayed
+from pnas_fast.engine.averaging import WeightAverage
 from pnas_fast.kernels import share_batch_norms
 from pnas_fast.network import CellNetwork
 from pnas_fast.train.checkpoint import Checkpoint, CheckpointError
 from pnas_fast.train.config import TrainConfig
 from pnas_fast.train.group import Group
 from pnas_fast.train.network import build
-from pnas_fast.training import DTYPES, Stepper, TrainingLoop, evaluate, replayed
-from pnas_fast.training.averaging import WeightAverage
 
 
 class LongTraining:

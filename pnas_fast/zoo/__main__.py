@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from pnas_fast.commands import Parser
+from pnas_fast.cli.commands import Parser
 from pnas_fast.zoo.table import Row, rows
 
 DESCRIPTION = """\

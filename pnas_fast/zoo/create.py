@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from pnas_fast.network import CellNetwork, Genotype, Layout
-from pnas_fast.weights import BEST, load_child
+from pnas_fast.runs.weights import BEST, load_child
 from pnas_fast.zoo.download import released_file
 from pnas_fast.zoo.errors import ZooError
 from pnas_fast.zoo.models import MODELS, imagenet_layout

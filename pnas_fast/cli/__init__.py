@@ -1,0 +1,1 @@
+"""What the command lines share: options made from a configuration, one-line errors."""

@@ -1,0 +1,150 @@
+"""What commands share: options made from fields of a configuration, one-line errors, a download bar."""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, Field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from pnas_fast.cli.options import ConfigError, option_name
+from pnas_fast.cli.parser import Parser as LineParser
+
+# The interpreter's last collection of garbage would look at all that PyTorch has, for a third of a second.
+atexit.register(gc.freeze)
+
+INTERRUPTED = 130
+"""The exit status of a command that was stopped by Ctrl-C."""
+
+
+class Parser(LineParser):
+    """Keeps the text of its description; with ``only_given`` its result leaves out what was not given."""
+
+    def __init__(self, prog: str, description: str, epilog: str = "", *, only_given: bool = False) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            argument_default=argparse.SUPPRESS if only_given else None,
+            allow_abbrev=False,
+        )
+
+
+def add_run_options(group: Any) -> None:
+    """Add what every command that trains has beside its configuration: folder, kernels, download."""
+    group.add_argument(
+        "--out", type=Path, metavar="RUN", default=None, help="the run's folder [one under runs/]"
+    )
+    group.add_argument(
+        "--fused", action="store_true", default=False, help="use the fastest kernels this device has"
+    )
+    group.add_argument(
+        "--download", action="store_true", default=False, help="fetch CIFAR-10 (162 MiB) where it is missing"
+    )
+
+
+def choose_backend(given: dict[str, Any]) -> None:
+    """Take ``fused`` out of what was given, and let it choose the backend.
+
+    Raises:
+        ConfigError: another backend was asked for as well.
+    """
+    if given.pop("fused"):
+        if given.get("backend") == "eager":
+            raise ConfigError("--fused with --backend eager: allowed is one of them")
+        given.setdefault("backend", "auto")
+
+
+def add_groups(
+    parser: Parser,
+    groups: Mapping[str, Sequence[str]],
+    items: Iterable[Field[Any]],
+    defaults: Callable[[str], list[Any]],
+) -> None:
+    """Add a configuration's fields, all of them, in groups.
+
+    Args:
+        parser: of the command.
+        groups: titles and the names of their fields.
+        items: the fields.
+        defaults: of a field, by its name: those of each preset.
+    """
+    left = {item.name: item for item in items}
+    for title, names in groups.items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            _add_option(group, left.pop(name), defaults(name))
+    assert not left, f"options in no group: {sorted(left)}"
+
+
+def _add_option(group: Any, item: Field[Any], defaults: list[Any]) -> None:
+    """Add a configuration's field to a group of a parser, its help ending in the defaults."""
+    assert item.default is not MISSING
+    kind = type(item.default)
+    shown = " / ".join(str(value) for value in dict.fromkeys(defaults)) if kind is not tuple else "all"
+    group.add_argument(
+        option_name(item.name),
+        type=_operations if kind is tuple else kind,
+        metavar="A,B" if kind is tuple else {int: "N", float: "X", str: "NAME"}[kind],
+        help=f"{item.metadata['help']}{_choices(item)} [{shown}]".replace("%", "%%"),
+    )
+
+
+def _choices(item: Field[Any]) -> str:
+    choices = item.metadata["choices"]
+    described = choices is None or all(choice in item.metadata["help"] for choice in choices)
+    return "" if described else f" ({', '.join(choices)})"
+
+
+def _operations(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+@contextmanager
+def download_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A bar that appears with the first bytes, for nothing is fetched as a rule."""
+    columns = (
+        TextColumn("fetching CIFAR-10"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=console)
+    task = bar.add_task("")
+
+    def update(done: int, total: int) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield update
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """A signal handler that does what Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def one_line(error: Exception) -> str:
+    """A message for people, without line breaks."""
+    return " ".join(str(error).split())

@@ -1,0 +1,20 @@
+"""Training of one child."""
+
+from pnas_fast.engine.evaluation import evaluate
+from pnas_fast.engine.graph import replayed
+from pnas_fast.engine.loading import load_training_data
+from pnas_fast.engine.loop import TrainingLoop
+from pnas_fast.engine.precision import DTYPES, resolve_precision
+from pnas_fast.engine.settings import TrainingSettings
+from pnas_fast.engine.stepper import Stepper
+
+__all__ = [
+    "DTYPES",
+    "Stepper",
+    "TrainingLoop",
+    "TrainingSettings",
+    "evaluate",
+    "load_training_data",
+    "replayed",
+    "resolve_precision",
+]

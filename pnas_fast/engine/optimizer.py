@@ -1,0 +1,130 @@
+"""The optimisers of a training, all of whose state is on the device of the parameters.
+
+What they compute is PyTorch's, by its functional forms. Its classes are not used: the first of them in a
+process imports PyTorch's compiler, which takes longer than many a small child's epoch, and RMSprop's reads
+the learning rate's value at every step on a CPU, so that no step could be recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.sgd import sgd
+
+from pnas_fast.engine.settings import TrainingSettings
+
+MOMENTUM = 0.9
+"""Of both optimisers; RMSprop's is AmoebaNet's (SPEC 3.3)."""
+
+ALPHA = 0.9
+"""RMSprop's decay of the mean of squares (SPEC 3.3)."""
+
+EPSILON = 1.0
+"""Added to RMSprop's root (SPEC 3.3)."""
+
+
+class Optimizer:
+    """What both have in common: parameters, of which some decay, and what is remembered of each.
+
+    Weight decay is on weights of convolutions and classifiers, not on batch norm's scales and shifts nor on
+    biases. Memory begins as zeros, which is what a first step without any does, and which holds where loss
+    scaling leaves that step out.
+
+    Args:
+        parameters: all of a network, on one device.
+        settings: ``weight_decay`` is read.
+        rate: the learning rate, of no dimensions, on that device; it is read there at every step.
+
+    Attributes:
+        param_groups: parameters and weight decay, by PyTorch's names for `torch.amp.GradScaler`.
+        state: of each parameter, by name.
+    """
+
+    MEMORY: Sequence[str]
+
+    def __init__(self, parameters: Sequence[nn.Parameter], settings: TrainingSettings, rate: Tensor) -> None:
+        self.param_groups: list[dict[str, Any]] = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.state = {p: {name: torch.zeros_like(p) for name in self.MEMORY} for p in parameters}
+        self._rate = rate
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if parameters:
+                memory = [[self.state[p][name] for p in parameters] for name in self.MEMORY]
+                self._update(parameters, [p.grad for p in parameters], memory, group["weight_decay"])
+
+    def _update(
+        self, parameters: list[Tensor], gradients: list[Tensor], memory: list[list[Tensor]], decay: float
+    ) -> None:
+        raise NotImplementedError
+
+
+class SGD(Optimizer):
+    """Nesterov's momentum (Sutskever et al. 2013): ``v ← 0.9·v + g``, ``w ← w − rate·(g + 0.9·v)``.
+
+    ``grad_scale`` and ``found_inf`` are the loss scaling's, which sets them for a step's time; it changes
+    nothing where ``found_inf`` is 1.
+    """
+
+    MEMORY = ("momentum_buffer",)
+    _step_supports_amp_scaling = True  # what `torch.amp.GradScaler` asks
+    grad_scale: Tensor | None = None
+    found_inf: Tensor | None = None
+
+    def _update(
+        self, parameters: list[Tensor], gradients: list[Tensor], memory: list[list[Tensor]], decay: float
+    ) -> None:
+        sgd(
+            parameters,
+            gradients,
+            list(memory[0]),
+            fused=True,
+            grad_scale=self.grad_scale,
+            found_inf=self.found_inf,
+            weight_decay=decay,
+            momentum=MOMENTUM,
+            lr=self._rate,  # type: ignore[arg-type]  # its fused form takes a tensor
+            dampening=0.0,
+            nesterov=True,
+            maximize=False,
+        )
+
+
+class RMSprop(Optimizer):
+    """RMSprop with momentum, ε outside of the root (SPEC 3.3).
+
+    ``s ← 0.9·s + 0.1·g²``, ``v ← 0.9·v + g/(√s + 1)``, ``w ← w − rate·v``.
+    """
+
+    MEMORY = ("square_avg", "momentum_buffer")
+
+    def _update(
+        self, parameters: list[Tensor], gradients: list[Tensor], memory: list[list[Tensor]], decay: float
+    ) -> None:
+        squares, velocities = memory
+        if decay:
+            gradients = list(torch._foreach_add(gradients, parameters, alpha=decay))
+        torch._foreach_mul_(squares, ALPHA)
+        torch._foreach_addcmul_(squares, gradients, gradients, value=1 - ALPHA)
+        roots = torch._foreach_sqrt(squares)
+        torch._foreach_add_(roots, EPSILON)
+        torch._foreach_mul_(velocities, MOMENTUM)
+        torch._foreach_addcdiv_(velocities, gradients, roots)
+        torch._foreach_sub_(parameters, torch._foreach_mul(velocities, self._rate))
+
+
+def build_optimizer(
+    parameters: Sequence[nn.Parameter], settings: TrainingSettings, rate: Tensor
+) -> Optimizer:
+    """The optimiser that ``settings.optimizer`` names; arguments are those of `Optimizer`."""
+    kinds = {"sgd": SGD, "rmsprop": RMSprop}
+    return kinds[settings.optimizer](parameters, settings, rate)

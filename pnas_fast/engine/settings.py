@@ -1,0 +1,55 @@
+"""How a child is built and trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pnas_fast.cli.options import check, option
+from pnas_fast.engine.precision import PRECISIONS
+from pnas_fast.kernels import BACKENDS
+
+OPTIMIZERS = ("sgd", "rmsprop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """One child's size and training recipe; the defaults are those of the ``quick`` preset.
+
+    Raises:
+        ConfigError: a value outside its limits.
+    """
+
+    data: str = option("digits", "data set: digits, cifar10:DIR or synthetic:HxWxC/CLASSES")
+    train_images: int = option(0, "train each child on the first so many images; 0 is all", minimum=0)
+    repeats: int = option(1, "N: a child has 3N cells", minimum=1, maximum=100)
+    filters: int = option(8, "F: channels of a block in the first cells", minimum=1, maximum=4096)
+    epochs: int = option(3, "passes over the training images", minimum=1)
+    batch: int = option(64, "images a step", minimum=2)
+    optimizer: str = option(
+        "sgd", "sgd (Nesterov momentum 0.9) or rmsprop (0.9, 0.9, epsilon 1)", choices=OPTIMIZERS
+    )
+    learning_rate: float = option(
+        0.1, "at the first step; falls to 0 along a cosine", minimum=1e-9, maximum=1e3
+    )
+    weight_decay: float = option(5e-4, "on convolution and classifier weights", minimum=0, maximum=1)
+    label_smoothing: float = option(
+        0.0, "share of the target spread over all classes", minimum=0, maximum=0.999
+    )
+    drop_path: float = option(0.0, "largest probability of dropping an operation", minimum=0, maximum=0.999)
+    clip: float = option(5.0, "largest gradient norm; 0 is no limit", minimum=0)
+    time_limit: float = option(600.0, "seconds after which a child is given up", minimum=0.001)
+    threads: int = option(
+        1, "CPU threads of one child; their number changes rounding", minimum=1, maximum=1024
+    )
+    backend: str = option(
+        "eager", "kernels, or auto for the best on this device", choices=("auto", *BACKENDS)
+    )
+    precision: str = option(
+        "auto",
+        "type of activations: fp32, bf16 or fp16 with loss scaling; auto is bf16 on a GPU that has it",
+        choices=PRECISIONS,
+    )
+    device: str = option("auto", "where children train", choices=("auto", "cpu", "cuda"))
+
+    def __post_init__(self) -> None:
+        check(self)

@@ -1,0 +1,1 @@
+"""Where children run: worker processes on their devices, and what happens when one dies."""

@@ -1,0 +1,108 @@
+"""What the configurations of runs have in common: settled for a machine, written, read, compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+
+from pnas_fast.cli.options import ConfigError, option, option_name
+from pnas_fast.engine import TrainingSettings, resolve_precision
+from pnas_fast.files import write_text
+from pnas_fast.kernels import BackendError, resolve_backend
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(TrainingSettings):
+    """A run's whole configuration: one flat, frozen, checked value.
+
+    Raises:
+        ConfigError: a value outside its limits.
+    """
+
+    KIND: ClassVar[str]
+    """What the run is, for messages."""
+
+    seed: int = option(0, "of everything random", minimum=0, maximum=2**31 - 1)
+
+    def resolved(self) -> Self:
+        """This configuration with ``device``, ``backend`` and ``precision`` settled for this machine.
+
+        Raises:
+            ConfigError: a device this machine lacks, or a backend or precision that does not serve it.
+        """
+        cuda = torch.cuda.is_available()
+        if self.device == "cuda" and not cuda:
+            raise ConfigError("device is cuda, allowed is cpu: this machine has no CUDA GPU that torch sees")
+        device = ("cuda" if cuda else "cpu") if self.device == "auto" else self.device
+        try:
+            backend = resolve_backend(self.backend, device)
+        except BackendError as error:
+            raise ConfigError(str(error)) from error
+        precision = resolve_precision(self.precision, device, backend, self.optimizer)
+        return replace(self, device=device, backend=backend, precision=precision)
+
+    def values(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+    def save(self, path: Path) -> None:
+        """Write the configuration as JSON."""
+        write_text(path, json.dumps(self.values(), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a configuration that `save` wrote.
+
+        Raises:
+            ConfigError: the file is not one.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            return cls.from_values(values)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ConfigError(f"{path}: not the configuration of a {cls.KIND} ({error})") from error
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """The configuration of `values()`."""
+        return cls(**values)
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that make a run what it is, without those that say how it is carried out."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.metadata["identity"]}
+
+    def digest(self) -> str:
+        """Eight letters that differ between runs."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:8]
+
+    def difference(self, other: Self) -> list[str]:
+        """What another configuration changes about the run, as ``--name mine -> theirs``."""
+        theirs = other.identity()
+        return [
+            f"{option_name(name)} {_text(mine)} -> {_text(theirs[name])}"
+            for name, mine in self.identity().items()
+            if mine != theirs[name]
+        ]
+
+
+def saved_settings(path: Path) -> TrainingSettings:
+    """How networks are trained in a run of any kind, from its configuration's file.
+
+    Raises:
+        ConfigError: the file is not a configuration.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return TrainingSettings(**{item.name: values[item.name] for item in fields(TrainingSettings)})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path}: not the configuration of a run ({error})") from error
+
+
+def _text(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,82 @@
+"""The folder of a run: created once, continued ever after, used by one process at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock, Timeout
+
+from pnas_fast.runs.config import RunConfig
+
+CONFIG = "config.json"
+_LOCK = ".lock"
+
+C = TypeVar("C", bound=RunConfig)
+
+
+class RunError(ValueError):
+    """A folder that cannot be used for this run; the message says why and what can be done."""
+
+
+def default_folder(config: RunConfig) -> Path:
+    """``runs/DATA-SEED-DIGEST``: the same configuration always has the same folder."""
+    return Path("runs") / f"{config.data.partition(':')[0]}-seed{config.seed}-{config.digest()}"
+
+
+def saved_config(folder: Path, kind: type[C]) -> C | None:
+    """The configuration of the run in a folder; None where there is no run.
+
+    Raises:
+        RunError: the folder is something else.
+        ConfigError: its configuration cannot be read.
+    """
+    if (folder / CONFIG).is_file():
+        return kind.load(folder / CONFIG)
+    if folder.exists():
+        if not folder.is_dir():
+            raise RunError(f"--out {folder}: is a file, expected a run's folder or a new name")
+        # Names with a dot are what a run leaves that was killed before it wrote its configuration.
+        if any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            raise RunError(f"--out {folder}: holds other files and no {CONFIG}, expected a run or a new name")
+    return None
+
+
+def check_same(folder: Path, saved: C, config: C) -> None:
+    """Raise `RunError`, with the difference, where a run exists with another configuration."""
+    difference = saved.difference(config)
+    if difference:
+        raise RunError(
+            f"--out {folder}: the run there has another configuration ({'; '.join(difference)}); "
+            "continue it as it was, or choose another --out"
+        )
+
+
+@contextmanager
+def opened(folder: Path, config: C) -> Iterator[Path]:
+    """Create or continue a run and keep others out of it.
+
+    Raises:
+        RunError: the run is in use, is of another configuration, or the folder cannot be written.
+    """
+    saved = saved_config(folder, type(config))
+    if saved is not None:
+        check_same(folder, saved, config)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / _LOCK)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunError(
+            f"--out {folder}: in use by another process, wait for it or choose another --out"
+        ) from error
+    except OSError as error:
+        raise RunError(f"--out {folder}: cannot be written ({error.strerror})") from error
+    try:
+        if saved is None or saved != config:
+            config.save(folder / CONFIG)
+        yield folder
+    finally:
+        lock.release()
