@@ -1,0 +1,149 @@
+"""The protocols: what a strategy, an evaluator, an executor, a data source and a listener must do.
+
+Nothing here acts, and nobody needs to inherit from anything: a class with these methods is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pnas_fast.protocols.events import Event, ExecutorEvent
+from pnas_fast.protocols.values import Context, Measurement, Proposal, Spec, Task, Trial
+from pnas_fast.space import Cell, Codes
+
+Floats = npt.NDArray[np.float64]
+
+
+class StrategyError(ValueError):
+    """A strategy cannot go on; the message says why."""
+
+
+class MachineError(RuntimeError):
+    """The machine, not a cell, is at fault: the run stops, and the message says what to mend.
+
+    Nothing is recorded against a cell. Running the same command again goes on.
+    """
+
+
+class EvaluatorError(ValueError):
+    """An evaluator cannot answer at all (a file that lacks a cell, a function that is not there)."""
+
+
+class Strategy(Protocol):
+    """Which cells to look at.
+
+    Its answers follow from its constructor's arguments and from the trials told to it, in order of their
+    number. Neither the clock, nor the number of workers, nor what is still being trained may have a say: so a
+    run is continued by telling it the stored trials again. It learns from `Trial.proposal`, not from its
+    memory of what it proposed: on another machine a stored proposal may hold in place of its own.
+    """
+
+    @property
+    def planned(self) -> int:
+        """How many proposals it will make, at most and as far as is known: for people."""
+
+    def ask(self) -> Sequence[Proposal]:
+        """All that can be proposed from what was told. Empty while nothing is out: it is done."""
+
+    def tell(self, trial: Trial) -> None:
+        """Learn from the trial with the next number, which may have failed.
+
+        Raises:
+            StrategyError: the search cannot go on.
+        """
+
+
+class Evaluator(Protocol):
+    """How good a cell is. Made in the worker from a `Spec`, and once more where the run is driven."""
+
+    @property
+    def identity(self) -> str:
+        """Digest of all that changes a measurement but cell, budget, replica and the run's seed."""
+
+    def effort(self, cell: Cell) -> float:
+        """Roughly how long it takes, beside other cells: what takes longest is begun first."""
+
+    def measure(self, proposal: Proposal, context: Context) -> Measurement:
+        """Evaluate a cell.
+
+        An `Exception` that it raises is a failed measurement, but for OSError and MemoryError, which are the
+        machine's; `EvaluatorError` stops the run.
+        """
+
+
+class Executor(Protocol):
+    """Where tasks run. Owns devices, processes, retries and deadlines; knows no strategy and no store."""
+
+    def start(self, evaluator: Spec, data: DataSource) -> None:
+        """Be ready for tasks of that evaluator."""
+
+    def submit(self, task: Task) -> None:
+        """Queue a task; returns at once."""
+
+    def events(self) -> Iterator[ExecutorEvent]:
+        """What has happened since: one event at least while anything is out, else none.
+
+        Raises:
+            MachineError: the machine is at fault.
+        """
+
+    def close(self) -> None:
+        """End at once whatever runs."""
+
+
+class DataSource(Protocol):
+    """Where images come from."""
+
+    @property
+    def name(self) -> str:
+        """For people, such as ``digits``."""
+
+    def identity(self) -> str:
+        """Digest of what the data are, wherever they lie."""
+
+    def open(self) -> Any:
+        """The data set, in the CPU's memory; read once."""
+
+
+class Objective(Protocol):
+    """One thing to be good at."""
+
+    @property
+    def name(self) -> str:
+        """Of the value, such as ``accuracy``."""
+
+    @property
+    def unit(self) -> str:
+        """Such as ``ms``; empty for a number without one."""
+
+    @property
+    def maximise(self) -> bool:
+        """Whether more is better."""
+
+    def of(self, trial: Trial) -> float:
+        """Its value, NaN where the trial failed."""
+
+
+class Cost(Objective, Protocol):
+    """An objective that is known without training."""
+
+    def before(self, codes: Codes) -> Floats:
+        """Values (M,) of cells, int8 (M, b, 4)."""
+
+
+class Listener(Protocol):
+    """Display, report, record of notes, experiment tracker. It returns at once and decides nothing."""
+
+    def on(self, event: Event) -> None:
+        """Something happened."""
+
+
+Emit = Callable[[Event], None]
+"""Tells all listeners."""
+
+MakeEvaluator = Callable[..., Evaluator]
+"""What `Spec.name` names."""
