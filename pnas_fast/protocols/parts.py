@@ -70,8 +70,9 @@ class Evaluator(Protocol):
     def measure(self, proposal: Proposal, context: Context) -> Measurement:
         """Evaluate a cell.
 
-        An `Exception` that it raises is a failed measurement, but for OSError and MemoryError, which are the
-        machine's; `EvaluatorError` stops the run.
+        An `Exception` that it raises makes a failed measurement, with three exceptions: an OSError is the
+        machine's fault, `EvaluatorError` stops the run, and a MemoryError or torch.OutOfMemoryError is tried
+        again with the device to itself before it counts against the cell.
         """
 
 

@@ -15,7 +15,7 @@ Note = Mapping[str, float | int | str]
 
 
 class Key(NamedTuple):
-    """What a measurement is remembered by: the cell's canonical text, budget, replica, evaluator's identity."""
+    """What a measurement is remembered by; ``cell`` is the canonical text, ``evaluator`` its identity."""
 
     cell: str
     budget: int
@@ -48,8 +48,8 @@ class Measurement:
     ``values`` by name and unit: ``accuracy`` (validation, in [0, 1]), ``validation_loss`` (cross-entropy),
     ``loss`` (training, the last epoch's mean), ``seconds``, ``images_seen``, ``parameters``,
     ``multiply_adds``, or whatever a user's function returned. ``curves`` hold a value an epoch
-    (``loss``). A failed one has an ``error`` of one line and perhaps some values; it is failed for what the cell
-    and its recipe did, never for what the machine did. ``device`` is where it was made; None where nobody said.
+    (``loss``). A failed one has an ``error`` of one line and perhaps some values; it failed for what the
+    cell and its recipe did, never for what the machine did. ``device`` is where it was made, if known.
     """
 
     status: Literal["done", "failed"]
@@ -119,7 +119,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """How to make an evaluator anywhere: ``package.module:Class`` and the class's arguments as JSON values."""
+    """How to make an evaluator anywhere: ``package.module:Class`` and its arguments as JSON values."""
 
     name: str
     settings: Mapping[str, Any]
