@@ -9,12 +9,15 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import msgspec
 import torch
 
 from pnas_fast.cli.options import ConfigError, option, option_name
 from pnas_fast.engine import TrainingSettings, resolve_precision
 from pnas_fast.files import write_text
 from pnas_fast.kernels import BackendError, resolve_backend
+
+_JSON = str | int | float | bool | list[str] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +65,10 @@ class RunConfig(TrainingSettings):
         Raises:
             ConfigError: the file is not one.
         """
+        values = read_values(path)
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
             return cls.from_values(values)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise ConfigError(f"{path}: not the configuration of a {cls.KIND} ({error})") from error
 
     @classmethod
@@ -91,16 +94,30 @@ class RunConfig(TrainingSettings):
         ]
 
 
+def read_values(path: Path) -> dict[str, Any]:
+    """The JSON values of a configuration's file, not yet checked one by one.
+
+    Raises:
+        ConfigError: it cannot be read, or is no JSON object of numbers, texts and lists of texts.
+    """
+    try:
+        return msgspec.json.decode(
+            path.read_bytes(), type=dict[str, str | int | float | bool | list[str] | None]
+        )
+    except (OSError, msgspec.MsgspecError, RecursionError) as error:
+        raise ConfigError(f"{path}: not the configuration of a run ({error})") from error
+
+
 def saved_settings(path: Path) -> TrainingSettings:
     """How networks are trained in a run of any kind, from its configuration's file.
 
     Raises:
         ConfigError: the file is not a configuration.
     """
+    values = read_values(path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
         return TrainingSettings(**{item.name: values[item.name] for item in fields(TrainingSettings)})
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise ConfigError(f"{path}: not the configuration of a run ({error})") from error
 
 

@@ -12,6 +12,8 @@ from filelock import FileLock, Timeout
 from pnas_fast.runs.config import RunConfig
 
 CONFIG = "config.json"
+TRIALS = "trials.sqlite"
+REPORT = "report.html"
 _LOCK = ".lock"
 
 C = TypeVar("C", bound=RunConfig)
@@ -55,15 +57,12 @@ def check_same(folder: Path, saved: C, config: C) -> None:
 
 
 @contextmanager
-def opened(folder: Path, config: C) -> Iterator[Path]:
-    """Create or continue a run and keep others out of it.
+def locked(folder: Path) -> Iterator[None]:
+    """Create a run's folder where there is none, and keep other processes out of it.
 
     Raises:
-        RunError: the run is in use, is of another configuration, or the folder cannot be written.
+        RunError: the run is in use, or the folder cannot be written.
     """
-    saved = saved_config(folder, type(config))
-    if saved is not None:
-        check_same(folder, saved, config)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / _LOCK)
@@ -75,8 +74,22 @@ def opened(folder: Path, config: C) -> Iterator[Path]:
     except OSError as error:
         raise RunError(f"--out {folder}: cannot be written ({error.strerror})") from error
     try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def opened(folder: Path, config: C) -> Iterator[Path]:
+    """Create or continue a run and keep others out of it.
+
+    Raises:
+        RunError: the run is in use, is of another configuration, or the folder cannot be written.
+    """
+    saved = saved_config(folder, type(config))
+    if saved is not None:
+        check_same(folder, saved, config)
+    with locked(folder):
         if saved is None or saved != config:
             config.save(folder / CONFIG)
         yield folder
-    finally:
-        lock.release()

@@ -1,232 +1,235 @@
-"""The trial store: what a search has trained, in ``RUN/trials.sqlite``.
+"""The trial store, ``RUN/trials.sqlite``: every measurement once, who asked for it, and what was noted.
 
-One process writes it; any number may read it while the search runs (write-ahead log). A trial is
-committed once, whole, when its child has finished, so a killed search loses no finished child.
+One process writes it; any number may read it meanwhile. A measurement is committed whole when its child
+has finished, so a killed search loses no finished child. ``measurements`` are facts; ``proposals`` and
+``notes`` follow from them and the configuration, and are kept so that they hold on other machines too.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Self
 
-SCHEMA_VERSION = 2
-
-_FIRST_SCHEMA = """
-CREATE TABLE trials (
-    position INTEGER PRIMARY KEY,
-    cell TEXT NOT NULL UNIQUE,
-    level INTEGER NOT NULL,
-    status TEXT NOT NULL CHECK (status IN ('done', 'failed')),
-    accuracy REAL,
-    loss REAL,
-    epoch_losses TEXT NOT NULL,
-    seconds REAL NOT NULL,
-    images_per_second REAL NOT NULL,
-    images_seen INTEGER NOT NULL,
-    parameters INTEGER NOT NULL,
-    multiply_adds INTEGER NOT NULL,
-    error TEXT,
-    CHECK ((status = 'done') = (accuracy IS NOT NULL)),
-    CHECK ((status = 'failed') = (error IS NOT NULL))
-) STRICT;
-CREATE TABLE levels (
-    level INTEGER PRIMARY KEY,
-    candidates INTEGER NOT NULL,
-    rho_before REAL,
-    rho_after REAL,
-    surrogate_seconds REAL NOT NULL
-) STRICT;
-CREATE TABLE predictions (
-    cell TEXT PRIMARY KEY REFERENCES trials (cell),
-    before REAL,
-    after REAL
-) STRICT;
-"""
-
-_MIGRATIONS = (
-    _FIRST_SCHEMA,
-    """
-ALTER TABLE trials ADD COLUMN evaluation_seconds REAL;
-ALTER TABLE trials ADD COLUMN waiting_seconds REAL;
-ALTER TABLE trials ADD COLUMN memory INTEGER;
-ALTER TABLE trials ADD COLUMN device TEXT;
-ALTER TABLE levels ADD COLUMN workers INTEGER;
-ALTER TABLE levels ADD COLUMN waiting_seconds REAL;
-""",
+from pnas_fast.protocols import Key, Measurement, Proposal, Trial
+from pnas_fast.runs.database import (
+    StoreError,
+    connect_to_read,
+    connect_to_write,
+    decode,
+    explained,
+    version_of,
 )
-"""What makes each schema version of the one before it, from an empty file on."""
+from pnas_fast.space import Cell, CellError
 
+SCHEMA_VERSION = 3
 
-class StoreError(ValueError):
-    """A trial store that cannot be used; the message names the file and what was expected."""
+_COLUMNS = ("accuracy", "loss", "seconds", "images_seen", "parameters", "multiply_adds")
+"""Values that have a column of their own, for people who ask with SQL."""
 
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One child that was trained, or failed to be.
-
-    ``position`` is its place in the order in which the search asked for children, which does not
-    depend on how many run side by side. ``accuracy`` is the validation accuracy in [0, 1], ``loss``
-    the last epoch's mean training loss; both are None for a failed trial, whose ``error`` says why.
-
-    Where its time went: ``seconds`` are its own, of them ``evaluation_seconds`` for its accuracy; its
-    worker had been idle or starting for ``waiting_seconds``. ``memory`` is the most that was reserved for
-    it on a GPU, in bytes. These and the ``device`` are None where nobody measured them.
-    """
-
-    position: int
-    cell: str
-    level: int
-    status: Literal["done", "failed"]
-    accuracy: float | None
-    loss: float | None
-    epoch_losses: tuple[float, ...]
-    seconds: float
-    images_per_second: float
-    images_seen: int
-    parameters: int
-    multiply_adds: int
-    error: str | None
-    evaluation_seconds: float | None = None
-    waiting_seconds: float | None = None
-    memory: int | None = None
-    device: str | None = None
-
-    @property
-    def training_seconds(self) -> float:
-        """Of ``seconds``, those spent in training steps; 0 for a trial without a whole epoch."""
-        return self.images_seen / self.images_per_second if self.images_per_second > 0 else 0.0
+# No STRICT, no json_extract: both are younger than the SQLite of distributions in use.
+_SCHEMA = (
+    """CREATE TABLE measurements (
+        cell TEXT NOT NULL, budget INTEGER NOT NULL, replica INTEGER NOT NULL, evaluator TEXT NOT NULL,
+        status TEXT NOT NULL CHECK (status IN ('done', 'failed')),
+        error TEXT CHECK ((status = 'failed') = (error IS NOT NULL)),
+        accuracy REAL, loss REAL, seconds REAL,
+        images_seen INTEGER, parameters INTEGER, multiply_adds INTEGER,
+        "values" TEXT NOT NULL, curves TEXT NOT NULL, device TEXT,
+        PRIMARY KEY (cell, budget, replica, evaluator))""",
+    """CREATE TABLE proposals (
+        number INTEGER PRIMARY KEY, cell TEXT NOT NULL, canonical TEXT NOT NULL, blocks INTEGER NOT NULL,
+        budget INTEGER NOT NULL, replica INTEGER NOT NULL, evaluator TEXT NOT NULL, strategy TEXT NOT NULL,
+        note TEXT NOT NULL)""",
+    """CREATE TABLE notes (
+        name TEXT NOT NULL, at INTEGER NOT NULL, "values" TEXT NOT NULL, PRIMARY KEY (name, at))""",
+    "CREATE TABLE run (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    """CREATE VIEW trials AS
+        SELECT p.number, p.cell, p.blocks AS level, m.status, m.accuracy, m.loss, m.seconds, m.images_seen,
+            m.parameters, m.multiply_adds, m.error, p.strategy, p.budget, p.replica
+        FROM proposals p JOIN measurements m ON m.cell = p.canonical AND m.budget = p.budget
+            AND m.replica = p.replica AND m.evaluator = p.evaluator
+        ORDER BY p.number""",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
-    """One finished level: how many candidates it had and how well the surrogate ranked its children.
+class StoredNote:
+    """A note that was kept: its name, when it was made, counted in trials or proposals, and its values."""
 
-    ``rho_before`` is Spearman's rank correlation of predicted and measured accuracy over the level's
-    children before the surrogate had seen them, ``rho_after`` the same after it was fitted to them;
-    None where there was no surrogate yet or a rank correlation is undefined. ``workers`` trained its
-    children; when no more children were left, they waited ``waiting_seconds`` for the last, added up over
-    workers. Both are None where nobody measured them.
-    """
-
-    level: int
-    candidates: int
-    rho_before: float | None
-    rho_after: float | None
-    surrogate_seconds: float
-    workers: int | None = None
-    waiting_seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The surrogate's prediction for a trial before its level was trained, and after fitting to it."""
-
-    before: float | None
-    after: float | None
+    name: str
+    at: int
+    values: Mapping[str, Any]
 
 
 class TrialStore:
-    """Trials, levels and predictions of one run.
+    """Measurements, proposals, notes and facts of one run.
 
     Args:
-        path: the SQLite file; created, with its tables, when it does not exist, and brought up to date
-            when an earlier version made it.
+        path: the SQLite file.
+        write: whether this process writes it; then it is created where it does not exist.
 
     Raises:
-        StoreError: the file is not a trial store, or a later version made it.
+        StoreError: the file is damaged, something else, or of another version.
+        MachineError: the disk is full, or another program holds the file.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path)
+    def __init__(self, path: Path, *, write: bool = False) -> None:
+        self._path = path
+        self._connection = connect_to_write(path) if write else connect_to_read(path)
         try:
-            self._prepare(path)
+            with explained(path):
+                self._prepare(write)
         except BaseException:
             self._connection.close()
             raise
 
-    def _prepare(self, path: Path) -> None:
-        try:
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            # FULL: a trial that was reported is on the disk, even if the machine loses power.
-            self._connection.execute("PRAGMA synchronous = FULL")
-            version = self._version()
-            if version < SCHEMA_VERSION:
-                version = self._migrate()
-        except sqlite3.DatabaseError as error:
-            raise StoreError(f"{path}: not a trial store ({error})") from error
-        if version != SCHEMA_VERSION:
-            raise StoreError(f"{path}: schema version {version}, expected {SCHEMA_VERSION} or less")
-
-    def _version(self) -> int:
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        return int(version)
-
-    def _migrate(self) -> int:
-        """Bring the file up to date, whole or not at all; another process may be about to do the same."""
-        self._connection.execute("BEGIN IMMEDIATE")
-        with self._connection:
-            for migration in _MIGRATIONS[self._version() :]:
-                for statement in migration.split(";"):
+    def _prepare(self, write: bool) -> None:
+        version = version_of(self._connection)
+        if version == 0 and write:
+            found = self._connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
+            if found is not None:
+                raise StoreError(f"{self._path}: not a trial store (it has a table {found[0]!r})")
+            with self._connection:
+                self._connection.execute("BEGIN IMMEDIATE")
+                for statement in _SCHEMA:
                     self._connection.execute(statement)
-            self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        return SCHEMA_VERSION
+        elif version != SCHEMA_VERSION:
+            found = "is no trial store" if version == 0 else f"has schema version {version}"
+            raise StoreError(f"{self._path}: {found}, expected version {SCHEMA_VERSION}")
 
-    def add(self, trial: Trial) -> None:
-        """Commit one trial. Adding a cell or position twice is an error of the caller."""
-        values = asdict(trial) | {"epoch_losses": json.dumps(trial.epoch_losses)}
-        names = ", ".join(values)
-        places = ", ".join(f":{name}" for name in values)
-        with self._connection:
-            self._connection.execute(f"INSERT INTO trials ({names}) VALUES ({places})", values)
+    def measurement(self, key: Key) -> Measurement | None:
+        """What is known under a key."""
+        query = 'SELECT status, error, "values", curves, device FROM measurements'
+        where = "WHERE cell = ? AND budget = ? AND replica = ? AND evaluator = ?"
+        with explained(self._path):
+            row = self._connection.execute(f"{query} {where}", key).fetchone()
+        return None if row is None else self._measurement(row, key.cell)
+
+    def add(self, key: Key, measurement: Measurement) -> None:
+        """Commit a measurement. Adding a key twice is an error of the caller."""
+        values = measurement.values
+        columns = [values.get(name) for name in _COLUMNS]
+        if not measurement.done:
+            columns[0] = columns[1] = None
+        rest = [json.dumps(dict(values)), json.dumps(dict(measurement.curves)), measurement.device]
+        row = [*key, measurement.status, measurement.error, *columns, *rest]
+        self._write(f"INSERT INTO measurements VALUES ({', '.join('?' * len(row))})", row)
+
+    def propose(
+        self, first: int, proposals: Sequence[Proposal], evaluator: str, strategy: str
+    ) -> list[Proposal]:
+        """Remember what a strategy asked for, as the ``first``-th and those that follow; returns what holds.
+
+        A proposal that was stored before holds, whatever is asked now: on another processor or version of
+        PyTorch, last bits may have tipped a choice over. Only its evaluator is brought up to date.
+        """
+        query = "SELECT cell, budget, replica, note FROM proposals WHERE number = ?"
+        held = list[Proposal]()
+        with explained(self._path), self._connection:
+            for number, proposal in enumerate(proposals, first):
+                stored = self._connection.execute(query, (number,)).fetchone()
+                if stored is None:
+                    self._insert(number, proposal, evaluator, strategy)
+                    held.append(proposal)
+                    continue
+                update = "UPDATE proposals SET evaluator = ? WHERE number = ? AND evaluator != ?"
+                self._connection.execute(update, (evaluator, number, evaluator))
+                earlier = self._proposal(stored, number)
+                same = earlier.key(evaluator) == proposal.key(evaluator)
+                held.append(proposal if same else earlier)
+        return held
+
+    def _insert(self, number: int, proposal: Proposal, evaluator: str, strategy: str) -> None:
+        key = proposal.key(evaluator)
+        row = [number, str(proposal.cell), key.cell, len(proposal.cell), key.budget, key.replica, evaluator]
+        row += [strategy, json.dumps(dict(proposal.note))]
+        self._connection.execute(f"INSERT INTO proposals VALUES ({', '.join('?' * len(row))})", row)
+
+    def forget_proposals(self) -> None:
+        """Forget what followed from another configuration; measurements stay."""
+        self._write("DELETE FROM proposals", [])
+        self._write("DELETE FROM notes", [])
+
+    def forget_failed(self) -> int:
+        """Forget failed measurements, so that they are made again; how many there were."""
+        return self._write("DELETE FROM measurements WHERE status = 'failed'", [])
+
+    def note(self, name: str, at: int, values: Mapping[str, Any]) -> None:
+        """Keep a note. One that is made again, because a run is replayed, changes nothing."""
+        self._write("INSERT OR IGNORE INTO notes VALUES (?, ?, ?)", [name, at, json.dumps(dict(values))])
 
     def trials(self) -> list[Trial]:
-        """All trials, in search order."""
-        names = ", ".join(field.name for field in fields(Trial))
-        rows = self._connection.execute(f"SELECT {names} FROM trials ORDER BY position")
-        return [_trial(row) for row in rows]
+        """All proposals that have been measured, in order of their number; each cell is parsed once."""
+        query = """SELECT p.number, p.cell, p.budget, p.replica, p.note,
+                m.status, m.error, m."values", m.curves, m.device
+            FROM proposals p JOIN measurements m ON m.cell = p.canonical AND m.budget = p.budget
+                AND m.replica = p.replica AND m.evaluator = p.evaluator
+            ORDER BY p.number"""
+        with explained(self._path):
+            rows = self._connection.execute(query).fetchall()
+        return [
+            Trial(row[0], self._proposal(row[1:5], row[0]), self._measurement(row[5:], row[1]))
+            for row in rows
+        ]
 
-    def finish_level(self, level: Level, predictions: Mapping[str, Prediction]) -> None:
-        """Commit a level and its children's predictions; a replayed level replaces itself.
+    def notes(self) -> list[StoredNote]:
+        """The kept notes, in order."""
+        with explained(self._path):
+            rows = self._connection.execute(
+                'SELECT name, at, "values" FROM notes ORDER BY at, name'
+            ).fetchall()
+        return [
+            StoredNote(name, at, decode(text, dict[str, Any], f"{self._path}: note {name} {at}"))
+            for name, at, text in rows
+        ]
 
-        What is None of the replay, because it trained nothing, stays as it was.
-        """
-        names = [field.name for field in fields(Level)]
-        values = ", ".join(f":{name}" for name in names)
-        changes = ", ".join(f"{name} = excluded.{name}" for name in names[1:-2])
-        kept = ", ".join(f"{name} = coalesce(excluded.{name}, {name})" for name in names[-2:])
-        with self._connection:
-            self._connection.execute(
-                f"INSERT INTO levels ({', '.join(names)}) VALUES ({values}) "
-                f"ON CONFLICT (level) DO UPDATE SET {changes}, {kept}",
-                asdict(level),
+    def fact(self, name: str) -> str | None:
+        """A fact about the run; None where it was never set."""
+        with explained(self._path):
+            row = self._connection.execute("SELECT value FROM run WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_fact(self, name: str, value: str) -> None:
+        """Set or change a fact about the run."""
+        self._write("INSERT OR REPLACE INTO run VALUES (?, ?)", [name, value])
+
+    def _write(self, statement: str, values: list[Any]) -> int:
+        with explained(self._path), self._connection:
+            return self._connection.execute(statement, values).rowcount
+
+    def _measurement(self, row: Sequence[Any], cell: str) -> Measurement:
+        status, error, values, curves, device = row
+        where = f"{self._path}: measurement of {cell}"
+        read = decode(values, dict[str, float], where)
+        if status == "done" and not 0 <= read.get("accuracy", math.nan) <= 1:
+            raise StoreError(f"{where}: accuracy is {read.get('accuracy')}, allowed is 0 to 1")
+        if any(not math.isfinite(value) for value in read.values()):
+            raise StoreError(f"{where}: values are {values}, allowed are finite numbers")
+        return Measurement(status, read, error, decode(curves, dict[str, tuple[float, ...]], where), device)
+
+    def _proposal(self, row: Sequence[Any], number: int) -> Proposal:
+        cell, budget, replica, note = row
+        where = f"{self._path}: proposal {number}"
+        try:
+            return Proposal(
+                Cell.parse(cell), int(budget), int(replica), decode(note, dict[str, int | float | str], where)
             )
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO predictions VALUES (?, ?, ?)",
-                [(cell, prediction.before, prediction.after) for cell, prediction in predictions.items()],
-            )
-
-    def levels(self) -> list[Level]:
-        """The finished levels, in order."""
-        names = ", ".join(field.name for field in fields(Level))
-        rows = self._connection.execute(f"SELECT {names} FROM levels ORDER BY level")
-        return [Level(*row) for row in rows]
-
-    def predictions(self) -> dict[str, Prediction]:
-        """Predictions by cell text."""
-        rows: Iterable[tuple[str, float | None, float | None]] = self._connection.execute(
-            "SELECT cell, before, after FROM predictions"
-        )
-        return {cell: Prediction(before, after) for cell, before, after in rows}
+        except (CellError, TypeError, ValueError) as error:
+            raise StoreError(f"{where}: {error}") from error
 
     def close(self) -> None:
         """Close the file; the store must not be used afterwards."""
-        self._connection.close()
+        try:
+            self._connection.close()
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path}: cannot be closed ({error})") from error
 
     def __enter__(self) -> Self:
         return self
@@ -235,9 +238,3 @@ class TrialStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _trial(row: tuple[object, ...]) -> Trial:
-    values = dict(zip((field.name for field in fields(Trial)), row, strict=True))
-    values["epoch_losses"] = tuple(json.loads(str(values["epoch_losses"])))
-    return Trial(**values)  # type: ignore[arg-type]  # the table is STRICT, so the types are Trial's

@@ -1,0 +1,86 @@
+"""What a store remembers of its run: configuration, data, and where it was carried out.
+
+``config.json`` is for people and other programs; the store holds the same values, so that an edited file
+is noticed and never shown over results of another configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pnas_fast.runs.config import RunConfig
+from pnas_fast.runs.folder import CONFIG, RunError
+from pnas_fast.runs.store import TrialStore
+
+_CONFIG, _NEXT, _DATA, _WHERE = "config", "config_next", "data", "where"
+
+_RECIPE = ("backend", "precision", "device", "threads")
+"""How children are carried out: it changes last bits, and not what run it is."""
+
+
+def check_not_edited(folder: Path, values: Mapping[str, Any], store: TrialStore) -> None:
+    """Raise `RunError` where ``config.json`` is neither what the store holds nor what it was to hold next."""
+    held = [fact for fact in (store.fact(_CONFIG), store.fact(_NEXT)) if fact is not None]
+    if held and _text(values) not in held:
+        theirs = json.loads(held[0])
+        names = [name for name in {**theirs, **values} if theirs.get(name) != values.get(name)]
+        changed = "; ".join(f"{name} {theirs.get(name)} -> {values.get(name)}" for name in names)
+        raise RunError(
+            f"{folder / CONFIG}: was edited ({changed}) and its trials are of the former; put it back, "
+            "or give the option on the command line"
+        )
+
+
+def settle(folder: Path, config: RunConfig, data: str, store: TrialStore) -> list[str]:
+    """Make store and ``config.json`` say what the run now is; returns lines that a person should read.
+
+    Where the configuration was raised, what followed from the former one is forgotten; measurements stay.
+
+    Raises:
+        RunError: the data are others than those its measurements were made with.
+    """
+    said = []
+    known = store.fact(_DATA)
+    if known is not None and known != data:
+        raise RunError(
+            f"--out {folder}: its children were trained on other images than those of --data {config.data}; "
+            "give the run's own, or choose another --out"
+        )
+    text = _text(config.values())
+    before = store.fact(_CONFIG)
+    if before != text:
+        store.set_fact(_NEXT, text)
+        config.save(folder / CONFIG)
+        if before is not None and _what(config, json.loads(before)) != _what(config, config.values()):
+            store.forget_proposals()
+        store.set_fact(_CONFIG, text)
+    elif not (folder / CONFIG).is_file():
+        config.save(folder / CONFIG)
+    store.set_fact(_DATA, data)
+    where = _text(_where(config))
+    earlier = store.fact(_WHERE)
+    if earlier is not None and earlier != where:
+        names = [name for name, value in _where(config).items() if json.loads(earlier).get(name) != value]
+        said.append(f"this run began with another {', '.join(names)}: results may differ in their last bits")
+    store.set_fact(_WHERE, where)
+    return said
+
+
+def _what(config: RunConfig, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: values.get(name) for name in config.identity()}
+
+
+def _where(config: RunConfig) -> dict[str, Any]:
+    recipe = {name: getattr(config, name) for name in _RECIPE}
+    processor = torch.backends.cpu.get_cpu_capability()
+    return recipe | {"torch": torch.__version__, "processor": f"{platform.machine()} {processor}"}
+
+
+def _text(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True)

@@ -1,0 +1,113 @@
+"""A run as it lies in its folder, read once: the one reader of results, reports and other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pnas_fast.protocols import Key, Trial
+from pnas_fast.runs.config import read_values
+from pnas_fast.runs.database import connect_to_read, version_of
+from pnas_fast.runs.folder import CONFIG, TRIALS, RunError
+from pnas_fast.runs.history import check_not_edited
+from pnas_fast.runs.old_store import VERSIONS, read_old
+from pnas_fast.runs.store import StoredNote, TrialStore
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything a search has left in its folder, finished or not.
+
+    ``trials`` are the measured proposals in order of their number: one of them may repeat an earlier cell
+    (`distinct` has each once). ``config`` holds the configuration's JSON values, ``notes`` what the strategy
+    kept, ``weights_digest`` the SHA-256 of the best child's weights where it is known.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    trials: list[Trial]
+    notes: list[StoredNote]
+    weights_digest: str | None = None
+    is_of_earlier_version: bool = False
+
+    @classmethod
+    def load(cls, folder: Path | str) -> RunRecord:
+        """Read a run's folder, which need not be writable; a search may be adding to it.
+
+        Raises:
+            RunError: there is no run, or its configuration was edited since its trials were made.
+            ConfigError: ``config.json`` cannot be read.
+            StoreError: ``trials.sqlite`` is damaged or something else.
+        """
+        folder = Path(folder)
+        path = folder / TRIALS
+        if not path.is_file():
+            raise RunError(f"{folder}: holds no {TRIALS}, expected the folder of a search")
+        config = read_values(folder / CONFIG)
+        connection = connect_to_read(path)
+        try:
+            if version_of(connection) in VERSIONS:
+                trials, notes = read_old(connection, path, _epochs(config))
+                return cls(folder, config, trials, notes, is_of_earlier_version=True)
+        finally:
+            connection.close()
+        with TrialStore(path) as store:
+            check_not_edited(folder, config, store)
+            # Notes first: a search may be adding, and what a note tells of comes before it.
+            kept = store.notes()
+            return cls(folder, config, store.trials(), kept, store.fact("weights_digest"))
+
+    @property
+    def strategy(self) -> str:
+        """The strategy's name."""
+        return str(self.config.get("strategy", "progressive"))
+
+    @cached_property
+    def distinct(self) -> list[Trial]:
+        """The first trial of each measurement, in order: what was really evaluated."""
+        first: dict[Key, Trial] = {}
+        for trial in self.trials:
+            first.setdefault(trial.proposal.key(""), trial)
+        return list(first.values())
+
+    @cached_property
+    def done(self) -> list[Trial]:
+        """Those of `distinct` that did not fail."""
+        return [trial for trial in self.distinct if trial.done]
+
+    @cached_property
+    def failed(self) -> list[Trial]:
+        """Those of `distinct` that failed."""
+        return [trial for trial in self.distinct if not trial.done]
+
+    @cached_property
+    def ranked(self) -> list[Trial]:
+        """Finished trials, the best first (`Trial.order`)."""
+        return sorted(self.done, key=lambda trial: trial.order, reverse=True)
+
+    @property
+    def best(self) -> Trial | None:
+        """The best trial; None while none has finished."""
+        return self.ranked[0] if self.ranked else None
+
+    def notes_named(self, name: str) -> list[StoredNote]:
+        """The kept notes of a name, in order."""
+        return [note for note in self.notes if note.name == name]
+
+    @property
+    def images_seen(self) -> int:
+        """The cost of the search so far in training images, the paper's M1·E1."""
+        return int(sum(trial.measurement.values.get("images_seen", 0) for trial in self.distinct))
+
+    @property
+    def child_seconds(self) -> float:
+        """Time spent in children, added up over all of them, also where several ran side by side."""
+        return sum(trial.measurement.values.get("seconds", 0.0) for trial in self.distinct)
+
+
+def _epochs(config: Mapping[str, Any]) -> int:
+    epochs = config.get("epochs", 1)
+    return epochs if isinstance(epochs, int) else 1
