@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from pnas_fast.search.ranking import rank_correlation
+from pnas_fast.surrogate.ranking import rank_correlation
 
 SOME = st.integers(0, 6)  # few values, so that many are equal
 

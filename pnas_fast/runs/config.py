@@ -20,6 +20,10 @@ from pnas_fast.kernels import BackendError, resolve_backend
 _JSON = str | int | float | bool | list[str] | None
 
 
+HOW = ("data", "backend", "precision", "device", "threads", "time_limit")
+"""Settings that may change while a run is continued."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(TrainingSettings):
     """A run's whole configuration: one flat, frozen, checked value.
@@ -77,12 +81,18 @@ class RunConfig(TrainingSettings):
         return cls(**values)
 
     def identity(self) -> dict[str, Any]:
-        """The fields that make a run what it is, without those that say how it is carried out."""
-        return {item.name: getattr(self, item.name) for item in fields(self) if item.metadata["identity"]}
+        """The fields that make a run what it is.
 
-    def digest(self) -> str:
-        """Eight letters that differ between runs."""
-        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:8]
+        Without those that say how it is carried out, which may change last bits, and without where its data
+        lie: data are known by their content.
+        """
+        own = [item.name for item in fields(self) if item.metadata["identity"]]
+        return {name: getattr(self, name) for name in own if name not in HOW}
+
+    def digest(self, data: str) -> str:
+        """Eight letters that differ between runs; ``data`` is the identity of the data."""
+        text = json.dumps([self.identity(), data], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def difference(self, other: Self) -> list[str]:
         """What another configuration changes about the run, as ``--name mine -> theirs``."""

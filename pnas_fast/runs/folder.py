@@ -23,9 +23,9 @@ class RunError(ValueError):
     """A folder that cannot be used for this run; the message says why and what can be done."""
 
 
-def default_folder(config: RunConfig) -> Path:
-    """``runs/DATA-SEED-DIGEST``: the same configuration always has the same folder."""
-    return Path("runs") / f"{config.data.partition(':')[0]}-seed{config.seed}-{config.digest()}"
+def default_folder(config: RunConfig, data: str) -> Path:
+    """``runs/DATA-SEED-DIGEST``: the same configuration and data, by their identity, have the same folder."""
+    return Path("runs") / f"{config.data.partition(':')[0]}-seed{config.seed}-{config.digest(data)}"
 
 
 def saved_config(folder: Path, kind: type[C]) -> C | None:

@@ -82,6 +82,7 @@ class TrialStore:
 
     def __init__(self, path: Path, *, write: bool = False) -> None:
         self._path = path
+        self._known: dict[Key, Measurement] = {}
         self._connection = connect_to_write(path) if write else connect_to_read(path)
         try:
             with explained(path):
@@ -101,16 +102,25 @@ class TrialStore:
                 for statement in _SCHEMA:
                     self._connection.execute(statement)
         elif version != SCHEMA_VERSION:
+            if write and 0 < version < SCHEMA_VERSION:
+                raise StoreError(
+                    f"{self._path}: was made by an earlier version, whose runs can be read but not "
+                    "continued; choose another --out"
+                )
             found = "is no trial store" if version == 0 else f"has schema version {version}"
             raise StoreError(f"{self._path}: {found}, expected version {SCHEMA_VERSION}")
 
     def measurement(self, key: Key) -> Measurement | None:
         """What is known under a key."""
+        if key in self._known:
+            return self._known[key]
         query = 'SELECT status, error, "values", curves, device FROM measurements'
         where = "WHERE cell = ? AND budget = ? AND replica = ? AND evaluator = ?"
         with explained(self._path):
             row = self._connection.execute(f"{query} {where}", key).fetchone()
-        return None if row is None else self._measurement(row, key.cell)
+        if row is None:
+            return None
+        return self._known.setdefault(key, self._measurement(row, key.cell))
 
     def add(self, key: Key, measurement: Measurement) -> None:
         """Commit a measurement. Adding a key twice is an error of the caller."""
@@ -159,6 +169,7 @@ class TrialStore:
 
     def forget_failed(self) -> int:
         """Forget failed measurements, so that they are made again; how many there were."""
+        self._known.clear()
         return self._write("DELETE FROM measurements WHERE status = 'failed'", [])
 
     def note(self, name: str, at: int, values: Mapping[str, Any]) -> None:

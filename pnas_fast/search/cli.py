@@ -8,51 +8,54 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from pnas_fast.cli.commands import Parser, add_groups, add_run_options, choose_backend
-from pnas_fast.runs.folder import check_same, default_folder, saved_config
-from pnas_fast.search.config import PRESETS, SearchConfig, default_preset, device_note, preset
-from pnas_fast.search.evaluator import Profiled
+from pnas_fast.runs.folder import check_same, saved_config
+from pnas_fast.search.config import PRESETS, SearchConfig, check_belongs, default_preset, device_note, preset
+from pnas_fast.search.profiled import Profiled
 
 DESCRIPTION = """\
-Progressive Neural Architecture Search (Liu et al., ECCV 2018): train every one-block cell, fit a
-surrogate to their accuracies, grow the cells by a block, let the surrogate choose which of the many
-candidates to train, and so on. The best cell, its weights and a report that explains the search are
-left in the run's folder."""
+Neural architecture search for the images you have, by default Progressive NAS (Liu et al., ECCV 2018): train
+every one-block cell, fit a surrogate to their accuracies, grow the cells by a block, let the surrogate
+choose which of the many candidates to train, and so on. The best cell, its weights and a report that
+explains the search are left in the run's folder."""
 
 EXAMPLES = """\
 examples:
-  python -m pnas_fast.search --fused                     minutes on a CPU, bundled data
+  python -m pnas_fast.search                             minutes on a CPU, bundled data
   python -m pnas_fast.search --preset paper --plan       what the paper's search would cost here
-  python -m pnas_fast.search --fused --preset paper --data cifar10:data/cifar10 --download
+  python -m pnas_fast.search --preset paper --data cifar10:data/cifar10 --download
+  python -m pnas_fast.search --strategy random --budget 100
   python -m pnas_fast.search --out runs/mine             continue a run that was stopped
+  python -m pnas_fast.search --out runs/mine --blocks 4  make a finished one go further
 
-A run is continued by the same command, or by --out alone. Its configuration cannot be changed."""
+A run is continued by the same command, or by --out alone. --blocks, --beam, --epochs and --budget may be
+raised; it may go on with other data folders, devices, kernels and time limits; nothing else can be changed."""
 
 _GROUPS = {
-    "the search": ("blocks", "beam", "operations", "predictor", "refit", "kappa", "seed"),
+    "the search": (
+        "strategy", "evaluator", "blocks", "operations", "beam", "predictor", "refit", "kappa", "budget", "lag",
+        "population", "sample", "retrain", "seed",
+    ),
     "the data": ("data", "train_images"),
     "the children": ("repeats", "filters", "drop_path"),
     "their training": (
-        "epochs",
-        "batch",
-        "optimizer",
-        "learning_rate",
-        "weight_decay",
-        "label_smoothing",
-        "clip",
-        "time_limit",
+        "epochs", "batch", "optimizer", "learning_rate", "weight_decay", "label_smoothing", "clip", "time_limit",
     ),
     "the machine": ("backend", "device", "precision", "workers", "children_per_gpu", "threads"),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a command line asks for: a resolved configuration, what to do with it, and what to say first."""
+    """What a command line asks for: a resolved configuration, what to do with it, and what to say first.
+
+    ``folder`` is None where it follows from the configuration and the data.
+    """
 
     config: SearchConfig
-    folder: Path
+    folder: Path | None
     plan: bool
     download: bool
+    retry_failed: bool
     profiled: Profiled | None
     note: str | None
 
@@ -65,19 +68,20 @@ def parse(arguments: Sequence[str] | None = None) -> Request:
     """
     given = vars(_parser().parse_args(arguments))
     out: Path | None = given.pop("out")
-    plan, download = given.pop("plan"), given.pop("download")
+    plan, download, retry = given.pop("plan"), given.pop("download"), given.pop("retry_failed")
     chosen_preset: str | None = given.pop("preset")
     choose_backend(given)
     saved = None if out is None else saved_config(out, SearchConfig)
-    base = None if chosen_preset else saved
+    base = (None if chosen_preset else saved) or preset(chosen_preset or default_preset())
     profile = given.pop("profile")
     profiled = None if profile is None else Profiled(profile)
-    asked = replace(base or preset(chosen_preset or default_preset()), **given)
+    strategy = given.pop("strategy", base.strategy)
+    check_belongs(strategy, list(given))
+    asked = replace(base.for_strategy(strategy), **given)
     config = asked.resolved()
-    folder = default_folder(config) if out is None else out
-    if saved is not None:
-        check_same(folder, saved, config)
-    return Request(config, folder, plan, download, profiled, device_note(asked, config))
+    if saved is not None and out is not None:
+        check_same(out, saved, config)
+    return Request(config, out, plan, download, retry, profiled, device_note(asked, config))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,12 +101,18 @@ def _parser() -> argparse.ArgumentParser:
         help="try a few children for seconds and say what this would cost, in images and hours, and stop",
     )
     run.add_argument(
+        "--retry-failed",
+        action="store_true",
+        default=False,
+        help="train children again that failed before, for instance with a longer --time-limit",
+    )
+    run.add_argument(
         "--profile",
-        metavar="CELL|POSITION",
+        metavar="CELL|NUMBER",
         nargs="?",
         const="0",
         default=None,
-        help="trace a few steps of one child, the first where none is named, into RUN/trace-POSITION.json",
+        help="trace a few steps of one child, the first where none is named, into RUN/trace-NUMBER.json",
     )
     presets = [preset(name) for name in PRESETS]
     add_groups(

@@ -8,34 +8,37 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pnas_fast.cli.commands import INTERRUPTED, download_bar, interrupt, one_line
 from pnas_fast.cli.options import ConfigError
-from pnas_fast.data import DataError
-from pnas_fast.engine import load_training_data
+from pnas_fast.data import DataError, source
 from pnas_fast.executors.fork_server import end_servers
-from pnas_fast.executors.pool import ExecutorError
-from pnas_fast.report.text import magnitude, share
-from pnas_fast.runs.folder import RunError
-from pnas_fast.runs.store import StoreError
+from pnas_fast.protocols import EvaluatorError, MachineError, StrategyError
+from pnas_fast.report.text import duration, magnitude, share
+from pnas_fast.runs.database import StoreError
+from pnas_fast.runs.folder import RunError, default_folder
 from pnas_fast.search.cli import Request, parse
-from pnas_fast.search.display import choose_display, duration
-from pnas_fast.search.loop import SearchError
 from pnas_fast.search.placement import CPU
 from pnas_fast.search.plan import Plan, describe_devices, make_plan
 from pnas_fast.search.preflight import Load, PreflightError
 from pnas_fast.search.result import SearchResult
-from pnas_fast.search.run import heading, run
+from pnas_fast.search.run import Search, heading
+from pnas_fast.search.sources import cut
 from pnas_fast.space import CellError
 
 BAD_INPUT = (
-    ConfigError, CellError, DataError, ExecutorError, PreflightError, RunError, StoreError, OSError,
+    ConfigError, CellError, DataError, EvaluatorError, PreflightError, RunError, StoreError, OSError,
 )  # fmt: skip
 """What says in one line what a person gave and what is allowed; anything else is a defect of ours."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; its exit status: 0 done, 1 no child could be trained, 2 bad input, 130 stopped."""
+    """Run the command; its exit status.
+
+    0 done, 1 the search cannot go on (no child could be trained, or the machine needs mending), 2 bad
+    input, 130 stopped.
+    """
     console = Console()
     try:
         request = parse(arguments)
@@ -47,78 +50,83 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _search(console, request)
     except KeyboardInterrupt:  # before a run was opened: there is nothing to continue
         return INTERRUPTED
-    except (*BAD_INPUT, SearchError) as error:
+    except (*BAD_INPUT, StrategyError, MachineError) as error:
         print(f"python -m pnas_fast.search: error: {one_line(error)}", file=sys.stderr)
-        return 1 if isinstance(error, SearchError) else 2
+        return 1 if isinstance(error, StrategyError | MachineError) else 2
 
 
 def _search(console: Console, request: Request) -> int:
     config = request.config
     with download_bar(console) as progress:
-        data = load_training_data(config, download=request.download, progress=progress)
-    if request.note:
-        console.print(request.note, highlight=False, soft_wrap=True)
-    signal.signal(signal.SIGTERM, interrupt)
-    display = choose_display(console)
+        data = cut(source(config.data, download=request.download, progress=progress), config.train_images)
+        folder = request.folder or default_folder(config, data.identity())
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    notes = () if request.note is None else (request.note,)
+    search = Search(config, data, folder, console, notes, request.profiled, request.retry_failed)
     try:
-        result = run(config, data, request.folder, display, request.profiled)
+        result = search.run()
     except KeyboardInterrupt:
-        display.close()
-        console.print(
-            "stopped; nothing finished is lost. Continue with: "
-            f"python -m pnas_fast.search --out {request.folder}",
-            highlight=False,
-            soft_wrap=True,
+        _say(
+            console,
+            f"stopped; nothing finished is lost. Continue with: python -m pnas_fast.search --out {folder}",
         )
         return INTERRUPTED
-    finally:
-        display.close()
     console.print(_summary(result))
+    for line in _next_steps(result):
+        _say(console, line)
     return 0
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def _summary(result: SearchResult) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 1))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    best = int((result.trials.cell == str(result.best)).argmax())
-    failed = int((result.trials.status == "failed").sum())
-    table.add_row("best cell", str(result.best))
-    table.add_row("accuracy", f"{result.accuracy:.2%} on validation images")
-    parameters, multiply_adds = result.trials.parameters[best], result.trials.multiply_adds[best]
-    table.add_row("size", f"{parameters:,} parameters, {multiply_adds:,} multiply-adds an image")
-    children = f"{len(result.trials):,} children" + (f" ({failed} failed)" if failed else "")
-    table.add_row(
-        "cost",
-        f"{result.images_seen:,} images, {children}, {duration(result.trials.seconds.sum())} of training",
-    )
-    table.add_row("report", str(result.report))
-    table.add_row("weights", str(result.weights))
+    for name, value in result.rows():
+        table.add_row(name, Text(value))
     return table
+
+
+def _next_steps(result: SearchResult) -> list[str]:
+    """The commands that people want next."""
+    if not result.weights.is_file():
+        return []
+    return [
+        "",
+        "next:",
+        f"  python -m pnas_fast.train --run {result.folder}                       train the best cell for long",
+        f"  python -m pnas_fast.export --run {result.folder} --output best.onnx   a file to deploy",
+        f"  python -m pnas_fast.search --out {result.folder} --blocks N           search on, with larger cells",
+    ]
 
 
 def _print_plan(console: Console, request: Request) -> None:
     config = request.config
-    console.print(heading(config), highlight=False, soft_wrap=True)
+    _say(console, heading(config))
     if request.note:
-        console.print(request.note, highlight=False, soft_wrap=True)
+        _say(console, request.note)
     with console.status("trying a few random cells of each level") as status:
 
         def note(line: str) -> None:
             # What follows shows its own progress.
             status.stop()
-            console.print(line, highlight=False)
+            _say(console, line)
 
         plan = make_plan(config, note)
     for load in plan.loads:
-        console.print(_load_text(load), highlight=False)
+        _say(console, _load_text(load))
     console.print(_plan_table(plan))
-    console.print(
+    _say(
+        console,
         f"{plan.children:,} children at most, {plan.images:,} images, about {duration(plan.hours * 3600)} "
         f"with {describe_devices(plan.devices)}",
-        highlight=False,
-        soft_wrap=True,
     )
+    if plan.warning:
+        _say(console, plan.warning)
 
 
 def _load_text(load: Load) -> str:

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
 
-from pnas_fast.cli.options import ConfigError, option
+from pnas_fast.cli.options import ConfigError, option, option_name
 from pnas_fast.runs.config import RunConfig
 from pnas_fast.space import MAX_BLOCKS, OPERATIONS, CellError, check_operations
 from pnas_fast.surrogate import PREDICTORS, REFITS
 
 PRESETS = ("quick", "paper")
+
+STRATEGIES = ("progressive", "random", "evolution")
+
+OPTIONS_OF: dict[str, tuple[str, ...]] = {
+    "beam": ("progressive",),
+    "predictor": ("progressive",),
+    "refit": ("progressive",),
+    "kappa": ("progressive",),
+    "budget": ("random", "evolution"),
+    "lag": ("evolution",),
+    "population": ("evolution",),
+    "sample": ("evolution",),
+    "retrain": ("evolution",),
+}
+"""The strategies that an option belongs to, where it does not belong to all."""
+
+RAISABLE = ("blocks", "beam", "epochs", "budget")
+"""What may become more when a run is continued: its measurements that still hold are used again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,23 +42,59 @@ class SearchConfig(RunConfig):
     of ``python -m pnas_fast.search``.
 
     Raises:
-        ConfigError: a value outside its limits.
+        ConfigError: a value outside its limits, or one that belongs to another strategy.
     """
 
     KIND: ClassVar[str] = "search"
 
-    blocks: int = option(3, "B: grow cells up to so many blocks", minimum=1, maximum=MAX_BLOCKS)
-    beam: int = option(24, "K: children trained at each level after the first", minimum=1)
+    strategy: str = option("progressive", "which cells to look at", choices=STRATEGIES)
+    blocks: int = option(
+        3, "B: grow cells up to so many blocks (progressive), or draw cells of so many", minimum=1,
+        maximum=MAX_BLOCKS,
+    )  # fmt: skip
     operations: tuple[str, ...] = option(OPERATIONS, "operations cells are made of, joined by commas")
-    predictor: str = option("mlp", "surrogate: an ensemble of five mlp or lstm", choices=PREDICTORS)
-    refit: str = option(
-        "finetune", "at each level, finetune the surrogate or fit it from scratch", choices=REFITS
+    beam: int = option(
+        24, "K: children trained at each level after the first (progressive)", minimum=1, maximum=1_000_000
     )
+    predictor: str = option(
+        "mlp", "surrogate: an ensemble of five mlp or lstm (progressive)", choices=PREDICTORS
+    )
+    refit: str = option(
+        "finetune", "at each level, finetune the surrogate or fit it from scratch (progressive)",
+        choices=REFITS,
+    )  # fmt: skip
     kappa: float = option(
         0.0,
         "cells are chosen by mean + kappa times standard deviation of the surrogate's members; 0 is the "
-        "paper's choice, more explores",
+        "paper's choice, more explores (progressive)",
         minimum=0,
+        maximum=1e6,
+    )
+    budget: int = option(
+        0,
+        "children to train; 0 is as many as progressive search would by default (random, evolution)",
+        minimum=0,
+        maximum=10_000_000,
+    )
+    lag: int = option(
+        16,
+        "a proposal is made without the results of so many before it, whatever the number of workers: at "
+        "most lag + 1 children train at once (evolution)",
+        minimum=0,
+        maximum=100_000,
+    )
+    population: int = option(
+        0, "cells alive; 0 is by the budget, 20 to 100 (evolution)", minimum=0, maximum=1_000_000
+    )
+    sample: int = option(
+        0, "cells of which the best becomes a parent; 0 is a quarter of those alive (evolution)", minimum=0,
+        maximum=1_000_000,
+    )  # fmt: skip
+    retrain: bool = option(False, "train a cell that comes again with another seed (evolution)")
+    evaluator: str = option(
+        "train",
+        "how good a cell is: train a child, table:FILE of recorded measurements, or your own "
+        "package.module:function",
     )
     seed: int = option(0, "of children, surrogate and choices", minimum=0, maximum=2**31 - 1)
     workers: int = option(
@@ -56,6 +110,7 @@ class SearchConfig(RunConfig):
             object.__setattr__(self, "operations", check_operations(self.operations))
         except CellError as error:
             raise ConfigError(f"operations: {error}") from error
+        check_belongs(self.strategy, [n for n in OPTIONS_OF if getattr(self, n) != _default(n)])
 
     def resolved(self) -> SearchConfig:
         """This configuration with ``device`` and ``backend`` settled for this machine.
@@ -75,10 +130,34 @@ class SearchConfig(RunConfig):
             )
         return config
 
+    def difference(self, other: SearchConfig) -> list[str]:
+        """What another configuration changes about the run but for what may be raised."""
+        raised = [name for name in RAISABLE if getattr(other, name) > getattr(self, name)]
+        return super().difference(replace(other, **{name: getattr(self, name) for name in raised}))
+
+    def for_strategy(self, strategy: str) -> SearchConfig:
+        """This configuration with another strategy, options of other strategies being their defaults."""
+        foreign = {name: _default(name) for name, own in OPTIONS_OF.items() if strategy not in own}
+        return replace(self, strategy=strategy, **foreign)
+
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
         """The configuration of `values()`."""
         return cls(**{**values, "operations": tuple(values["operations"])})
+
+
+def check_belongs(strategy: str, given: list[str]) -> None:
+    """Raise `ConfigError` for the first option that was given and belongs to other strategies."""
+    for name in given:
+        if strategy not in OPTIONS_OF.get(name, (strategy,)):
+            raise ConfigError(
+                f"{option_name(name)} is an option of {' and '.join(OPTIONS_OF[name])}, "
+                f"the strategy is {strategy}"
+            )
+
+
+def _default(name: str) -> Any:
+    return SearchConfig.__dataclass_fields__[name].default
 
 
 def device_note(asked: SearchConfig, resolved: SearchConfig) -> str | None:
@@ -94,7 +173,7 @@ def quick() -> SearchConfig:
 
 
 def paper() -> SearchConfig:
-    """The paper's search: K = 256, B = 5, N = 2, F = 24, 20 epochs on CIFAR-10 (SPEC 2).
+    """The paper's search: K = 256, B = 5, N = 2, F = 24, 20 epochs on CIFAR-10.
 
     Batch size and optimiser are not known for certain; these follow NASNet's released CIFAR settings
     but for the batch, which is larger to keep a GPU busy.

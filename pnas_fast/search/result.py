@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,28 +10,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pnas_fast.runs.folder import CONFIG, RunError
-from pnas_fast.runs.store import Level, Trial, TrialStore
+from pnas_fast.protocols import Trial
+from pnas_fast.report.text import count, duration, plural
+from pnas_fast.runs.config import ConfigError
+from pnas_fast.runs.folder import REPORT, RunError
+from pnas_fast.runs.record import RunRecord
 from pnas_fast.runs.weights import BEST
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.space import Cell
 
-TRIALS = "trials.sqlite"
-REPORT = "report.html"
-
 
 @dataclass(frozen=True, slots=True)
 class TrialArrays:
-    """All trials of a search, in the order in which it asked for them; every array has length n.
+    """Trials of a search, in the order in which it asked for them; every array has length n.
 
-    ``accuracy`` (validation, in [0, 1]) and ``loss`` (last epoch's mean) are NaN for failed trials,
-    whose ``error`` is not empty.
+    ``accuracy`` (validation, in [0, 1]), ``validation_loss`` (cross-entropy) and ``loss`` (training, last
+    epoch's mean) are NaN for failed trials, whose ``error`` is not empty. What an evaluator did not measure
+    is NaN, or 0 in the arrays of integers.
     """
 
+    number: npt.NDArray[np.int64]
     cell: npt.NDArray[np.str_]
     level: npt.NDArray[np.int64]
     status: npt.NDArray[np.str_]
     accuracy: npt.NDArray[np.float64]
+    validation_loss: npt.NDArray[np.float64]
     loss: npt.NDArray[np.float64]
     seconds: npt.NDArray[np.float64]
     images_seen: npt.NDArray[np.int64]
@@ -45,30 +49,37 @@ class TrialArrays:
     def of(cls, trials: list[Trial]) -> TrialArrays:
         """Arrays of a list of trials."""
 
-        def column(name: str, dtype: Any, missing: Any = None) -> npt.NDArray[Any]:
-            values = (getattr(trial, name) for trial in trials)
-            return np.array([missing if value is None else value for value in values], dtype=dtype)
+        def column(values: list[Any], dtype: Any) -> npt.NDArray[Any]:
+            return np.array(values, dtype=dtype)
+
+        def measured(name: str) -> npt.NDArray[np.float64]:
+            return column([trial.value(name) if trial.done else np.nan for trial in trials], np.float64)
+
+        def counted(name: str) -> npt.NDArray[np.int64]:
+            return column([trial.measurement.values.get(name, 0) for trial in trials], np.int64)
 
         return cls(
-            cell=column("cell", np.str_),
-            level=column("level", np.int64),
-            status=column("status", np.str_),
-            accuracy=column("accuracy", np.float64, np.nan),
-            loss=column("loss", np.float64, np.nan),
-            seconds=column("seconds", np.float64),
-            images_seen=column("images_seen", np.int64),
-            parameters=column("parameters", np.int64),
-            multiply_adds=column("multiply_adds", np.int64),
-            error=column("error", np.str_, ""),
+            number=column([trial.number for trial in trials], np.int64),
+            cell=column([str(trial.cell) for trial in trials], np.str_),
+            level=column([len(trial.cell) for trial in trials], np.int64),
+            status=column([trial.measurement.status for trial in trials], np.str_),
+            accuracy=measured("accuracy"),
+            validation_loss=measured("validation_loss"),
+            loss=measured("loss"),
+            seconds=column([trial.value("seconds") for trial in trials], np.float64),
+            images_seen=counted("images_seen"),
+            parameters=counted("parameters"),
+            multiply_adds=counted("multiply_adds"),
+            error=column([trial.measurement.error or "" for trial in trials], np.str_),
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class SearchResult:
-    """A search's outcome.
+    """A search's outcome, which prints itself in a few lines.
 
-    ``best`` is the cell with the highest validation accuracy (the earlier of equals), ``images_seen``
-    the search's cost in training images over all children (the paper's M1·E1).
+    ``best`` is the cell with the highest validation accuracy (of equals that with the lower validation
+    loss, then the earlier), ``levels`` the notes of a progressive search's finished levels.
     """
 
     config: SearchConfig
@@ -76,12 +87,17 @@ class SearchResult:
     best: Cell
     accuracy: float
     trials: TrialArrays
-    levels: list[Level]
+    levels: list[Mapping[str, Any]]
+    record: RunRecord
+
+    def top(self, n: int = 5) -> list[Trial]:
+        """The best ``n`` distinct cells' trials, the best first; fewer where fewer have finished."""
+        return self.record.ranked[:n]
 
     @property
     def images_seen(self) -> int:
-        """Training images over all children."""
-        return int(self.trials.images_seen.sum())
+        """Training images over all children (the paper's M1·E1)."""
+        return self.record.images_seen
 
     @property
     def weights(self) -> Path:
@@ -95,24 +111,41 @@ class SearchResult:
 
     @classmethod
     def load(cls, folder: Path | str) -> SearchResult:
-        """The result of a run so far.
+        """The result of a run so far, also of one that an earlier version made.
 
         Raises:
-            RunError: there is no run, or no child of it has finished.
+            RunError: there is no run, no child of it has finished, or its configuration was edited.
+            ConfigError, StoreError: a file of it is damaged.
         """
-        folder = Path(folder)
-        if not (folder / TRIALS).is_file():
-            raise RunError(f"{folder}: holds no {TRIALS}, expected the folder of a run")
-        with TrialStore(folder / TRIALS) as store:
-            trials, levels = store.trials(), store.levels()
-        best = best_trial(trials)
-        if best is None or best.accuracy is None:
+        record = RunRecord.load(folder)
+        if record.best is None:
             raise RunError(f"{folder}: no child has finished yet")
-        config = SearchConfig.load(folder / CONFIG)
-        return cls(config, folder, Cell.parse(best.cell), best.accuracy, TrialArrays.of(trials), levels)
+        try:
+            config = SearchConfig.from_values(record.config)
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
+            raise ConfigError(f"{folder}: not the configuration of a search ({error})") from error
+        best, levels = record.best, [note.values for note in record.notes_named("level")]
+        trials = TrialArrays.of(record.trials)
+        return cls(config, record.folder, best.cell, best.accuracy, trials, levels, record)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What to tell a person, as names and values."""
+        best, failed = self.top(1)[0], len(self.record.failed)
+        values = best.measurement.values
+        size = [f"{count(int(values[name]))} {what}" for name, what in _SIZES if name in values]
+        children = plural(len(self.record.distinct), "child", "children")
+        cost = [children + (f" ({failed} failed)" if failed else "")]
+        cost += [f"{count(self.images_seen)} images"] if self.images_seen else []
+        rows = [("best cell", str(self.best)), ("accuracy", f"{self.accuracy:.2%} on validation images")]
+        rows += [("size", ", ".join(size))] if size else []
+        rows += [("cost", f"{', '.join(cost)}, {duration(self.record.child_seconds)} of training")]
+        rows += [("report", str(self.report))] if self.report.is_file() else []
+        return rows + ([("weights", str(self.weights))] if self.weights.is_file() else [])
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:<10}{value}" for name, value in self.rows())
+
+    __repr__ = __str__
 
 
-def best_trial(trials: list[Trial]) -> Trial | None:
-    """The trial with the highest accuracy, the earlier of equals; None where none is done."""
-    done = [trial for trial in trials if trial.accuracy is not None]
-    return max(done, key=lambda trial: (trial.accuracy, -trial.position), default=None)
+_SIZES = (("parameters", "parameters"), ("multiply_adds", "multiply-adds an image"))

@@ -1,68 +1,157 @@
-"""Everything a search opens, held together: folder, store, workers, display."""
+"""Everything a search opens, held together: folder, store, workers, listeners, strategy."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pnas_fast.data import DataSet
+from rich.console import Console
+
 from pnas_fast.evaluation.profiling import trace_file
-from pnas_fast.executors.pool import WorkerPool
-from pnas_fast.executors.shared import shared_data
-from pnas_fast.runs.folder import opened
+from pnas_fast.executors.inline import InlineExecutor
+from pnas_fast.executors.local import LocalExecutor
+from pnas_fast.protocols import DataSource, Event, Executor, Listener, Proposal, Said, Spec, Strategy
+from pnas_fast.runs.folder import TRIALS, check_same, locked, saved_config
+from pnas_fast.runs.history import settle
+from pnas_fast.runs.keeping import BestKeeper, NoteKeeper
 from pnas_fast.runs.store import TrialStore
 from pnas_fast.runs.weights import discard_all
 from pnas_fast.search.config import SearchConfig
-from pnas_fast.search.display import Display
-from pnas_fast.search.evaluator import Evaluator, Profiled
-from pnas_fast.search.loop import run_levels
+from pnas_fast.search.driver import Driver
+from pnas_fast.search.parts import TABLE, TRAIN, make_evaluator, make_spec, make_strategy
 from pnas_fast.search.plan import describe_devices
 from pnas_fast.search.preflight import choose_devices
-from pnas_fast.search.result import TRIALS, SearchResult
+from pnas_fast.search.profiled import Profiled
+from pnas_fast.search.result import SearchResult
 from pnas_fast.search.warming import warm_kernels
-from pnas_fast.search.writing import ReportWriter
+from pnas_fast.tracking.report import ReportWriter
+from pnas_fast.tracking.terminal import choose_display
 from pnas_fast.version import VERSION
 
 
-def run(
-    config: SearchConfig, data: DataSet, folder: Path, display: Display, profiled: Profiled | None = None
-) -> SearchResult:
-    """Search, for a resolved configuration and its data set, in the CPU's memory.
+@dataclass
+class Listeners:
+    """Tells every event to all of some listeners."""
 
-    Raises:
-        RunError: the folder holds another run or something else, or is in use.
-        PreflightError: not even one child fits the GPU.
-        SearchError: every child of a level failed.
+    all: list[Listener] = field(default_factory=list)
+
+    def on(self, event: Event) -> None:
+        """Tell them."""
+        for listener in self.all:
+            listener.on(event)
+
+    def say(self, text: str) -> None:
+        """Tell them a line for people."""
+        self.on(Said(text))
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search that is about to be run or continued.
+
+    Args:
+        config: resolved.
+        source: of the data, cut to the configuration's ``train_images``.
+        folder: of the run.
+        console: where people look; None says nothing.
+        notes: lines to say first.
+        profiled: the child to trace.
+        retry_failed: whether failed children are trained again.
+        spec: of the evaluator; None for the configuration's own.
     """
-    with opened(folder, config), TrialStore(folder / TRIALS) as store:
-        display.note(heading(config))
-        if len(store.levels()) < config.blocks:
-            warm_kernels(config, data.image_shape, display.note)
+
+    config: SearchConfig
+    source: DataSource
+    folder: Path
+    console: Console | None = None
+    notes: tuple[str, ...] = ()
+    profiled: Profiled | None = None
+    retry_failed: bool = False
+    spec: Spec | None = None
+
+    def run(self) -> SearchResult:
+        """Search, or go on searching.
+
+        Raises:
+            RunError: the folder holds another run or something else, or is in use.
+            PreflightError: not even one child fits the GPU.
+            StrategyError, EvaluatorError: the search cannot go on.
+            MachineError: the machine is at fault; nothing is lost.
+        """
+        config, folder = self.config, self.folder
+        self.source.open()  # a damaged data set is found before anything is written
+        saved = saved_config(folder, SearchConfig)
+        if saved is not None:
+            check_same(folder, saved, config)
+        with ExitStack() as stack:
+            stack.enter_context(locked(folder))
+            store = stack.enter_context(TrialStore(folder / TRIALS, write=True))
+            listeners = Listeners()
+            strategy = make_strategy(config, listeners.on)
+            if self.console is not None:
+                display = choose_display(self.console, config.strategy, strategy.planned)
+                stack.enter_context(closing(display))
+                listeners.all.append(display)
+            for line in (
+                heading(config),
+                *self.notes,
+                *settle(folder, config, self.source.identity(), store),
+            ):
+                listeners.say(line)
+            if self.retry_failed and (again := store.forget_failed()):
+                listeners.say(f"{again} failed children are trained again")
+            best = BestKeeper(folder, store)
+            discard_all(folder)
+            spec = self.spec or make_spec(config, self.source.identity())
+            unfinished = len(store.trials()) < strategy.planned
+            executor = stack.enter_context(closing(self._executor(spec, unfinished, listeners.say)))
+            listeners.all += [NoteKeeper(store), best, stack.enter_context(ReportWriter(folder))]
+            self._drive(strategy, spec, executor, store, listeners)
+            discard_all(folder)
+        return SearchResult.load(folder)
+
+    def _executor(self, spec: Spec, unfinished: bool, say: Callable[[str], None]) -> Executor:
+        if spec.name == TABLE:
+            return InlineExecutor(self.folder)
+        data, config = self.source.open(), self.config
+        if unfinished and spec.name == TRAIN:
+            warm_kernels(config, data.image_shape, say)
         devices, _ = choose_devices(
-            config, data, lambda: display.note("trying how many children a GPU should train at once")
+            config, data, lambda: say("trying how many children a GPU should train at once")
         )
-        display.note(describe_devices(devices))
-        with (
-            shared_data(data, folder) as shared,
-            WorkerPool(devices, config, folder, shared) as pool,
-            ReportWriter(folder) as report,
-        ):
-            evaluator = Evaluator(config, folder, store, pool, display, profiled)
-            run_levels(config, store, evaluator, len(devices), display, report)
-        if profiled is not None:
-            display.note(_trace_text(folder, profiled, evaluator.traced))
-        discard_all(folder)
-    return SearchResult.load(folder)
+        say(describe_devices(devices))
+        return LocalExecutor(devices, self.folder, config.time_limit, config.threads)
 
+    def _drive(
+        self, strategy: Strategy, spec: Spec, executor: Executor, store: TrialStore, listeners: Listeners
+    ) -> None:
+        config, evaluator, traced = self.config, make_evaluator(spec), list[int]()
 
-def _trace_text(folder: Path, profiled: Profiled, position: int | None) -> str:
-    if position is None:
-        return f"--profile {profiled.text}: no child that was trained now is that, nothing was traced"
-    return f"--profile {profiled.text}: {trace_file(folder, position)}, for https://ui.perfetto.dev"
+        def is_traced(number: int, proposal: Proposal) -> bool:
+            found = self.profiled is not None and self.profiled.is_it(number, proposal.cell)
+            traced.extend([number] * found)
+            return found
+
+        executor.start(spec, self.source)
+        driver = Driver(
+            strategy, config.strategy, evaluator, executor, store, config.seed, listeners.on, is_traced
+        )
+        driver.run()
+        if self.profiled is not None:
+            where = (
+                f"{trace_file(self.folder, traced[0])}, for https://ui.perfetto.dev"
+                if traced
+                else ("no child that was trained now is that, nothing was traced")
+            )
+            listeners.say(f"--profile {self.profiled.text}: {where}")
 
 
 def heading(config: SearchConfig) -> str:
     """The first line of a search: what runs where."""
+    size = f"B {config.blocks}" + (f", K {config.beam}" if config.strategy == "progressive" else "")
     return (
-        f"pnas_fast {VERSION} · {config.data} · B {config.blocks}, K {config.beam}, N {config.repeats}, "
+        f"pnas_fast {VERSION} · {config.strategy} · {config.data} · {size}, N {config.repeats}, "
         f"F {config.filters}, {config.epochs} epochs · {config.device}, {config.backend} kernels"
     )

@@ -18,8 +18,8 @@ from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import DataError, DataSet
 from pnas_fast.engine import load_training_data
 from pnas_fast.report.text import percent
+from pnas_fast.runs.database import StoreError
 from pnas_fast.runs.folder import RunError, opened
-from pnas_fast.runs.store import StoreError
 from pnas_fast.runs.weights import BEST
 from pnas_fast.threads import torch_threads
 from pnas_fast.train.checkpoint import CheckpointError

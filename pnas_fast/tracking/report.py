@@ -1,4 +1,4 @@
-"""The report, written while the next level's children train."""
+"""The report, written while children train."""
 
 from __future__ import annotations
 
@@ -8,35 +8,44 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pnas_fast.protocols import Event, Finished, Noted
+
 EVERY_SECONDS = 60.0
 """A report takes seconds of a core that a child could have, and nobody reads one that is soon replaced."""
 
 
 class ReportWriter:
-    """Writes the report of a run's folder in a thread, once at a time and not more often than every minute.
+    """Writes the report of a run's folder in a thread: after the first child, then every minute at most.
 
     Use it as a context manager: leaving it writes what has not been written and waits until it is.
+
+    Args:
+        folder: the run.
+        every: seconds between two reports.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, every: float = EVERY_SECONDS) -> None:
+        self._folder, self._every = folder, every
         self._thread = ThreadPoolExecutor(1, "report")
         self._last: Future[None] | None = None
-        self._begun = time.monotonic()
+        self._due = time.monotonic()
         self._is_late = False
 
-    def write(self) -> None:
-        """Begin to write what the store holds by now, unless it is too soon.
+    def on(self, event: Event) -> None:
+        """Begin to write where something is worth it and the last report is old enough.
 
         Raises:
             OSError: the folder could not be written the time before.
         """
-        self._wait()
-        self._is_late = time.monotonic() < self._begun + EVERY_SECONDS
-        if self._is_late:
-            self._last = self._thread.submit(_prepare)
-        else:
-            self._begun = time.monotonic()
+        if not isinstance(event, Finished) and not (isinstance(event, Noted) and event.kept):
+            return
+        self._is_late = True
+        if self._last is not None and not self._last.done():
+            return
+        if time.monotonic() >= self._due:
+            self._wait()
+            self._is_late = False
+            self._due = time.monotonic() + self._every
             self._last = self._thread.submit(_write, self._folder)
 
     def _wait(self) -> None:
@@ -59,12 +68,8 @@ class ReportWriter:
                 raise
 
 
-def _prepare() -> None:
-    # Importing matplotlib takes a third of a second, which the first child need not wait for.
-    import pnas_fast.report.page  # noqa: F401
-
-
 def _write(folder: Path) -> None:
+    # Importing matplotlib takes a third of a second, which the first child need not wait for.
     from pnas_fast.report.page import write_report
 
     write_report(folder)

@@ -1,0 +1,70 @@
+"""The public functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pnas_fast.search.config import SearchConfig
+    from pnas_fast.search.result import SearchResult
+
+
+def run_search(
+    config: SearchConfig | None = None,
+    *,
+    evaluator: Callable[..., float | dict[str, float]] | None = None,
+    data: Any = None,
+    out: Path | str | None = None,
+    retry_failed: bool = False,
+    progress: bool = True,
+) -> SearchResult:
+    """Search for a cell, or continue a search; the result when it is done.
+
+    Nothing finished is lost when the process dies; calling it again with the same arguments goes on. The
+    same configuration gives the same trials at any number of workers.
+
+    Args:
+        config: what to do; the ``quick`` preset by default.
+        evaluator: your own function ``f(build, data, context) -> float | dict[str, float]`` in place of the
+            configuration's, importable by name; `pnas_fast.evaluation.function` says what it is given.
+            Raise its attribute ``version`` when it changes.
+        data: a `DataSource`, a `DataSet`, or arrays (images uint8 (n, H, W, C), labels (n,)), in place of the
+            configuration's.
+        out: the run's folder; by default one under ``runs`` that is named after the configuration.
+        retry_failed: train children again that failed before.
+        progress: show progress on standard output.
+
+    Raises:
+        ConfigError: a value this machine cannot serve.
+        DataError: a data set that is missing or damaged.
+        RunError: a folder that holds another run or something else, or is in use.
+        StrategyError, EvaluatorError: the search cannot go on.
+        MachineError: the machine is at fault, say a full disk; mend it and call again.
+    """
+    # Here, so that `import pnas_fast` needs neither PyTorch, nor the compiled module, nor plotting libraries.
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from pnas_fast.data import as_source, source
+    from pnas_fast.evaluation.function import name_of
+    from pnas_fast.runs.folder import default_folder
+    from pnas_fast.search.config import device_note, quick
+    from pnas_fast.search.run import Search
+    from pnas_fast.search.sources import cut
+
+    asked = config or quick()
+    given = None if data is None else as_source(data)
+    changes = {} if given is None else {"data": given.name}
+    changes |= {} if evaluator is None else {"evaluator": name_of(evaluator)}
+    asked = replace(asked, **changes)
+    config = asked.resolved()
+    images = cut(given or source(config.data), config.train_images)
+    folder = default_folder(config, images.identity()) if out is None else Path(out)
+    note = device_note(asked, config)
+    notes = () if note is None else (note,)
+    console = Console() if progress else None
+    return Search(config, images, folder, console, notes, retry_failed=retry_failed).run()

@@ -1,0 +1,71 @@
+"""Listeners that keep what a run leaves: the strategy's notes, and the best child's weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pnas_fast.protocols import Drained, Event, Finished, Noted, Proposed, Told, Trial
+from pnas_fast.runs.store import TrialStore
+from pnas_fast.runs.weights import child_file, digest, discard, promote
+
+WEIGHTS = "weights_digest"
+
+
+class NoteKeeper:
+    """Stores kept notes by the number of trials told, and waiting by the number of proposals made."""
+
+    def __init__(self, store: TrialStore) -> None:
+        self._store = store
+        self._asked = self._told = 0
+
+    def on(self, event: Event) -> None:
+        """Count, and store a note that is to be kept."""
+        match event:
+            case Proposed():
+                self._asked += 1
+            case Told():
+                self._told += 1
+            case Noted(name, values, kept) if kept:
+                self._store.note(name, self._told, values)
+            case Drained(waited, workers):
+                self._store.note("drained", self._asked, {"waited": waited, "workers": workers})
+            case _:
+                pass
+
+
+class BestKeeper:
+    """Moves the weights of the best child so far to the run's ``best.safetensors``, and removes others.
+
+    A measurement is committed before: a crash between the two loses neither, since weights lie in
+    ``children/`` until they are moved or another is known to be better.
+
+    Args:
+        folder: the run.
+        store: of the run.
+    """
+
+    def __init__(self, folder: Path, store: TrialStore) -> None:
+        self._folder, self._store = folder, store
+        done = [trial for trial in store.trials() if trial.done]
+        self.best: Trial | None = max(done, key=lambda trial: trial.order, default=None)
+        if self.best is not None:
+            self._promote(self.best.number)
+
+    def on(self, event: Event) -> None:
+        """Keep or remove a finished child's weights."""
+        if not isinstance(event, Finished):
+            return
+        trial = Trial(event.task.number, event.task.proposal, event.measurement)
+        if trial.done and (self.best is None or trial.order > self.best.order):
+            self.best = trial
+            self._promote(trial.number)
+        else:
+            discard(self._folder, trial.number)
+
+    def _promote(self, number: int) -> None:
+        path = child_file(self._folder, number)
+        if path.exists():
+            # Both, since the file may be either when the process is killed here.
+            before = self._store.fact(WEIGHTS) or ""
+            self._store.set_fact(WEIGHTS, f"{digest(path)},{before.partition(',')[0]}")
+            promote(self._folder, number)

@@ -1,0 +1,114 @@
+"""Progressive search: train every one-block cell, then level by level the best that a surrogate expects.
+
+Liu et al., "Progressive Neural Architecture Search", ECCV 2018, algorithm 1.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from pnas_fast.candidates import one_block_cells
+from pnas_fast.protocols import Emit, Noted, Proposal, StrategyError, Trial
+from pnas_fast.space import Cell, Codes
+from pnas_fast.surrogate import Growth, Surrogate, grow, rank_correlation
+from pnas_fast.surrogate.checks import Floats
+
+
+class Progressive:
+    """Proposes a level whole, and the next one when the last trial of a level was told.
+
+    Cells keep the block order in which they were grown, so that candidates share their parent's prefix.
+    Notes: ``begun`` and ``scored`` for the moment, and ``level``, which is kept.
+    """
+
+    def __init__(self, growth: Growth, epochs: int, seed: int, emit: Emit = lambda event: None) -> None:
+        self._growth, self._epochs, self._emit = growth, epochs, emit
+        self._surrogate = Surrogate(growth.predictor, seed=seed, refit=growth.refit)
+        self._history: tuple[list[Codes], list[Floats]] = ([], [])
+        self._seconds = 0.0
+        self._ready: list[Proposal] = []
+        self._told: list[Trial] = []
+        codes = one_block_cells(growth.operations)
+        self._first = len(codes)
+        self._begin(codes, len(codes), np.full(len(codes), np.nan))
+
+    @property
+    def planned(self) -> int:
+        """All one-block cells, and K a level after that."""
+        return self._first + (self._growth.blocks - 1) * self._growth.beam
+
+    def ask(self) -> Sequence[Proposal]:
+        """The cells of a level, once."""
+        ready, self._ready = self._ready, []
+        if ready:
+            self._note("begun")
+        return ready
+
+    def tell(self, trial: Trial) -> None:
+        """Learn from a child; the last of a level fits the surrogate and chooses the next level.
+
+        Raises:
+            StrategyError: every child of a level failed.
+        """
+        self._told.append(trial)
+        if len(self._told) < self._children:
+            return
+        started = time.monotonic()
+        parents = self._learn()
+        seconds = self._seconds + self._lap(started)
+        self._note("level", kept=True, **self._ranking(), surrogate_seconds=seconds)
+        if self._level < self._growth.blocks:
+            started = time.monotonic()
+            grown = grow(parents, self._surrogate, self._growth, self._scored)
+            self._begin(grown.codes, grown.candidates, grown.predicted)
+            self._seconds = self._lap(started)
+
+    def _begin(self, codes: Codes, candidates: int, predicted: Floats) -> None:
+        self._level, self._candidates, self._children = int(codes.shape[1]), candidates, len(codes)
+        self._told = []
+        notes = [{"predicted": float(value)} if np.isfinite(value) else {} for value in predicted]
+        self._ready = [
+            Proposal(Cell.from_codes(row), self._epochs, note={"level": self._level, **note})
+            for row, note in zip(codes, notes, strict=True)
+        ]
+
+    def _learn(self) -> Codes:
+        """Fit the surrogate to a level's finished children, whose codes are the next parents."""
+        done = [trial for trial in self._told if trial.done]
+        if not done:
+            found = f"level {self._level}: all {self._children} children failed"
+            raise StrategyError(f"{found}, the first one: {self._told[0].measurement.error}")
+        codes = np.array([trial.cell.codes for trial in done])
+        self._history[0].append(codes)
+        self._history[1].append(np.array([trial.accuracy for trial in done]))
+        self._surrogate.fit(*self._history)
+        return codes
+
+    def _ranking(self) -> dict[str, object]:
+        """How well the surrogate ranked the level before and after it saw its children."""
+        measured = np.array([trial.accuracy for trial in self._told])
+        before = np.array([trial.proposal.note.get("predicted", np.nan) for trial in self._told], np.float64)
+        after = self._surrogate.predict(np.array([trial.cell.codes for trial in self._told]))
+        return {
+            "rho_before": rank_correlation(before, measured) if np.isfinite(before).all() else None,
+            "rho_after": rank_correlation(after, measured),
+            "predicted_after": {
+                str(trial.number): float(value) for trial, value in zip(self._told, after, strict=True)
+            },
+        }
+
+    def _scored(self, candidates: int, parents: int) -> None:
+        of = sum(trial.done for trial in self._told)
+        values = {"level": self._level + 1, "candidates": candidates, "done": parents, "of": of}
+        self._emit(Noted("scored", values))
+
+    def _note(self, name: str, *, kept: bool = False, **values: object) -> None:
+        counts = {"candidates": self._candidates, "children": self._children, "levels": self._growth.blocks}
+        self._emit(Noted(name, {"level": self._level, **counts, **values}, kept))
+
+    @staticmethod
+    def _lap(started: float) -> float:
+        return time.monotonic() - started

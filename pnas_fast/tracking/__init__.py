@@ -1,0 +1,1 @@
+"""Listeners: what is told to people and kept of a run while it goes on."""
