@@ -103,7 +103,8 @@ def test_a_missing_folder_says_how_to_get_the_files(tmp_path: Path) -> None:
     folder = tmp_path / "nowhere"
     assert refusal(folder) == (
         f"{folder}: is no folder, expected data_batch_1.bin to data_batch_5.bin there or in its folder "
-        "cifar-10-batches-bin (--download fetches them, 162 MiB)"
+        "cifar-10-batches-bin, from https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz "
+        "(--download fetches them, 162 MiB)"
     )
     assert not folder.exists()
 

@@ -46,8 +46,13 @@ class Parser(LineParser):
         )
 
 
-def add_run_options(group: Any) -> None:
-    """Add what every command that trains has beside its configuration: folder, kernels, download."""
+def add_run_options(group: Any, fetchable: str = "the data set") -> None:
+    """Add what every command that trains has beside its configuration: folder, kernels, download.
+
+    Args:
+        group: of the parser.
+        fetchable: what a download can fetch, as `pnas_fast.data.fetchable` says it.
+    """
     group.add_argument(
         "--out", type=Path, metavar="RUN", default=None, help="the run's folder [one under runs/]"
     )
@@ -55,7 +60,7 @@ def add_run_options(group: Any) -> None:
         "--fused", action="store_true", default=False, help="use the fastest kernels this device has"
     )
     group.add_argument(
-        "--download", action="store_true", default=False, help="fetch CIFAR-10 (162 MiB) where it is missing"
+        "--download", action="store_true", default=False, help=f"fetch {fetchable} where it is missing"
     )
 
 
@@ -117,10 +122,15 @@ def _operations(text: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def download_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """A bar that appears with the first bytes, for nothing is fetched as a rule."""
+def download_bar(console: Console, what: str = "the data set") -> Iterator[Callable[[int, int], None]]:
+    """A bar that appears with the first bytes, for nothing is fetched as a rule.
+
+    Args:
+        console: where it appears.
+        what: is fetched, such as the name of a data set.
+    """
     columns = (
-        TextColumn("fetching CIFAR-10"),
+        TextColumn(f"fetching {what}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),

@@ -11,8 +11,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pnas_fast.data.dataset import DataError, DataSet, Images, from_arrays, shuffled_places
+from pnas_fast.data.dataset import (
+    DataError,
+    DataSet,
+    Images,
+    from_arrays,
+    shuffled_places,
+    usual_validation,
+)
 from pnas_fast.data.download import Archive, Progress, fetch
+from pnas_fast.data.source import Description, Source
 
 ARCHIVE = Archive(
     url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
@@ -33,6 +41,48 @@ _HEIGHT, _WIDTH, _CHANNELS = 32, 32, 3
 RECORD_BYTES = 1 + _CHANNELS * _HEIGHT * _WIDTH
 
 
+OTHER_VERSIONS = {
+    "the Python version (pickles, which are never read)": ("cifar-10-batches-py", "data_batch_1"),
+    "the Matlab version": ("cifar-10-batches-mat", "data_batch_1.mat"),
+    "the Python version, still packed": (".", "cifar-10-python.tar.gz"),
+    "the Matlab version, still packed": (".", "cifar-10-matlab.tar.gz"),
+    "the binary version, still packed (unpack it)": (".", "cifar-10-binary.tar.gz"),
+    "CIFAR-100": ("cifar-100-binary", "train.bin"),
+    "CIFAR-100's Python version": ("cifar-100-python", "train"),
+}
+"""What else people have in hand: a folder within the user's own, or that one itself, and a file there."""
+
+
+class Cifar10(Source):
+    """CIFAR-10 in a folder as a source.
+
+    Args:
+        folder: where the files are, or are to be put.
+        download: fetch the archive when a training file is missing.
+        progress: called with (bytes done, bytes in all) while downloading.
+
+    Raises:
+        DataError: no folder is named.
+    """
+
+    FETCHED = f"CIFAR-10 ({ARCHIVE.size / 2**20:.0f} MiB)"
+
+    def __init__(self, folder: str, download: bool = False, progress: Progress | None = None) -> None:
+        if not folder:
+            raise DataError("data 'cifar10:' names no folder, expected cifar10:DIR")
+        super().__init__(f"cifar10:{folder}")
+        self._folder, self._download, self._progress = folder, download, progress
+
+    def describe(self) -> Description:
+        """What is known without the files, which need not be there."""
+        count = RECORDS * len(TRAIN_FILES)
+        validation = usual_validation(count)
+        return Description(CLASSES, (_CHANNELS, _HEIGHT, _WIDTH), count - validation, validation)
+
+    def _read(self) -> DataSet:
+        return load(self._folder, download=self._download, progress=self._progress)
+
+
 def load(folder: str, *, download: bool = False, progress: Progress | None = None) -> DataSet:
     """CIFAR-10's training images, 45,000 to train on and 5,000 to validate on, in a fixed random order.
 
@@ -45,7 +95,7 @@ def load(folder: str, *, download: bool = False, progress: Progress | None = Non
         DataError: a file is missing, too short, too long, unreadable or holds a label out of range, or
             the download failed.
     """
-    root = Path(folder).expanduser()
+    root = _root(folder)
     place = _place(root)
     if download and _missing(place):
         place = root / SUBFOLDER
@@ -58,8 +108,21 @@ def load(folder: str, *, download: bool = False, progress: Progress | None = Non
     for name, places in zip(TRAIN_FILES, np.split(shuffled_places(count), len(TRAIN_FILES)), strict=True):
         images[places], labels[places] = _read(place / name)
     return from_arrays(
-        f"cifar10:{folder}", CLASSES, images, labels, validation=count // 10, crop_padding=4, flip=True
+        f"cifar10:{folder}",
+        CLASSES,
+        images,
+        labels,
+        validation=usual_validation(count),
+        crop_padding=4,
+        flip=True,
     )
+
+
+def _root(folder: str) -> Path:
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError as error:  # the home of a user whom nobody knows
+        raise DataError(f"{folder}: is no folder ({error})") from error
 
 
 def _place(root: Path) -> Path:
@@ -74,16 +137,24 @@ def _missing(place: Path) -> list[str]:
 def _check_present(root: Path, place: Path) -> None:
     missing = _missing(place)
     if len(missing) == len(TRAIN_FILES):
-        found = "holds none of the CIFAR-10 binary files" if root.is_dir() else "is no folder"
+        found = _found(root) if root.is_dir() else "is no folder"
         raise DataError(
             f"{root}: {found}, expected {TRAIN_FILES[0]} to {TRAIN_FILES[-1]} there or in its folder "
-            f"{SUBFOLDER} (--download fetches them, {ARCHIVE.size / 2**20:.0f} MiB)"
+            f"{SUBFOLDER}, from {ARCHIVE.url} (--download fetches them, {ARCHIVE.size / 2**20:.0f} MiB)"
         )
     if missing:
         raise DataError(
             f"{place / missing[0]}: no such file, expected {RECORDS * RECORD_BYTES:,} bytes "
             "(--download fetches the whole set)"
         )
+
+
+def _found(root: Path) -> str:
+    """What a folder without the binary files holds."""
+    for title, (folder, name) in OTHER_VERSIONS.items():
+        if (root / name).is_file() or (root / folder / name).is_file():
+            return f"holds {title}, not the CIFAR-10 binary version"
+    return "holds none of the CIFAR-10 binary files"
 
 
 def _read(path: Path) -> tuple[Images, npt.NDArray[np.uint8]]:

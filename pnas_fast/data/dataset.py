@@ -114,6 +114,16 @@ def shuffled_places(count: int) -> npt.NDArray[np.int64]:
     return np.random.RandomState(SPLIT_SEED).permutation(count).astype(np.int64)
 
 
+def usual_validation(count: int) -> int:
+    """How many of so many images validate where nothing else is said: a tenth."""
+    return count // 10
+
+
+def usual_padding(height: int, width: int) -> int:
+    """Pixels that a crop may move by where nothing else is said: 4, or an eighth of smaller images."""
+    return min(4, min(height, width) // 8)
+
+
 def from_arrays(
     name: str,
     classes: int,

@@ -12,8 +12,24 @@ from pathlib import Path
 import numpy as np
 
 from pnas_fast.data.dataset import DataSet, from_arrays, shuffled_places
+from pnas_fast.data.source import Description, Source
 
+IMAGES = 1797
 VALIDATION_IMAGES = 360
+
+
+class Digits(Source):
+    """The digits as a source."""
+
+    def __init__(self) -> None:
+        super().__init__("digits")
+
+    def describe(self) -> Description:
+        """What is known without reading the images."""
+        return Description(10, (1, 8, 8), IMAGES - VALIDATION_IMAGES, VALIDATION_IMAGES)
+
+    def _read(self) -> DataSet:
+        return load()
 
 
 def load() -> DataSet:

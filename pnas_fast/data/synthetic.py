@@ -6,7 +6,16 @@ import re
 
 import numpy as np
 
-from pnas_fast.data.dataset import SPLIT_SEED, DataError, DataSet, Images, from_arrays
+from pnas_fast.data.dataset import (
+    SPLIT_SEED,
+    DataError,
+    DataSet,
+    Images,
+    from_arrays,
+    usual_padding,
+    usual_validation,
+)
+from pnas_fast.data.source import Description, Source
 
 _SPEC = re.compile(r"(\d{1,4})x(\d{1,4})x(\d{1,4})/(\d{1,4})", re.ASCII)
 
@@ -15,6 +24,32 @@ _ALLOWED = {"height": (1, 512), "width": (1, 512), "channels": (1, 16), "classes
 MOST_IMAGES = 5_000
 MOST_BYTES = 2**28
 """Large images are fewer, so that the set stays within this many bytes."""
+
+
+class Synthetic(Source):
+    """Made-up images as a source.
+
+    Args:
+        argument: ``HxWxC/CLASSES``, say ``32x32x3/10``.
+
+    Raises:
+        DataError: the argument is malformed or a number is out of range.
+    """
+
+    def __init__(self, argument: str) -> None:
+        super().__init__(f"synthetic:{argument}")
+        self._argument = argument
+        _parse(argument)
+
+    def describe(self) -> Description:
+        """What is known without making the images."""
+        height, width, channels, classes = _parse(self._argument)
+        count = _count(height, width, channels)
+        validation = usual_validation(count)
+        return Description(classes, (channels, height, width), count - validation, validation)
+
+    def _read(self) -> DataSet:
+        return load(self._argument)
 
 
 def load(argument: str) -> DataSet:
@@ -32,7 +67,7 @@ def load(argument: str) -> DataSet:
     """
     height, width, channels, classes = _parse(argument)
     random = np.random.RandomState(SPLIT_SEED)
-    count = min(MOST_IMAGES, MOST_BYTES // (height * width * channels))
+    count = _count(height, width, channels)
     labels = np.arange(count) % classes
     patterns = _patterns(random, classes, (height, width, channels))
     images = random.randint(0, 256, (count, height, width, channels), dtype=np.uint8)
@@ -45,10 +80,15 @@ def load(argument: str) -> DataSet:
         classes,
         images,
         labels,
-        validation=count // 10,
-        crop_padding=min(height, width) // 8 if min(height, width) < 32 else 4,
+        validation=usual_validation(count),
+        crop_padding=usual_padding(height, width),
         flip=True,
     )
+
+
+def _count(height: int, width: int, channels: int) -> int:
+    """Images, validation included."""
+    return min(MOST_IMAGES, MOST_BYTES // (height * width * channels))
 
 
 def _parse(argument: str) -> list[int]:

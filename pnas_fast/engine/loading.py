@@ -13,7 +13,7 @@ def load_training_data(
 
     Args:
         settings: ``data`` and ``train_images`` are read.
-        download: fetch CIFAR-10 when its files are not all there.
+        download: fetch the data set where its files are not all there.
         progress: called with (bytes done, bytes in all) while downloading.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pnas_fast.cli.options import check, option
+from pnas_fast.data import forms
 from pnas_fast.engine.precision import PRECISIONS
 from pnas_fast.kernels import BACKENDS
 
@@ -19,7 +20,7 @@ class TrainingSettings:
         ConfigError: a value outside its limits.
     """
 
-    data: str = option("digits", "data set: digits, cifar10:DIR or synthetic:HxWxC/CLASSES")
+    data: str = option("digits", f"data set: {forms()}")
     train_images: int = option(0, "train each child on the first so many images; 0 is all", minimum=0)
     repeats: int = option(1, "N: a child has 3N cells", minimum=1, maximum=100)
     filters: int = option(8, "F: channels of a block in the first cells", minimum=1, maximum=4096)

@@ -1,0 +1,48 @@
+"""What a data set is, as a digest of its contents: two copies of it are one, wherever they lie."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+from torch import Tensor
+
+from pnas_fast.data.dataset import DataSet
+
+
+def digest(data: DataSet) -> str:
+    """SHA-256 in hex of all that training and evaluation see of a data set.
+
+    That is the images (pixels and shapes), labels and order of both parts, mean and std, the number of
+    classes, and how images are augmented. Its name, its device and its tensors' strides do not count.
+    """
+    arrays = {
+        "train_images": _pixels(data.train_images),
+        "train_labels": _array(data.train_labels, "<i8"),
+        "validation_images": _pixels(data.validation_images),
+        "validation_labels": _array(data.validation_labels, "<i8"),
+        "mean": _array(data.mean, "<f4"),
+        "std": _array(data.std, "<f4"),
+    }
+    # Shapes first, so that no two data sets are the same row of bytes.
+    header = {
+        "version": 1,
+        "classes": int(data.classes),
+        "crop_padding": int(data.crop_padding),
+        "flip": bool(data.flip),
+        "shapes": {name: array.shape for name, array in arrays.items()},
+    }
+    sha256 = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for array in arrays.values():
+        sha256.update(array.data)
+    return sha256.hexdigest()
+
+
+def _pixels(images: Tensor) -> np.ndarray:
+    """Images (n, H, W, C), as they lie in memory as a rule: then nothing is copied."""
+    return _array(images.permute(0, 2, 3, 1), "u1")
+
+
+def _array(tensor: Tensor, dtype: str) -> np.ndarray:
+    return np.ascontiguousarray(tensor.cpu().numpy(), dtype)

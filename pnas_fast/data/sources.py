@@ -1,0 +1,72 @@
+"""The kinds of data sets that a text can name: one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pnas_fast.data.arrays import ARRAYS
+from pnas_fast.data.cifar10 import Cifar10
+from pnas_fast.data.dataset import DataError
+from pnas_fast.data.digits import Digits
+from pnas_fast.data.download import Progress
+from pnas_fast.data.source import Source
+from pnas_fast.data.synthetic import Synthetic
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of data set.
+
+    Attributes:
+        form: how it is written, such as ``cifar10:DIR``.
+        make: from (argument, whether to download, progress of the download). The argument is what follows
+            the colon, empty where there is none.
+        fetched: what a download fetches, with its size, for people; empty where there is none.
+    """
+
+    form: str
+    make: Callable[[str, bool, Progress | None], Source]
+    fetched: str = ""
+
+
+KINDS: dict[str, Kind] = {
+    "digits": Kind("digits", lambda argument, download, progress: Digits()),
+    "cifar10": Kind("cifar10:DIR", Cifar10, Cifar10.FETCHED),
+    "synthetic": Kind("synthetic:HxWxC/CLASSES", lambda argument, download, progress: Synthetic(argument)),
+}
+"""By what is written before the colon."""
+
+
+def source(spec: str, *, download: bool = False, progress: Progress | None = None) -> Source:
+    """Where the data set that a text names comes from; nothing is read yet.
+
+    Args:
+        spec: one of `forms`.
+        download: fetch it, when it is opened, where its files are not all there.
+        progress: called with (bytes done, bytes in all) while downloading.
+
+    Raises:
+        DataError: no such data set, or a malformed argument.
+    """
+    name, colon, argument = spec.partition(":")
+    if spec == ARRAYS:
+        raise DataError(
+            f"data {spec!r} are arrays of a Python program, which only that program can give; "
+            f"allowed are {forms()}"
+        )
+    kind = KINDS.get(name)
+    if kind is None or (":" in kind.form) != bool(colon):
+        raise DataError(f"data {spec!r} is unknown, allowed are {forms()}")
+    return kind.make(argument, download, progress)
+
+
+def forms() -> str:
+    """How data sets are written, for people: ``digits, cifar10:DIR and …``."""
+    *most, last = (kind.form for kind in KINDS.values())
+    return f"{', '.join(most)} and {last}"
+
+
+def fetchable() -> str:
+    """What can be fetched, for people: ``CIFAR-10 (162 MiB)``."""
+    return ", ".join(kind.fetched for kind in KINDS.values() if kind.fetched)
