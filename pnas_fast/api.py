@@ -58,7 +58,7 @@ def run_search(
 
     asked = config or quick()
     given = None if data is None else as_source(data)
-    changes = {} if given is None else {"data": given.name}
+    changes: dict[str, Any] = {} if given is None else {"data": given.name}
     changes |= {} if evaluator is None else {"evaluator": name_of(evaluator)}
     asked = replace(asked, **changes)
     config = asked.resolved()

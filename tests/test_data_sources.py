@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_data_cifar10 import NAMES, write_records
 
 from pnas_fast.data import (
     DataError,
@@ -26,6 +25,7 @@ from pnas_fast.data import (
 from pnas_fast.data.dataset import from_arrays
 from pnas_fast.data.source import described
 from pnas_fast.protocols import DataSource
+from test_data_cifar10 import NAMES, write_records
 
 
 @pytest.fixture

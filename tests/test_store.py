@@ -1,51 +1,39 @@
-"""The trial store keeps what it was given, and refuses what is not one."""
+"""The trial store keeps what it was given, holds earlier proposals, and refuses what is not a sound store."""
 
+from __future__ import annotations
+
+import os
+import shutil
 import sqlite3
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from pnas_fast.runs import store as store_module
-from pnas_fast.runs.store import (
-    _FIRST_SCHEMA,
-    SCHEMA_VERSION,
-    Level,
-    Prediction,
-    StoreError,
-    Trial,
-    TrialStore,
-)
+from pnas_fast.protocols import MachineError, Measurement, Proposal, Trial
+from pnas_fast.runs import database
+from pnas_fast.runs.database import StoreError
+from pnas_fast.runs.record import RunRecord
+from pnas_fast.runs.store import _SCHEMA, SCHEMA_VERSION, StoredNote, TrialStore
+from pnas_fast.space import Cell
 
-DONE = Trial(
-    position=0,
-    cell="0:sep3x3+1:identity",
-    level=1,
-    status="done",
-    accuracy=0.75,
-    loss=0.5,
-    epoch_losses=(1.5, 0.5),
-    seconds=2.5,
-    images_per_second=1000.0,
-    images_seen=2000,
-    parameters=123,
-    multiply_adds=456,
-    error=None,
-    evaluation_seconds=0.25,
-    waiting_seconds=1.25,
-    memory=2**33,
+CELL = Cell.parse("1:identity+0:sep3x3")
+DONE = Measurement(
+    "done",
+    {
+        "accuracy": 0.75,
+        "loss": 0.5,
+        "seconds": 2.5,
+        "images_seen": 2000.0,
+        "parameters": 123.0,
+        "latency_ms": 4.5,
+    },
+    curves={"loss": (1.5, 0.5)},
     device="cuda:1",
 )
-FAILED = replace(
-    DONE,
-    position=1,
-    cell="0:sep3x3+1:sep3x3",
-    status="failed",
-    accuracy=None,
-    loss=None,
-    epoch_losses=(),
-    error="diverged",
-)
+FAILED = Measurement("failed", {"seconds": 1.0, "parameters": 123.0}, "diverged")
+OLD = Path(__file__).parent / "data" / "run_of_schema_2"
 
 
 @pytest.fixture
@@ -53,120 +41,246 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "trials.sqlite"
 
 
-def test_trials_come_back_in_search_order(path: Path) -> None:
+def proposals(*texts: str) -> list[Proposal]:
+    return [Proposal(Cell.parse(text), 3, note={"level": 1, "predicted": 0.5}) for text in texts]
+
+
+def filled(path: Path) -> list[Trial]:
+    """A store of a done, a failed and a repeated cell; its trials."""
+    asked = proposals(str(CELL), "0:sep3x3+1:sep3x3", "0:sep3x3+1:identity")
+    with TrialStore(path, write=True) as store:
+        store.propose(0, asked, "e", "random")
+        store.add(asked[1].key("e"), FAILED)
+        store.add(asked[0].key("e"), DONE)
+        store.note("level", 2, {"level": 1, "rho_after": None})
+    return [Trial(0, asked[0], DONE), Trial(1, asked[1], FAILED), Trial(2, asked[2], DONE)]
+
+
+def test_trials_come_back_by_number_and_a_twin_shares_its_measurement(path: Path) -> None:
+    trials = filled(path)
     with TrialStore(path) as store:
-        store.add(FAILED)
-        store.add(DONE)
+        assert store.trials() == trials
+        assert store.notes() == [StoredNote("level", 2, {"level": 1, "rho_after": None})]
+
+
+def test_keys_differ_by_budget_replica_and_evaluator(path: Path) -> None:
+    filled(path)
     with TrialStore(path) as store:
-        assert store.trials() == [DONE, FAILED]
+        key = Proposal(CELL, 3).key("e")
+        assert store.measurement(key) == DONE
+        for other in (Proposal(CELL, 4).key("e"), Proposal(CELL, 3, 1).key("e"), Proposal(CELL, 3).key("f")):
+            assert store.measurement(other) is None
 
 
-def test_levels_and_predictions_are_replaced_by_a_replay(path: Path) -> None:
-    with TrialStore(path) as store:
-        store.add(DONE)
-        store.finish_level(Level(1, 136, None, 0.5, 1.0), {DONE.cell: Prediction(None, 0.5)})
-        store.finish_level(Level(1, 136, None, 0.75, 2.0), {DONE.cell: Prediction(0.25, 0.75)})
-        assert store.levels() == [Level(1, 136, None, 0.75, 2.0)]
-        assert store.predictions() == {DONE.cell: Prediction(0.25, 0.75)}
+def test_a_stored_proposal_holds(path: Path) -> None:
+    filled(path)
+    other = proposals("0:identity+0:identity", "1:sep3x3+0:sep3x3")
+    with TrialStore(path, write=True) as store:
+        held = store.propose(0, other, "e", "random")
+        assert held[0] == proposals(str(CELL))[0]
+        assert held[1] is other[1], "the same cell in another order is the same proposal"
 
 
-def test_a_replay_that_trains_nothing_leaves_what_was_measured(path: Path) -> None:
-    level = Level(1, 136, None, 0.5, 1.0, 4, 2.5)
-    with TrialStore(path) as store:
-        store.finish_level(level, {})
-        store.finish_level(replace(level, surrogate_seconds=3.0, workers=None, waiting_seconds=None), {})
-        assert store.levels() == [replace(level, surrogate_seconds=3.0)]
+def test_forgetting_proposals_keeps_measurements_and_forgetting_failures_those_that_are_done(
+    path: Path,
+) -> None:
+    filled(path)
+    with TrialStore(path, write=True) as store:
+        assert store.forget_failed() == 1
+        assert [trial.number for trial in store.trials()] == [0, 2]
+        store.forget_proposals()
+        assert (store.trials(), store.notes()) == ([], [])
+        assert store.measurement(Proposal(CELL, 3).key("e")) == DONE
 
 
-def test_training_takes_what_the_rate_says() -> None:
-    assert DONE.training_seconds == 2.0
-    assert replace(DONE, images_per_second=0.0).training_seconds == 0.0
-
-
-def old_store(path: Path) -> None:
-    """A store as the first version left it, with a finished level and a trial of the next."""
-    connection = sqlite3.connect(path)
-    connection.executescript(
-        f"""
-        BEGIN; {_FIRST_SCHEMA} PRAGMA user_version = 1;
-        INSERT INTO trials VALUES
-            (0, '{DONE.cell}', 1, 'done', 0.75, 0.5, '[1.5, 0.5]', 2.5, 1000.0, 2000, 123, 456, NULL);
-        INSERT INTO levels VALUES (1, 136, NULL, 0.5, 1.0);
-        INSERT INTO predictions VALUES ('{DONE.cell}', NULL, 0.5);
-        COMMIT;
-        """
-    )
-    connection.close()
-
-
-def test_an_earlier_versions_store_opens_and_goes_on(path: Path) -> None:
-    old_store(path)
-    new = ("evaluation_seconds", "waiting_seconds", "memory", "device")
-    was = replace(DONE, **dict.fromkeys(new))
-    for _ in range(2):
-        with TrialStore(path) as store:
-            assert store.trials() == [was]
-            assert store.levels() == [Level(1, 136, None, 0.5, 1.0, None, None)]
-            assert store.predictions() == {DONE.cell: Prediction(None, 0.5)}
-    with TrialStore(path) as store:
-        store.add(FAILED)
-        store.finish_level(Level(1, 136, None, 0.75, 2.0, 2, 0.5), {FAILED.cell: Prediction(None, None)})
-        assert store.trials() == [was, FAILED]
-        assert store.levels() == [Level(1, 136, None, 0.75, 2.0, 2, 0.5)]
-    connection = sqlite3.connect(path)
-    columns = [row[1] for row in connection.execute("PRAGMA table_info(trials)")]
-    connection.close()
-    assert sorted(columns) == sorted(item.name for item in fields(Trial))
-
-
-def test_an_update_that_is_cut_short_has_not_begun(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    old_store(path)
-    broken = (*store_module._MIGRATIONS[:-1], store_module._MIGRATIONS[-1] + "ALTER TABLE missing ADD x;")
-    monkeypatch.setattr(store_module, "_MIGRATIONS", broken)
-    with pytest.raises(StoreError, match="no such table: missing"):
-        TrialStore(path)
-    monkeypatch.undo()
-    with TrialStore(path) as store:
-        assert len(store.trials()) == 1
-
-
-def test_a_cell_is_never_stored_twice(path: Path) -> None:
-    with TrialStore(path) as store:
-        store.add(DONE)
-        with pytest.raises(sqlite3.IntegrityError):
-            store.add(replace(DONE, position=7))
-        assert store.trials() == [DONE]
-
-
-@pytest.mark.parametrize(
-    "trial", [replace(DONE, accuracy=None), replace(DONE, error="?"), replace(FAILED, error=None)]
-)
-def test_a_trial_is_done_with_an_accuracy_or_failed_with_a_reason(path: Path, trial: Trial) -> None:
-    with TrialStore(path) as store, pytest.raises(sqlite3.IntegrityError):
-        store.add(trial)
+def test_a_note_that_is_made_again_changes_nothing(path: Path) -> None:
+    with TrialStore(path, write=True) as store:
+        store.note("level", 5, {"seconds": 1.0})
+        store.note("level", 5, {"seconds": 2.0})
+        assert store.notes() == [StoredNote("level", 5, {"seconds": 1.0})]
 
 
 def test_the_promised_columns_can_be_read_by_anyone_while_it_is_open(path: Path) -> None:
-    columns = "cell, level, status, accuracy, seconds, images_seen, parameters, multiply_adds, error"
-    with TrialStore(path) as store:
-        store.add(DONE)
-        reader = sqlite3.connect(path)
-        row = reader.execute(f"SELECT {columns} FROM trials").fetchone()
+    filled(path)
+    columns = (
+        "number, cell, level, status, accuracy, loss, seconds, images_seen, parameters, multiply_adds, "
+        "error, strategy"
+    )
+    with TrialStore(path, write=True), closing(sqlite3.connect(path)) as reader:
+        rows = reader.execute(f"SELECT {columns} FROM trials").fetchall()
         (mode,) = reader.execute("PRAGMA journal_mode").fetchone()
-        reader.close()
-    assert row == (DONE.cell, 1, "done", 0.75, 2.5, 2000, 123, 456, None)
+    assert rows[0] == (0, str(CELL), 1, "done", 0.75, 0.5, 2.5, 2000, 123, None, None, "random")
+    assert rows[1][3:6] == ("failed", None, None)
+    assert rows[1][-2:] == ("diverged", "random")
     assert mode == "wal"
 
 
-def test_another_schema_or_another_file_is_refused(path: Path) -> None:
-    TrialStore(path).close()
-    connection = sqlite3.connect(path)
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    connection.close()
-    with pytest.raises(
-        StoreError, match=rf"schema version {SCHEMA_VERSION + 1}, expected {SCHEMA_VERSION} or less"
-    ):
+def test_nothing_younger_than_sqlite_3_26_is_asked_for() -> None:
+    statements = " ".join(_SCHEMA)
+    for word in ("STRICT", "RETURNING", "json", "->", "GENERATED", "MATERIALIZED"):
+        assert word not in statements
+
+
+# What is not a sound store.
+
+
+def truncated(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 4096)
+
+
+def emptied_page(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(bytes(4096))
+
+
+def other_text(path: Path) -> None:
+    path.write_text("this is not a database, " * 400)
+
+
+def other_tables(path: Path) -> None:
+    path.unlink()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE photos (name TEXT)")
+
+
+def later_version(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+
+
+def told(statement: str) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("PRAGMA ignore_check_constraints = 1")
+            connection.execute(statement)
+
+    return damage
+
+
+DAMAGES = {
+    "truncated": truncated,
+    "an empty page": emptied_page,
+    "text": other_text,
+    "another program's tables": other_tables,
+    "a later version": later_version,
+    "a missing table": told("DROP TABLE proposals"),
+    "a missing column": told("ALTER TABLE measurements RENAME COLUMN curves TO bends"),
+    "values that are null": told("""UPDATE measurements SET "values" = 'null'"""),
+    "values that are text": told("""UPDATE measurements SET "values" = '{"accuracy": "high"}'"""),
+    "an accuracy of -1": told("""UPDATE measurements SET "values" = '{"accuracy": -1}'"""),
+    "an infinite loss": told("""UPDATE measurements SET "values" = '{"accuracy": 0.5, "loss": 1e999}'"""),
+    "deep nesting": told(f"""UPDATE measurements SET curves = '{'{"a":' * 50_000}'"""),
+    "a blob": told("""UPDATE measurements SET "values" = x'ff00'"""),
+    "a cell of another space": told("UPDATE proposals SET cell = '0:sep9x9+0:sep3x3'"),
+    "a note that is a list": told("UPDATE proposals SET note = '[]'"),
+}
+
+
+def refusal(path: Path) -> str | None:
+    """What is said of a store that is read whole; None where nothing is wrong with it."""
+    try:
+        with TrialStore(path) as store:
+            store.trials()
+            store.notes()
+    except (StoreError, MachineError) as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_what_is_read_back_is_checked_and_left_as_it_was(
+    damage: Callable[[Path], None], path: Path, tmp_path: Path
+) -> None:
+    filled(path)
+    damage(path)
+    before = path.read_bytes()
+    message = refusal(path)
+    assert message is not None
+    assert str(path) in message
+    assert "\n" not in message
+    assert path.read_bytes() == before
+
+
+def test_flipped_bits_are_refused_or_harmless(path: Path) -> None:
+    filled(path)
+    good = path.read_bytes()
+    for place in range(0, len(good), 97):
+        flipped = bytearray(good)
+        flipped[place] ^= 0x41
+        path.write_bytes(flipped)
+        assert "\n" not in (refusal(path) or "")
+
+
+def test_a_folder_or_a_dangling_link_in_its_place_is_refused(path: Path) -> None:
+    path.mkdir()
+    for write in (False, True):
+        with pytest.raises(StoreError):
+            TrialStore(path, write=write)
+    path.rmdir()
+    path.symlink_to("nowhere")
+    with pytest.raises(StoreError, match="is no file"):
         TrialStore(path)
-    path.write_text("this is not a database, " * 100)
-    with pytest.raises(StoreError, match="not a trial store"):
-        TrialStore(path)
+
+
+def test_a_full_disk_and_a_file_that_is_held_are_the_machines_fault(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(path)
+    with TrialStore(path, write=True) as store:
+        store._connection.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(MachineError, match="the disk is full: make room, then run the same command"):
+            store.set_fact("name", "long " * 100_000)
+    monkeypatch.setattr(database, "WAIT_SECONDS", 0.01)
+    with closing(sqlite3.connect(path)) as other, TrialStore(path, write=True) as store:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(MachineError, match="another program holds it"):
+            store.set_fact("a", "b")
+
+
+# Reading without the right to write.
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    filled(folder / "trials.sqlite")
+    yield folder
+    folder.chmod(0o700)
+
+
+def test_reading_leaves_nothing_behind(read_only: Path) -> None:
+    with TrialStore(read_only / "trials.sqlite") as store:
+        assert len(store.trials()) == 3
+    assert [entry.name for entry in read_only.iterdir()] == ["trials.sqlite"]
+
+
+def test_what_a_killed_process_left_in_the_log_is_read(read_only: Path, tmp_path: Path) -> None:
+    source = read_only / "trials.sqlite"
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    with TrialStore(source, write=True) as store:
+        asked = proposals("0:identity+1:identity")
+        store.propose(3, asked, "e", "random")
+        store.add(asked[0].key("e"), DONE)
+        for name in ("trials.sqlite", "trials.sqlite-wal"):
+            shutil.copy(read_only / name, copy / name)
+    with TrialStore(copy / "trials.sqlite") as store:
+        assert len(store.trials()) == 4
+
+
+def test_a_run_of_an_earlier_version_is_read_and_not_continued(tmp_path: Path) -> None:
+    record = RunRecord.load(OLD)
+    assert record.is_of_earlier_version
+    assert (len(record.trials), record.images_seen) == (25, 6400)
+    assert record.best is not None
+    assert str(record.best.cell) == "1:identity+1:identity,2:identity+2:identity"
+    assert [(note.at, note.values["level"]) for note in record.notes_named("level")] == [(21, 1), (25, 2)]
+    assert record.trials[22].proposal.note["level"] == 2
+    assert "predicted" in record.trials[22].proposal.note
+    shutil.copytree(OLD, tmp_path / "run")
+    before = (tmp_path / "run" / "trials.sqlite").read_bytes()
+    with pytest.raises(StoreError, match=r"was made by an earlier version, .* choose another --out"):
+        TrialStore(tmp_path / "run" / "trials.sqlite", write=True)
+    assert (tmp_path / "run" / "trials.sqlite").read_bytes() == before

@@ -44,12 +44,13 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", "") or ""
+        reason = " ".join(str(error).split())
         for prefix, advice in _MACHINE.items():
             if name.startswith(prefix):
-                raise MachineError(f"{path}: {advice}, then run the same command ({error})") from error
+                raise MachineError(f"{path}: {advice}, then run the same command ({reason})") from error
         if name.startswith("SQLITE_CANTOPEN"):
-            raise StoreError(f"{path}: cannot be opened ({error})") from error
-        raise StoreError(f"{path}: not a trial store, or damaged ({error})") from error
+            raise StoreError(f"{path}: cannot be opened ({reason})") from error
+        raise StoreError(f"{path}: not a trial store, or damaged ({reason})") from error
 
 
 def connect_to_write(path: Path) -> sqlite3.Connection:

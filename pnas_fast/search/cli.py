@@ -28,17 +28,18 @@ examples:
   python -m pnas_fast.search --out runs/mine --blocks 4  make a finished one go further
 
 A run is continued by the same command, or by --out alone. --blocks, --beam, --epochs and --budget may be
-raised; it may go on with other data folders, devices, kernels and time limits; nothing else can be changed."""
+raised; it may go on with other data folders, devices, kernels and time limits; nothing else changes."""
 
 _GROUPS = {
     "the search": (
-        "strategy", "evaluator", "blocks", "operations", "beam", "predictor", "refit", "kappa", "budget", "lag",
-        "population", "sample", "retrain", "seed",
+        "strategy", "evaluator", "blocks", "operations", "beam", "predictor", "refit", "kappa", "budget",
+        "lag", "population", "sample", "retrain", "seed",
     ),
     "the data": ("data", "train_images"),
     "the children": ("repeats", "filters", "drop_path"),
     "their training": (
-        "epochs", "batch", "optimizer", "learning_rate", "weight_decay", "label_smoothing", "clip", "time_limit",
+        "epochs", "batch", "optimizer", "learning_rate", "weight_decay", "label_smoothing", "clip",
+        "time_limit",
     ),
     "the machine": ("backend", "device", "precision", "workers", "children_per_gpu", "threads"),
 }  # fmt: skip

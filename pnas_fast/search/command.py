@@ -25,7 +25,7 @@ from pnas_fast.search.preflight import Load, PreflightError
 from pnas_fast.search.result import SearchResult
 from pnas_fast.search.run import Search, heading
 from pnas_fast.search.sources import cut
-from pnas_fast.space import CellError
+from pnas_fast.space import MAX_BLOCKS, CellError
 
 BAD_INPUT = (
     ConfigError, CellError, DataError, EvaluatorError, PreflightError, RunError, StoreError, OSError,
@@ -95,12 +95,13 @@ def _next_steps(result: SearchResult) -> list[str]:
     """The commands that people want next."""
     if not result.weights.is_file():
         return []
+    more = min(result.config.blocks + 1, MAX_BLOCKS)
     return [
         "",
         "next:",
-        f"  python -m pnas_fast.train --run {result.folder}                       train the best cell for long",
-        f"  python -m pnas_fast.export --run {result.folder} --output best.onnx   a file to deploy",
-        f"  python -m pnas_fast.search --out {result.folder} --blocks N           search on, with larger cells",
+        f"  python -m pnas_fast.train --run {result.folder}     # train the best cell for long",
+        f"  python -m pnas_fast.export --run {result.folder} --output best.onnx     # a file to deploy",
+        f"  python -m pnas_fast.search --out {result.folder} --blocks {more}     # search on, larger cells",
     ]
 
 

@@ -40,8 +40,8 @@ def make_strategy(config: SearchConfig, emit: Emit = lambda event: None) -> Stra
 
 def budget_of(config: SearchConfig) -> int:
     """Children to train: as asked, or as many as progressive search would with the default K."""
-    beam = SearchConfig.__dataclass_fields__["beam"].default
-    return config.budget or len(one_block_cells(config.operations)) + (config.blocks - 1) * int(beam)
+    levels = (config.blocks - 1) * SearchConfig.beam
+    return config.budget or len(one_block_cells(config.operations)) + levels
 
 
 def make_spec(config: SearchConfig, data: str) -> Spec:

@@ -9,20 +9,17 @@ from math import ceil
 from statistics import fmean
 
 from pnas_fast.counting import count_distinct, count_new_blocks, share_of_space
-from pnas_fast.data import DataSet, load
-from pnas_fast.engine import load_training_data
+from pnas_fast.data import DataSet, load, source
 from pnas_fast.evaluation import ChildResult
+from pnas_fast.report.text import duration
 from pnas_fast.search.config import SearchConfig
+from pnas_fast.search.parts import budget_of
 from pnas_fast.search.placement import CPU
 from pnas_fast.search.preflight import Load, choose_devices, random_cell, successful, try_children
 from pnas_fast.search.warming import warm_kernels
 
 SAMPLED_CELLS = 2
 """Random cells tried at each level, at least; more where there are more workers."""
-
-CIFAR10_STAND_IN = "synthetic:32x32x3/10"
-CIFAR10_TRAINING_IMAGES = 45_000
-CIFAR10_VALIDATION_IMAGES = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +46,14 @@ class LevelPlan:
 class Plan:
     """The cost of a search, by children tried on ``devices``, one for each worker.
 
-    ``loads`` are the numbers of children that were tried on a GPU to choose ``devices``.
+    ``loads`` are the numbers of children that were tried on a GPU to choose ``devices``; ``warning`` is a
+    line about children that would exceed the time limit, or empty.
     """
 
     levels: list[LevelPlan]
     devices: list[str]
     loads: list[Load]
+    warning: str = ""
 
     @property
     def children(self) -> int:
@@ -89,7 +88,8 @@ class _Size:
 def make_plan(config: SearchConfig, note: Callable[[str], None] = lambda line: None) -> Plan:
     """Count a resolved configuration's children and images, and try a few random cells of each level.
 
-    CIFAR-10 need not be there: images of its size take its place. ``note`` is given lines for people.
+    The data need not be there where their source knows their size: made-up images take their place. ``note``
+    is given lines for people.
 
     Raises:
         PreflightError: no child could be tried.
@@ -98,19 +98,39 @@ def make_plan(config: SearchConfig, note: Callable[[str], None] = lambda line: N
     warm_kernels(config, data.image_shape, note)
     devices, loads = choose_devices(config, data)
     tried = _try_levels(config, data, devices)
-    levels = []
+    levels, longest = [], 0.0
     children = 1  # the cell without blocks, of which those of one block are the candidates
-    for level, results in enumerate(tried, start=1):
+    for level, results in zip(planned_levels(config), tried, strict=True):
         distinct = count_distinct(level, config.operations)
-        candidates = min(children * count_new_blocks(level - 1, config.operations), distinct)
+        if config.strategy == "progressive":
+            candidates = min(children * count_new_blocks(level - 1, config.operations), distinct)
+            children = candidates if level == 1 else min(config.beam, candidates)
+        else:
+            candidates = children = budget_of(config)
         share = share_of_space(candidates, level, config.operations)
-        children = candidates if level == 1 else min(config.beam, candidates)
         rate = fmean(result.images_per_second for result in results)
         memory = max(result.memory for result in results)
-        hours = children * fmean(map(size.seconds, results)) / len(devices) / 3600
+        seconds = [size.seconds(result) for result in results]
+        longest = max(longest, *seconds)
+        hours = children * fmean(seconds) / len(devices) / 3600
         images = children * size.images
         levels.append(LevelPlan(level, distinct, candidates, share, children, images, rate, memory, hours))
-    return Plan(levels, devices, loads)
+    return Plan(levels, devices, loads, over_limit(longest, config.time_limit))
+
+
+def planned_levels(config: SearchConfig) -> list[int]:
+    """The numbers of blocks of the children that a search trains."""
+    return list(range(1, config.blocks + 1)) if config.strategy == "progressive" else [config.blocks]
+
+
+def over_limit(seconds: float, limit: float) -> str:
+    """A line for people where a child that was tried would take longer than the limit; else empty."""
+    if seconds <= limit:
+        return ""
+    return (
+        f"warning: a child that was tried would take about {duration(seconds)}, and --time-limit {limit:g} "
+        f"gives children up after {duration(limit)}: --time-limit {2 * seconds:.0f} lets them end"
+    )
 
 
 def describe_devices(devices: Sequence[str]) -> str:
@@ -124,19 +144,18 @@ def describe_devices(devices: Sequence[str]) -> str:
 
 
 def _data(config: SearchConfig) -> tuple[DataSet, _Size]:
-    if not config.data.startswith("cifar10:"):
-        data = load_training_data(config)
-        return data, _Size(config.epochs * len(data.train_labels), 1.0)
-    data = load(CIFAR10_STAND_IN)
-    images = min(CIFAR10_TRAINING_IMAGES, config.train_images or CIFAR10_TRAINING_IMAGES)
-    return data, _Size(config.epochs * images, CIFAR10_VALIDATION_IMAGES / len(data.validation_labels))
+    known = source(config.data)
+    described = known.describe()
+    images = min(described.train_images, config.train_images or described.train_images)
+    data = load(described.stand_in)
+    return data, _Size(config.epochs * images, described.validation_images / len(data.validation_labels))
 
 
 def _try_levels(config: SearchConfig, data: DataSet, devices: Sequence[str]) -> list[list[ChildResult]]:
     """Results of random cells of each level, tried while all workers are at work as far as may be."""
     generator = random.Random(config.seed)
-    each = max(SAMPLED_CELLS, ceil(len(devices) / config.blocks))
-    levels = range(1, config.blocks + 1)
+    levels = planned_levels(config)
+    each = max(SAMPLED_CELLS, ceil(len(devices) / len(levels)))
     cells = [random_cell(level, config.operations, generator) for level in levels for _ in range(each)]
     results = try_children(config, data, devices, cells)
-    return [successful(results[each * (level - 1) : each * level]) for level in levels]
+    return [successful(results[each * index : each * (index + 1)]) for index in range(len(levels))]

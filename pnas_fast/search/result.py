@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pnas_fast.cli.options import ConfigError
 from pnas_fast.protocols import Trial
 from pnas_fast.report.text import count, duration, plural
-from pnas_fast.runs.config import ConfigError
 from pnas_fast.runs.folder import REPORT, RunError
 from pnas_fast.runs.record import RunRecord
 from pnas_fast.runs.weights import BEST

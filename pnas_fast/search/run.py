@@ -94,11 +94,8 @@ class Search:
                 display = choose_display(self.console, config.strategy, strategy.planned)
                 stack.enter_context(closing(display))
                 listeners.all.append(display)
-            for line in (
-                heading(config),
-                *self.notes,
-                *settle(folder, config, self.source.identity(), store),
-            ):
+            settled = settle(folder, config, self.source.identity(), store)
+            for line in (heading(config), *self.notes, *settled):
                 listeners.say(line)
             if self.retry_failed and (again := store.forget_failed()):
                 listeners.say(f"{again} failed children are trained again")
