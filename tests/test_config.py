@@ -2,6 +2,7 @@
 
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from pnas_fast.cli.options import ConfigError
 from pnas_fast.runs.folder import RunError, check_same, default_folder, opened, saved_config
 from pnas_fast.search.cli import parse
 from pnas_fast.search.command import main
-from pnas_fast.search.config import paper, quick
+from pnas_fast.search.config import RAISABLE, paper, quick
+from pnas_fast.search.parts import budget_of
 
 
 def test_the_paper_preset_is_the_papers_search() -> None:
@@ -47,15 +49,63 @@ def test_operations_are_checked_and_put_in_order() -> None:
 def test_the_number_of_workers_is_not_part_of_a_runs_identity(tmp_path: Path) -> None:
     config = quick()
     assert config.difference(replace(config, workers=7)) == []
-    assert default_folder(config) == default_folder(replace(config, workers=7))
+    assert default_folder(config, "data") == default_folder(replace(config, workers=7), "data")
+    assert default_folder(config, "data") != default_folder(config, "other data")
     changed = replace(config, beam=9, operations=("sep3x3",))
-    assert default_folder(config) != default_folder(changed)
+    assert default_folder(config, "data") != default_folder(changed, "data")
     assert config.difference(changed) == [
-        f"--beam {config.beam} -> 9",
         f"--operations {','.join(OPERATIONS)} -> sep3x3",
+        f"--beam {config.beam} -> 9",
     ]
-    with pytest.raises(RunError, match=r"another configuration \(--beam 24 -> 9; .*choose another --out"):
+    with pytest.raises(RunError, match=r"another configuration \(.*--beam 24 -> 9\); .*choose another --out"):
         check_same(tmp_path, replace(config, beam=24), changed)
+
+
+@pytest.mark.parametrize("name", RAISABLE)
+def test_a_run_may_be_raised_and_not_lowered(name: str, tmp_path: Path) -> None:
+    strategy = "random" if name == "budget" else "progressive"
+    config = replace(quick().for_strategy(strategy), **{name: 4})
+    check_same(tmp_path, config, replace(config, **{name: 5}))
+    with pytest.raises(RunError, match=f"--{name} 4 -> 3"):
+        check_same(tmp_path, config, replace(config, **{name: 3}))
+
+
+def test_a_run_is_not_a_path_nor_a_machine(tmp_path: Path) -> None:
+    config = quick()
+    other: dict[str, Any] = {
+        "data": "cifar10:elsewhere", "device": "cuda", "backend": "eager", "precision": "fp16", "threads": 4,
+        "time_limit": 1.0, "children_per_gpu": 3,
+    }  # fmt: skip
+    check_same(tmp_path, config, replace(config, **other))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "values"),
+    [
+        ("random", {"beam": 9}),
+        ("random", {"lag": 2}),
+        ("evolution", {"kappa": 1.0}),
+        ("progressive", {"budget": 5}),
+    ],
+)
+def test_an_option_of_another_strategy_is_refused(strategy: str, values: dict[str, Any]) -> None:
+    name = next(iter(values))
+    with pytest.raises(ConfigError, match=f"--{name} is an option of .*, the strategy is {strategy}"):
+        SearchConfig(strategy=strategy, **values)
+    # On the command line also where it is the default.
+    default = getattr(SearchConfig(), name)
+    with pytest.raises(ConfigError, match=f"--{name} is an option of .*, the strategy is {strategy}"):
+        parse(["--strategy", strategy, f"--{name}", str(default)])
+
+
+def test_a_preset_serves_every_strategy() -> None:
+    config = parse(["--preset", "paper", "--strategy", "random", "--plan"]).config
+    assert (config.strategy, config.blocks, config.beam, config.filters) == ("random", 5, 24, 24)
+
+
+def test_a_budget_left_open_is_what_progressive_search_would_train() -> None:
+    assert budget_of(quick().for_strategy("random")) == 136 + 2 * 24
+    assert budget_of(replace(quick().for_strategy("random"), budget=7)) == 7
 
 
 def test_a_run_is_created_continued_and_kept_from_others(tmp_path: Path) -> None:
@@ -92,9 +142,10 @@ def test_every_option_changes_its_field() -> None:
         "drop_path": 0.5, "clip": 2.0, "time_limit": 9.5, "threads": 2, "backend": "eager", "device": "cpu",
         "precision": "bf16", "blocks": 4, "beam": 11, "operations": ("sep3x3", "identity"),
         "predictor": "lstm", "refit": "scratch", "kappa": 0.5, "seed": 3, "workers": 2,
-        "children_per_gpu": 0,
+        "children_per_gpu": 0, "strategy": "progressive", "evaluator": "table:file",
     }  # fmt: skip
-    assert set(given) == {item.name for item in fields(SearchConfig)}
+    of_others = {"budget", "lag", "population", "sample", "retrain"}
+    assert set(given) | of_others == {item.name for item in fields(SearchConfig)}
     arguments = []
     for name, value in given.items():
         arguments += [
@@ -102,17 +153,20 @@ def test_every_option_changes_its_field() -> None:
             ",".join(value) if isinstance(value, tuple) else str(value),
         ]
     assert parse(arguments).config == SearchConfig(**given)
+    line = "--preset quick --device cpu --strategy evolution --budget 9 --lag 2 --population 5 --sample 3"
+    config = parse([*line.split(), "--retrain"]).config
+    assert (config.budget, config.lag, config.population, config.sample, config.retrain) == (9, 2, 5, 3, True)
 
 
 def test_fused_takes_the_best_backend_and_out_alone_continues(tmp_path: Path) -> None:
-    request = parse(["--fused", "--device", "cpu", "--beam", "5", "--out", str(tmp_path / "run")])
+    request = parse(["--fused", "--device", "cpu", "--beam", "25", "--out", str(tmp_path / "run")])
     assert request.config.backend == "cpu"
+    assert request.folder is not None
     with opened(request.folder, request.config):
         pass
     assert parse(["--out", str(request.folder)]).config == request.config
-    with pytest.raises(RunError, match="--beam 5 -> 6"):
-        parse(["--out", str(request.folder), "--beam", "6"])
-    with pytest.raises(RunError, match="--beam 5 -> 24"):
+    assert parse(["--out", str(request.folder), "--beam", "26"]).config.beam == 26
+    with pytest.raises(RunError, match="--beam 25 -> 24"):
         parse(["--out", str(request.folder), "--preset", "quick", "--device", "cpu"])
 
 
@@ -123,10 +177,19 @@ BAD = [
     ("--beam many", "--beam: invalid int value: 'many'"),
     ("--operations sep3x3,sep4x4", "unknown operation 'sep4x4', allowed are sep3x3"),
     ("--operations sep3x3,sep3x3", "twice"),
+    ("--strategy hope", "strategy is 'hope', allowed are progressive random evolution"),
+    ("--strategy random --beam 3", "--beam is an option of progressive, the strategy is random"),
+    ("--budget 3", "--budget is an option of random and evolution, the strategy is progressive"),
+    ("--lag -1 --strategy evolution", "lag is -1"),
+    ("--evaluator guess", "evaluator is 'guess', allowed are train, table:FILE and package.module:function"),
+    ("--evaluator nowhere.at_all:f", "nowhere"),
+    ("--evaluator table:{tmp}/none.csv", "none.csv"),
+    ("--beam 1" + 400 * "0", "beam is 1"),
+    ("--kappa 1e400", "kappa is inf"),
     ("--predictor forest", "predictor is 'forest', allowed are mlp lstm"),
     ("--refit never", "refit is 'never', allowed are finetune scratch"),
-    ("--kappa -0.5", "kappa is -0.5, allowed is 0 or more"),
-    ("--kappa nan", "kappa is nan, allowed is 0 or more"),
+    ("--kappa -0.5", "kappa is -0.5, allowed is 0 to"),
+    ("--kappa nan", "kappa is nan, allowed is 0 to"),
     ("--kappa much", "--kappa: invalid float value: 'much'"),
     ("--seed -1", "seed is -1"),
     ("--data imagenet", "'imagenet' is unknown, allowed are digits"),
@@ -151,7 +214,7 @@ BAD = [
     ("--workers -1", "workers is -1"),
     ("--children-per-gpu -1", "children_per_gpu is -1"),
     ("--device cpu --children-per-gpu 4", "children_per_gpu is 4 on cpu, allowed is 0: see --workers"),
-    ("--profile best", "--profile best: neither a position nor a cell (block 0: 'best' is not of the form"),
+    ("--profile best", "--profile best: neither a number nor a cell (block 0: 'best' is not of the form"),
     ("--threads 0", "threads is 0"),
     ("--preset huge", "--preset: invalid choice: 'huge'"),
     ("--fused --backend eager", "--fused with --backend eager"),
@@ -205,6 +268,6 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     output = capsys.readouterr().out
-    others = ["out", "plan", "download", "fused", "preset", "profile"]
+    others = ["out", "plan", "download", "fused", "preset", "profile", "retry_failed"]
     for name in [*(item.name for item in fields(SearchConfig)), *others]:
         assert f"--{name.replace('_', '-')}" in output

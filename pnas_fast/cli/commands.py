@@ -102,6 +102,9 @@ def _add_option(group: Any, item: Field[Any], defaults: list[Any]) -> None:
     """Add a configuration's field to a group of a parser, its help ending in the defaults."""
     assert item.default is not MISSING
     kind = type(item.default)
+    if kind is bool:
+        group.add_argument(option_name(item.name), action="store_true", help=item.metadata["help"])
+        return
     shown = " / ".join(str(value) for value in dict.fromkeys(defaults)) if kind is not tuple else "all"
     group.add_argument(
         option_name(item.name),
