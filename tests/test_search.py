@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pnas_fast import Cell, SearchConfig, search
+from pnas_fast import Cell, SearchConfig, run_search
 from pnas_fast.candidates import expand, one_block_cells
-from pnas_fast.runs.store import TrialStore
+from pnas_fast.protocols import StrategyError
+from pnas_fast.runs.folder import RunError
+from pnas_fast.runs.record import RunRecord
 from pnas_fast.runs.weights import load_child
+from pnas_fast.search import run as run_module
 from pnas_fast.search.command import main
-from pnas_fast.search.evaluator import child_seed
-from pnas_fast.search.loop import SearchError
 from pnas_fast.search.result import SearchResult
 
 TINY = SearchConfig(
@@ -43,17 +44,21 @@ LEVEL_1 = 10
 
 def essence(result: SearchResult) -> list[tuple[object, ...]]:
     """What must not depend on how a search was carried out."""
-    with TrialStore(result.folder / "trials.sqlite") as store:
-        predictions = store.predictions()
-        return [
-            (t.position, t.cell, t.level, t.status, t.accuracy, t.loss, t.images_seen, predictions[t.cell])
-            for t in store.trials()
-        ]
+    names = ("accuracy", "validation_loss", "loss", "images_seen", "parameters", "multiply_adds")
+    return [
+        (t.number, t.proposal, t.measurement.status, t.measurement.curves, *(t.value(name) for name in names))
+        for t in result.record.trials
+    ]
+
+
+def notes(result: SearchResult) -> list[dict[str, object]]:
+    """What the strategy noted, without seconds."""
+    return [{k: v for k, v in level.items() if k != "surrogate_seconds"} for level in result.levels]
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
-    return search(TINY, out=tmp_path_factory.mktemp("runs") / "tiny", progress=False)
+    return run_search(TINY, out=tmp_path_factory.mktemp("runs") / "tiny", progress=False)
 
 
 def test_it_grows_cells_level_by_level(finished: SearchResult) -> None:
@@ -66,7 +71,7 @@ def test_it_grows_cells_level_by_level(finished: SearchResult) -> None:
     for level in (2, 3):
         parents = {cell.blocks for cell in cells if len(cell) == level - 1}
         assert all(cell.blocks[:-1] in parents for cell in cells if len(cell) == level)
-    assert [level.candidates for level in finished.levels[:2]] == [
+    assert [level["candidates"] for level in finished.levels[:2]] == [
         LEVEL_1,
         len(expand(one_block_cells(TINY.operations), TINY.operations).codes),
     ]
@@ -86,7 +91,7 @@ def test_it_leaves_the_best_cell_its_weights_and_a_report(finished: SearchResult
 
 def test_a_finished_search_is_not_trained_again(finished: SearchResult) -> None:
     before = essence(finished)
-    again = search(TINY, out=finished.folder, progress=False)
+    again = run_search(TINY, out=finished.folder, progress=False)
     assert essence(again) == before
     assert again.trials.seconds.tolist() == finished.trials.seconds.tolist()
 
@@ -97,62 +102,93 @@ def test_kernels_are_compiled_before_the_first_child_and_not_for_a_finished_sear
     found: list[int] = []
 
     def warm(config: SearchConfig, *_: object) -> None:
-        with TrialStore(tmp_path / "run" / "trials.sqlite") as store:
-            found.append(len(store.trials()))
+        found.append(len(RunRecord.load(tmp_path / "run").trials))
 
-    # By its name the module's function would be found.
-    monkeypatch.setattr(sys.modules["pnas_fast.search.run"], "warm_kernels", warm)
+    monkeypatch.setattr(run_module, "warm_kernels", warm)
     for _ in range(2):
-        search(replace(TINY, blocks=1), out=tmp_path / "run", progress=False)
+        run_search(replace(TINY, blocks=1), out=tmp_path / "run", progress=False)
     assert found == [0]
 
 
 def test_the_number_of_workers_does_not_matter(finished: SearchResult, tmp_path: Path) -> None:
-    alone = search(replace(TINY, workers=1), out=tmp_path / "alone", progress=False)
+    alone = run_search(replace(TINY, workers=1), out=tmp_path / "alone", progress=False)
     assert essence(alone) == essence(finished)
+    assert notes(alone) == notes(finished)
     assert alone.best == finished.best
     assert alone.weights.read_bytes() == finished.weights.read_bytes()
 
 
-def test_a_search_killed_again_and_again_ends_the_same(finished: SearchResult, tmp_path: Path) -> None:
-    folder = tmp_path / "killed"
-    command = [*COMMAND, str(folder)]
-    moments = random.Random(0)
-    kills = 0
-    for _ in range(5):
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True, cwd=tmp_path
-        )
-        try:
-            process.wait(timeout=moments.uniform(1.0, 9.0))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            kills += 1
-        process.communicate()
-    assert kills >= 2
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 0, done.stderr
-    result = SearchResult.load(folder)
-    assert essence(result) == essence(finished)
-    assert result.weights.read_bytes() == finished.weights.read_bytes()
-
-
-def test_ctrl_c_stops_cleanly_and_says_how_to_continue(tmp_path: Path) -> None:
+def begun(command: list[str], folder: Path, line: str, signal_number: int) -> tuple[int, str, str]:
+    """Run a command until it has printed a line with some words, then send its processes a signal."""
     process = subprocess.Popen(
-        [*COMMAND, "run"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        start_new_session=True,
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, start_new_session=True
     )
     assert process.stdout is not None
-    line = ""
-    while "level 1/3" not in line:
-        line = process.stdout.readline()
-    os.killpg(process.pid, signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    read, seen = "", ""
+    while line not in seen and (seen := process.stdout.readline()):
+        read += seen
+    assert line in read, process.stderr.read() if process.stderr else ""
+    os.killpg(process.pid, signal_number)
+    output, errors = process.communicate(timeout=120)
+    return process.returncode, read + output, errors
+
+
+@pytest.mark.parametrize("strategy", ["progressive", "random", "evolution"])
+def test_a_search_killed_at_any_child_ends_the_same(
+    strategy: str, finished: SearchResult, tmp_path: Path
+) -> None:
+    """Killed after 1, 3, 6, 9 and 12 children more than it had, at two workers and at one."""
+    config = replace(TINY.for_strategy(strategy), **({} if strategy == "progressive" else {"budget": 16}))
+    expected = finished if strategy == "progressive" else run_search(
+        replace(config, workers=1), out=tmp_path / "undisturbed", progress=False
+    )  # fmt: skip
+    folder, moments = tmp_path / "killed", random.Random(0)
+    for kill in range(5):
+        script = KILLED_AFTER.format(children=moments.randint(1, 4), workers=1 + kill % 2, strategy=strategy)
+        done = subprocess.run(
+                        [sys.executable, "-c", script, str(folder)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+,
+        )
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    result = run_search(config, out=folder, progress=False)
+    assert essence(result) == essence(expected)
+    assert notes(result) == notes(expected)
+    assert result.weights.read_bytes() == expected.weights.read_bytes()
+
+
+KILLED_AFTER = """
+import os, signal, sys
+from dataclasses import replace
+from pnas_fast import SearchConfig, run_search
+from pnas_fast.runs import store
+
+add, left = store.TrialStore.add, [{children}]
+
+def add_and_die(self, key, measurement):
+    add(self, key, measurement)
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+store.TrialStore.add = add_and_die
+config = SearchConfig(
+    blocks=3, operations=("sep3x3", "max_pool3x3"), filters=4, epochs=1, batch=32, train_images=128,
+    device="cpu", workers={workers}, strategy="{strategy}",
+    **({{"beam": 3}} if "{strategy}" == "progressive" else {{"budget": 16}}),
+)
+run_search(config, out=sys.argv[1], progress=False)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_stops_cleanly_and_says_how_to_continue(tmp_path: Path, number: int) -> None:
+    # Epochs enough that it cannot be over before the signal is there.
+    status, output, errors = begun([*COMMAND, "run", "--epochs", "100000"], tmp_path, "level 1/3", number)
+    assert status == 130
     assert "Continue with: python -m pnas_fast.search --out run" in output
     assert errors == ""
 
@@ -197,7 +233,7 @@ def test_a_child_is_traced_by_its_cell_or_its_place(
 
 
 def test_an_exploring_search_is_recorded_as_one(tmp_path: Path) -> None:
-    result = search(replace(TINY, blocks=2, kappa=2.0), out=tmp_path / "run", progress=False)
+    result = run_search(replace(TINY, blocks=2, kappa=2.0), out=tmp_path / "run", progress=False)
     assert json.loads((result.folder / "config.json").read_text())["kappa"] == 2.0
     assert len(result.trials) == LEVEL_1 + 3
 
@@ -205,7 +241,7 @@ def test_an_exploring_search_is_recorded_as_one(tmp_path: Path) -> None:
 def test_failed_children_are_recorded_and_the_search_goes_on_without_them(tmp_path: Path) -> None:
     # At this learning rate convolutions diverge, cells of pools alone do not.
     config = replace(TINY, blocks=2, beam=12, learning_rate=1e3, clip=0.0, epochs=2)
-    result = search(config, out=tmp_path / "run", progress=False)
+    result = run_search(config, out=tmp_path / "run", progress=False)
     trials = result.trials
     failed = trials.status == "failed"
     assert 0 < failed[:LEVEL_1].sum() < LEVEL_1
@@ -220,12 +256,11 @@ def test_failed_children_are_recorded_and_the_search_goes_on_without_them(tmp_pa
 
 def test_a_level_without_a_finished_child_ends_the_search_with_the_reason(tmp_path: Path) -> None:
     config = replace(TINY, blocks=2, time_limit=0.001)
-    with pytest.raises(SearchError, match=r"level 1: all 10 children failed, the first one: exceeded"):
-        search(config, out=tmp_path / "run", progress=False)
-    with TrialStore(tmp_path / "run" / "trials.sqlite") as store:
-        trials = store.trials()
+    with pytest.raises(StrategyError, match=r"level 1: all 10 children failed, the first one: exceeded"):
+        run_search(config, out=tmp_path / "run", progress=False)
+    trials = RunRecord.load(tmp_path / "run").trials
     assert len(trials) == LEVEL_1
-    assert {trial.status for trial in trials} == {"failed"}
+    assert not any(trial.done for trial in trials)
 
 
 def test_a_folder_in_cifar10s_binary_format_trains_and_a_truncated_one_is_refused(tmp_path: Path) -> None:
@@ -250,8 +285,67 @@ def test_a_folder_in_cifar10s_binary_format_trains_and_a_truncated_one_is_refuse
     assert not (tmp_path / "no").exists()
 
 
-def test_childrens_seeds_depend_on_run_and_cell_alone() -> None:
-    seeds = {child_seed(seed, cell) for seed in (0, 1) for cell in ("0:sep3x3+1:sep3x3", "0:sep3x3+0:sep3x3")}
-    assert len(seeds) == 4
-    assert all(0 <= seed < 2**63 for seed in seeds)
-    assert child_seed(0, "0:sep3x3+1:sep3x3") == child_seed(0, "0:sep3x3+1:sep3x3")
+def test_levels_epochs_and_the_beam_can_be_raised(finished: SearchResult, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    short = run_search(replace(TINY, blocks=2), out=folder, progress=False)
+    seconds = short.trials.seconds.tolist()
+    longer = run_search(TINY, out=folder, progress=False)
+    assert essence(longer) == essence(finished)
+    assert longer.trials.seconds.tolist()[: len(seconds)] == seconds, "none is trained again"
+    wider = run_search(replace(TINY, beam=4), out=folder, progress=False)
+    assert wider.trials.level.tolist() == [1] * LEVEL_1 + [2] * 4 + [3] * 4
+    assert wider.trials.seconds.tolist()[:LEVEL_1] == seconds[:LEVEL_1]
+    again = run_search(replace(TINY, beam=4, epochs=2), out=folder, progress=False)
+    assert (again.trials.images_seen == 2 * 128).all()
+
+
+def test_failed_children_are_trained_again_where_that_is_asked(tmp_path: Path) -> None:
+    config = replace(TINY, blocks=1, time_limit=0.001)
+    with pytest.raises(StrategyError):
+        run_search(config, out=tmp_path / "run", progress=False)
+    longer = replace(config, time_limit=600.0)
+    with pytest.raises(StrategyError):
+        run_search(longer, out=tmp_path / "run", progress=False)
+    result = run_search(longer, out=tmp_path / "run", retry_failed=True, progress=False)
+    assert (result.trials.status == "done").all()
+
+
+def test_data_may_move_and_may_not_be_others(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0)
+    images = numbers.integers(0, 256, (200, 8, 8, 1), dtype=np.uint8)
+    labels = numbers.integers(0, 4, 200)
+    config = replace(TINY, blocks=1, operations=("identity",), train_images=0)
+    first = run_search(config, data=(images, labels), out=tmp_path / "run", progress=False)
+    again = run_search(config, data=(images.copy(), labels.tolist()), out=tmp_path / "run", progress=False)
+    assert again.trials.seconds.tolist() == first.trials.seconds.tolist()
+    with pytest.raises(RunError, match="were trained on other images"):
+        run_search(config, data=(255 - images, labels), out=tmp_path / "run", progress=False)
+
+
+def test_a_result_prints_itself_and_has_its_best(finished: SearchResult) -> None:
+    text = str(finished)
+    assert str(finished.best) in text
+    assert f"{finished.accuracy:.2%}" in text
+    assert len(text.splitlines()) <= 7
+    top = finished.top(3)
+    assert [trial.accuracy for trial in top] == sorted(finished.trials.accuracy, reverse=True)[:3]
+    assert top[0].cell == finished.best
+
+
+def test_weights_that_were_lost_are_made_again(tmp_path: Path) -> None:
+    config = replace(TINY, blocks=1)
+    result = run_search(config, out=tmp_path / "run", progress=False)
+    before = result.weights.read_bytes()
+    result.weights.unlink()
+    again = run_search(config, out=tmp_path / "run", progress=False)
+    assert again.weights.read_bytes() == before
+    assert essence(again) == essence(result)
+
+
+def test_evolutions_random_phase_is_random_search(tmp_path: Path) -> None:
+    base = replace(TINY, blocks=2, beam=24, operations=("identity", "max_pool3x3"))
+    drawn = run_search(replace(base.for_strategy("random"), budget=12), out=tmp_path / "r", progress=False)
+    evolution = replace(base.for_strategy("evolution"), budget=15, population=12, lag=2)
+    evolved = run_search(evolution, out=tmp_path / "e", progress=False)
+    assert evolved.trials.cell[:12].tolist() == drawn.trials.cell.tolist()
+    assert "parent" in evolved.record.trials[-1].proposal.note

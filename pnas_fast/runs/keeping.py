@@ -49,7 +49,7 @@ class BestKeeper:
         done = [trial for trial in store.trials() if trial.done]
         self.best: Trial | None = max(done, key=lambda trial: trial.order, default=None)
         if self.best is not None:
-            self._promote(self.best.number)
+            self.promote(self.best.number)
 
     def on(self, event: Event) -> None:
         """Keep or remove a finished child's weights."""
@@ -58,11 +58,12 @@ class BestKeeper:
         trial = Trial(event.task.number, event.task.proposal, event.measurement)
         if trial.done and (self.best is None or trial.order > self.best.order):
             self.best = trial
-            self._promote(trial.number)
+            self.promote(trial.number)
         else:
             discard(self._folder, trial.number)
 
-    def _promote(self, number: int) -> None:
+    def promote(self, number: int) -> None:
+        """Make the weights of the child of a number the run's best."""
         path = child_file(self._folder, number)
         if path.exists():
             # Both, since the file may be either when the process is killed here.

@@ -12,12 +12,24 @@ from rich.console import Console
 from pnas_fast.evaluation.profiling import trace_file
 from pnas_fast.executors.inline import InlineExecutor
 from pnas_fast.executors.local import LocalExecutor
-from pnas_fast.protocols import DataSource, Event, Executor, Listener, Proposal, Said, Spec, Strategy
+from pnas_fast.protocols import (
+    DataSource,
+    Event,
+    Executor,
+    Finished,
+    Listener,
+    Proposal,
+    Said,
+    Spec,
+    Strategy,
+    Task,
+    child_seed,
+)
 from pnas_fast.runs.folder import TRIALS, check_same, locked, saved_config
 from pnas_fast.runs.history import settle
 from pnas_fast.runs.keeping import BestKeeper, NoteKeeper
 from pnas_fast.runs.store import TrialStore
-from pnas_fast.runs.weights import discard_all
+from pnas_fast.runs.weights import BEST, discard_all
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.driver import Driver
 from pnas_fast.search.parts import TABLE, TRAIN, make_evaluator, make_spec, make_strategy
@@ -106,8 +118,21 @@ class Search:
             executor = stack.enter_context(closing(self._executor(spec, unfinished, listeners.say)))
             listeners.all += [NoteKeeper(store), best, stack.enter_context(ReportWriter(folder))]
             self._drive(strategy, spec, executor, store, listeners)
+            if spec.name == TRAIN and not (folder / BEST).is_file():
+                self._make_weights(best, executor, listeners)
             discard_all(folder)
         return SearchResult.load(folder)
+
+    def _make_weights(self, best: BestKeeper, executor: Executor, listeners: Listeners) -> None:
+        """Train the best child once more, whose weights somebody has removed: it comes out the same."""
+        if best.best is None:
+            return
+        listeners.say(f"{BEST} is missing: its child is trained again")
+        number, proposal = best.best.number, best.best.proposal
+        executor.submit(Task(number, proposal, child_seed(self.config.seed, proposal)))
+        while not any(isinstance(event, Finished) for event in executor.events()):
+            pass
+        best.promote(number)
 
     def _executor(self, spec: Spec, unfinished: bool, say: Callable[[str], None]) -> Executor:
         if spec.name == TABLE:
