@@ -146,12 +146,11 @@ def test_a_search_killed_at_any_child_ends_the_same(
     for kill in range(5):
         script = KILLED_AFTER.format(children=moments.randint(1, 4), workers=1 + kill % 2, strategy=strategy)
         done = subprocess.run(
-                        [sys.executable, "-c", script, str(folder)],
+            [sys.executable, "-c", script, str(folder)],
             capture_output=True,
             text=True,
             check=False,
             cwd=tmp_path,
-,
         )
         assert done.returncode == -signal.SIGKILL, done.stderr
     result = run_search(config, out=folder, progress=False)
