@@ -6,17 +6,17 @@ import hashlib
 import heapq
 import random
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 
-from pnas_fast.protocols import Key, Measurement, Proposal, Strategy, Trial
+from pnas_fast.protocols import Finished, Key, Measurement, Proposal, Strategy, Task, Trial
 from pnas_fast.space import CELL_INPUTS, Cell, effort
 
 Memo = dict[Key, Measurement]
 
 
 class KilledError(Exception):
-    """The process is gone; what it had measured is in the memo."""
+    """The process is gone; what it had measured is remembered."""
 
 
 def uniform(*values: object) -> float:
@@ -36,19 +36,66 @@ def true_accuracy(cell: Cell) -> float:
     return 0.6 + 0.2 * total / (1.5 * sides)
 
 
-def measure(proposal: Proposal, steps: int = 360, failing: float = 0.05) -> Measurement:
-    """The true accuracy and noise, in steps of one image; some cells fail."""
+def measure(proposal: Proposal) -> Measurement:
+    """The true accuracy and noise, in steps of 1/360; one cell in twenty fails."""
     cell = str(proposal.cell.canonical())
-    if uniform("fails", cell) < failing:
+    if uniform("fails", cell) < 0.05:
         return Measurement("failed", {"seconds": 1.0}, "the loss is not finite")
     noise = 0.01 * (uniform("noise", cell, proposal.replica) - 0.5)
-    accuracy = round(steps * (true_accuracy(proposal.cell) + noise)) / steps
+    accuracy = round(360 * (true_accuracy(proposal.cell) + noise)) / 360
     values = {
         "accuracy": accuracy,
         "validation_loss": 2 - accuracy + noise,
         "parameters": effort(proposal.cell),
     }
     return Measurement("done", values)
+
+
+class Landscape:
+    """The evaluator of which `measure` is one."""
+
+    identity = ""
+
+    def effort(self, cell: Cell) -> float:
+        return effort(cell)
+
+    def measure(self, proposal: Proposal, context: object) -> Measurement:
+        return measure(proposal)
+
+
+class SimulatedExecutor:
+    """Workers that take random times; the process is killed after so many measurements."""
+
+    def __init__(
+        self,
+        workers: int,
+        seed: int,
+        lives: float = float("inf"),
+        evaluate: Callable[[Proposal], Measurement] = measure,
+    ) -> None:
+        self._workers, self._lives, self._evaluate = workers, lives, evaluate
+        self._chance, self._order, self._clock = random.Random(seed), count(), 0.0
+        self._waiting, self._running = deque[Task](), list[tuple[float, int, Task]]()
+
+    def start(self, evaluator: object, data: object) -> None:
+        pass
+
+    def submit(self, task: Task) -> None:
+        self._waiting.append(task)
+
+    def events(self) -> Iterator[Finished]:
+        while self._waiting and len(self._running) < self._workers:
+            end = self._clock + self._chance.expovariate(1.0)
+            heapq.heappush(self._running, (end, next(self._order), self._waiting.popleft()))
+        if self._running:
+            if not self._lives:
+                raise KilledError
+            self._lives -= 1
+            self._clock, _, task = heapq.heappop(self._running)
+            yield Finished(task, self._evaluate(task.proposal))
+
+    def close(self) -> None:
+        pass
 
 
 def drive(
@@ -60,9 +107,9 @@ def drive(
     lives: float = float("inf"),
     seldom: bool = False,
     stored: Mapping[int, Proposal] | None = None,
-    evaluate=measure,
+    evaluate: Callable[[Proposal], Measurement] = measure,
 ) -> list[Trial]:
-    """All trials of a run whose workers take random times.
+    """All trials of a run, by a driver whose store is a dictionary.
 
     Args:
         memo: what is known, and will be.
@@ -71,26 +118,20 @@ def drive(
         stored: proposals that hold in place of the strategy's own, by number.
     """
     memo = {} if memo is None else memo
-    chance, order, clock = random.Random(seed), count(), 0.0
-    asked, trials = list[Proposal](), list[Trial]()
-    waiting, running, out = deque[Proposal](), list[tuple[float, int, Proposal]](), set[Key]()
+    executor = SimulatedExecutor(workers, seed, lives, evaluate)
+    asked, trials, out = list[Proposal](), list[Trial](), set[Key]()
     while True:
         for own in strategy.ask():
             proposal = (stored or {}).get(len(asked), own)
-            asked.append(proposal)
-            if proposal.key("") not in memo and proposal.key("") not in out:
-                waiting.append(proposal)
+            if proposal.key("") not in out | memo.keys():
+                executor.submit(Task(len(asked), proposal, 0))
                 out.add(proposal.key(""))
+            asked.append(proposal)
         if len(trials) == len(asked):
             return trials
-        while (key := asked[len(trials)].key("")) not in memo:
-            while waiting and len(running) < workers:
-                heapq.heappush(running, (clock + chance.expovariate(1.0), next(order), waiting.popleft()))
-            clock, _, finished = heapq.heappop(running)
-            if not lives:
-                raise KilledError
-            lives -= 1
-            memo[finished.key("")] = evaluate(finished)
+        while asked[len(trials)].key("") not in memo:
+            for event in executor.events():
+                memo[event.task.proposal.key("")] = event.measurement
         while len(trials) < len(asked) and (key := asked[len(trials)].key("")) in memo:
             trials.append(Trial(len(trials), asked[len(trials)], memo[key]))
             strategy.tell(trials[-1])

@@ -1,22 +1,28 @@
 """Strategies: what all of them promise, then each one's own."""
 
-import contextlib
 import random
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pnas_fast.objectives import Accuracy, Parameters
 from pnas_fast.protocols import Measurement, Proposal, Strategy, StrategyError, Trial
-from pnas_fast.space import OPERATIONS, Cell, CellError
+from pnas_fast.runs.store import TrialStore
+from pnas_fast.search.driver import Driver
+from pnas_fast.space import OPERATIONS, Block, Cell, CellError
 from pnas_fast.space.neighbours import draw, neighbours
 from pnas_fast.strategies.evolution import Evolution
 from pnas_fast.strategies.failures import MOST
 from pnas_fast.strategies.population import note_on_population, sample_of, size_of
+from pnas_fast.strategies.progressive import Progressive
 from pnas_fast.strategies.random import Random
-from strategy_runs import KilledError, Memo, drive, true_accuracy
+from pnas_fast.surrogate import Growth
+from strategy_runs import KilledError, Landscape, Memo, SimulatedExecutor, drive, true_accuracy
 
 STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "random": lambda: Random(5, OPERATIONS, 60, 2, seed=3),
@@ -28,58 +34,72 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
     ),
     "evolution in a space that is too small": lambda: Evolution(1, OPERATIONS[:1], 6, 2, 3, 2, population=3),
     "evolution with retraining": lambda: Evolution(2, OPERATIONS[:2], 80, 2, 3, retrain=True),
+    "progressive": lambda: Progressive(Growth(2, 6, OPERATIONS[:2]), 2, seed=3),
     "evolution of small networks": lambda: Evolution(5, OPERATIONS, 60, 2, 3, objective=Parameters()),
 }
 
 
-@pytest.mark.parametrize("make", STRATEGIES.values(), ids=STRATEGIES)
+@cache
+def whole_run(name: str) -> list[Trial]:
+    """With one worker."""
+    return drive(STRATEGIES[name]())
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
 class TestAnyStrategy:
     """What follows from the arguments and from the trials told in order, and from nothing else."""
 
-    @pytest.mark.parametrize("workers", [1, 2, 7])
-    @pytest.mark.parametrize("seldom", [False, True])
-    def test_workers_and_their_pace_have_no_influence(self, make, workers: int, seldom: bool) -> None:
-        expected = drive(make())
-        for seed in range(2):
-            assert drive(make(), workers=workers, seed=seed, seldom=seldom) == expected
+    @pytest.mark.parametrize(("workers", "seldom"), [(1, True), (2, False), (7, False), (7, True)])
+    def test_workers_and_their_pace_have_no_influence(self, name: str, workers: int, seldom: bool) -> None:
+        found = drive(STRATEGIES[name](), workers=workers, seed=workers, seldom=seldom)
+        assert found == whole_run(name)
 
-    def test_a_run_goes_on_where_it_was_killed(self, make) -> None:
-        expected, chance = drive(make()), random.Random(1)
+    def test_a_run_goes_on_wherever_it_was_killed(self, name: str) -> None:
         memo: Memo = {}
-        for _ in range(20):
-            with contextlib.suppress(KilledError):
-                drive(make(), memo, workers=3, seed=chance.randrange(100), lives=chance.randrange(8))
-        assert drive(make(), memo, workers=3) == expected
+        chance, trials, kills = random.Random(1), None, 0
+        while trials is None:
+            try:
+                trials = drive(STRATEGIES[name](), memo, workers=3, seed=kills, lives=chance.randrange(9))
+            except KilledError:
+                kills += 1
+        assert kills >= len(memo) // 8
+        assert trials == whole_run(name)
 
-    def test_what_was_proposed_elsewhere_holds(self, make) -> None:
+    def test_what_was_proposed_elsewhere_holds(self, name: str) -> None:
         """As a stored proposal does that another version of a library computed."""
-        here = drive(make())
+        here = whole_run(name)
         number = len(here) // 3
-        other = Cell(tuple(reversed_sides(here[0].cell)))
-        stored = {number: Proposal(other, here[number].proposal.budget, replica=9, note={"elsewhere": 1})}
-        trials = [drive(make(), workers=workers, stored=stored) for workers in (1, 7)]
-        assert trials[0] == trials[1]
-        assert trials[0][:number] == here[:number]
+        cell = here[number].cell
+        other = mirrored(neighbours(cell, sorted({op for block in cell.blocks for _, op in block.sides}))[0])
+        stored = {number: Proposal(other, here[number].proposal.budget, note=here[number].proposal.note)}
+        one, seven = (drive(STRATEGIES[name](), workers=workers, stored=stored) for workers in (1, 7))
+        assert one == seven
+        assert one[:number] == here[:number]
+        assert one[number].cell == other
 
-    def test_it_plans_what_it_does(self, make) -> None:
-        strategy = make()
-        planned = strategy.planned
-        trials = drive(strategy)
-        assert len(trials) == strategy.planned
-        assert planned <= len(trials)
+    def test_it_ends_and_makes_no_more_than_it_planned(self, name: str) -> None:
+        strategy = STRATEGIES[name]()
+        assert strategy.planned > 0
+        assert len(drive(strategy)) <= strategy.planned
         assert not strategy.ask()
 
-    def test_proposals_are_canonical_and_of_the_epochs_asked_for(self, make) -> None:
-        for trial in drive(make()):
-            assert trial.cell == trial.cell.canonical()
-            assert trial.proposal.budget == 2
+
+def test_any_strategy_under_the_driver_and_its_store(tmp_path: Path) -> None:
+    expected = whole_run("evolution without lag")
+    for workers, lives in ((3, 20), (2, 25), (1, float("inf"))):
+        executor = SimulatedExecutor(workers, seed=workers, lives=lives)
+        with TrialStore(tmp_path / "trials.sqlite", write=True) as store:
+            strategy = STRATEGIES["evolution without lag"]()
+            driver = Driver(strategy, "evolution", Landscape(), executor, store, 0, lambda event: None)
+            with nullcontext() if lives == float("inf") else pytest.raises(KilledError):
+                driver.run()
+    with TrialStore(tmp_path / "trials.sqlite") as store:
+        assert store.trials() == expected
 
 
-def reversed_sides(cell: Cell):
-    """Blocks of the same cell, not canonical."""
-    for block in cell.blocks:
-        (in1, op1), (in2, op2) = block.sides
-        yield type(block)(in2, op2, in1, op1)
+def mirrored(cell: Cell) -> Cell:
+    """The same cell with the sides of its blocks swapped."""
+    return Cell(tuple(Block(block.in2, block.op2, block.in1, block.op1) for block in cell.blocks))
 
 
 def distinct(trials: list[Trial]) -> int:
@@ -104,6 +124,30 @@ def test_a_space_that_is_too_small_ends_at_three_times_the_budget(make) -> None:
     trials = drive(make(1, ["identity"], 10, 1, 0))
     assert len(trials) == 30
     assert distinct(trials) == 3
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "progressive"])
+def test_what_is_drawn_is_canonical_and_of_the_epochs_asked_for(name: str) -> None:
+    for trial in whole_run(name):
+        assert trial.cell == trial.cell.canonical()
+        assert trial.proposal.budget == 2
+
+
+@pytest.mark.parametrize("retrain", [False, True])
+def test_a_longer_evolution_of_the_same_population_begins_as_a_shorter_one_did(retrain: bool) -> None:
+    short, long = (
+        drive(Evolution(3, OPERATIONS, budget, 1, 4, lag=8, population=20, retrain=retrain))
+        for budget in (50, 90)
+    )
+    assert long[:50] == short
+
+
+@pytest.mark.parametrize("make", [Random, Evolution])
+@pytest.mark.parametrize("operations", [OPERATIONS, OPERATIONS[:1]])
+def test_plans_are_kept(make, operations: tuple[str, ...]) -> None:
+    strategy = make(1, operations, 40, 1, 0)
+    trials = drive(strategy)
+    assert len(trials) == strategy.planned
 
 
 @pytest.mark.parametrize(("blocks", "names"), [(5, OPERATIONS), (1, OPERATIONS[:3]), (1, OPERATIONS[:1])])
