@@ -25,7 +25,7 @@ from pnas_fast.report.page import write_report
 from pnas_fast.report.palette import THEME
 from pnas_fast.report.prediction import draw_predictions
 from pnas_fast.report.progress import draw_progress
-from pnas_fast.report.record import PAPER_IMAGES, ReportError, RunRecord, pareto_front
+from pnas_fast.report.record import PAPER_IMAGES, ReportError, RunRecord
 from pnas_fast.report.time import draw_times
 from pnas_fast.report.usage import operation_shares
 from pnas_fast.runs.store import Level, Prediction, StoreError, Trial, TrialStore
@@ -435,7 +435,7 @@ def test_pareto_front_is_what_no_other_child_beats(record):
             for other in record.done
         )
 
-    assert {item.trial.cell for item in pareto_front(record.done, cost)} == {
+    assert {item.trial.cell for item in record.front(cost)} == {
         item.trial.cell for item in record.done if not beaten(item)
     }
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from pnas_fast.report.axes import WIDE, limit_accuracy, magnitude_ticks, plot_level
 from pnas_fast.report.palette import INK, level_marker
-from pnas_fast.report.record import RunRecord, pareto_front
+from pnas_fast.report.record import RunRecord
 from pnas_fast.runs.store import Trial
 
 Cost = Callable[[Trial], int]
@@ -42,7 +42,7 @@ def _draw_panel(axes: Axes, record: RunRecord, cost: Cost) -> None:
             plot_level(
                 axes, items, [cost(item.trial) for item in items], f"level {level}", level_marker(level)
             )
-    front = pareto_front(record.done, cost)
+    front = record.front(cost)
     costs, accuracies = [cost(item.trial) for item in front], [item.accuracy for item in front]
     axes.step(costs, accuracies, where="post", color=INK, linewidth=0.9)
     ring: dict[str, Any] = {

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pnas_fast.space import OPERATION_TABLE
+
 INK = "#1d2733"
 MUTED = "#66717f"
 RULE = "#d8dde3"
@@ -51,27 +53,30 @@ def level_marker(level: int) -> str:
 class OperationStyle:
     """An operation in figures: the two lines of its box (the second may be empty) and its colours.
 
+    ``label`` is the operation on one line.
     ``fill`` is a tint for boxes that hold text, ``colour`` its strong form for outlines and bars.
     """
 
     name: str
     size: str
+    label: str
     fill: str
     colour: str
 
-    @property
-    def label(self) -> str:
-        """The operation on one line."""
-        return f"{self.name} {self.size}".rstrip()
 
+_OPERATION_COLOURS = {
+    "pale blue": ("#dcebf9", "#7fb0dc"),
+    "blue": ("#b9d8f2", "#4a8cc6"),
+    "deep blue": ("#8fbfe8", "#2d6aa3"),
+    "green": ("#bfe5da", "#2a9d88"),
+    "grey": ("#e9e9e5", "#8b8b86"),
+    "yellow": ("#fae7b0", "#c99b16"),
+    "orange": ("#f8cba9", "#d9702e"),
+    "violet": ("#e2d3f0", "#8a63b0"),
+}
+"""Fill and colour of each colour key of `pnas_fast.space.OPERATION_TABLE`."""
 
 OPERATION_STYLES: dict[str, OperationStyle] = {
-    "sep3x3": OperationStyle("sep", "3×3", "#dcebf9", "#7fb0dc"),
-    "sep5x5": OperationStyle("sep", "5×5", "#b9d8f2", "#4a8cc6"),
-    "sep7x7": OperationStyle("sep", "7×7", "#8fbfe8", "#2d6aa3"),
-    "conv1x7_7x1": OperationStyle("conv", "1×7, 7×1", "#bfe5da", "#2a9d88"),
-    "identity": OperationStyle("identity", "", "#e9e9e5", "#8b8b86"),
-    "avg_pool3x3": OperationStyle("avg pool", "3×3", "#fae7b0", "#c99b16"),
-    "max_pool3x3": OperationStyle("max pool", "3×3", "#f8cba9", "#d9702e"),
-    "dil_conv3x3": OperationStyle("dil conv", "3×3", "#e2d3f0", "#8a63b0"),
+    row.name: OperationStyle(row.kind, row.size, row.label, *_OPERATION_COLOURS[row.colour])
+    for row in OPERATION_TABLE
 }

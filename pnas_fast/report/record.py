@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pnas_fast.objectives import pareto_front
 from pnas_fast.runs.store import Level, Prediction, Trial, TrialStore
 
 PAPER_IMAGES = 1_160 * 20 * 45_000
@@ -76,6 +77,10 @@ class RunRecord:
         """Finished trials from the best accuracy down, the earlier of equals first."""
         return sorted(self.done, key=lambda item: (-item.accuracy, item.trial.position))
 
+    def front(self, cost: Callable[[Trial], int]) -> list[FinishedTrial]:
+        """The `pareto_front` of finished trials, from the cheapest to the most accurate."""
+        return pareto_front(self.done, lambda item: cost(item.trial), lambda item: item.accuracy)
+
     @property
     def level_numbers(self) -> list[int]:
         """Levels that have a trial or are finished, in order."""
@@ -110,18 +115,6 @@ class RunRecord:
     def surrogate_seconds(self) -> float:
         """Time spent expanding, scoring and fitting over the finished levels."""
         return sum(level.surrogate_seconds for level in self.levels)
-
-
-def pareto_front(items: Iterable[FinishedTrial], cost: Callable[[Trial], int]) -> list[FinishedTrial]:
-    """The trials that no other beats: none costs as little and is as accurate, better in one of the two.
-
-    Returned from the cheapest to the most accurate; of trials equal in both, the earliest.
-    """
-    front: list[FinishedTrial] = []
-    for item in sorted(items, key=lambda item: (cost(item.trial), -item.accuracy, item.trial.position)):
-        if not front or item.accuracy > front[-1].accuracy:
-            front.append(item)
-    return front
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from pnas_fast.counting import share_of_space
 from pnas_fast.report.cost import COSTS
-from pnas_fast.report.record import PAPER_IMAGES, FinishedTrial, RunRecord, pareto_front
+from pnas_fast.report.record import PAPER_IMAGES, FinishedTrial, RunRecord
 from pnas_fast.report.text import count, duration, magnitude, plural
 from pnas_fast.space import CellError
 
@@ -116,7 +116,7 @@ def _share(record: RunRecord, level: int, candidates: int | None) -> float | Non
 
 def front_rows(record: RunRecord) -> list[FrontRow]:
     """The children on any Pareto front, the most accurate first."""
-    fronts = {name: pareto_front(record.done, cost) for name, cost in COSTS.items()}
+    fronts = {name: record.front(cost) for name, cost in COSTS.items()}
     rows = []
     for item in record.ranked:
         names = [name for name, front in fronts.items() if item in front]

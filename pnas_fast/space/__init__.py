@@ -3,7 +3,6 @@
 from pnas_fast.space.cell import (
     CELL_INPUTS,
     MAX_BLOCKS,
-    OPERATIONS,
     Block,
     Cell,
     CellError,
@@ -12,16 +11,20 @@ from pnas_fast.space.cell import (
     check_operations,
     parse_blocks,
 )
+from pnas_fast.space.operations import OPERATION_TABLE, OPERATIONS, Operation, effort
 
 __all__ = [
     "CELL_INPUTS",
     "MAX_BLOCKS",
     "OPERATIONS",
+    "OPERATION_TABLE",
     "Block",
     "Cell",
     "CellError",
     "Codes",
+    "Operation",
     "check_blocks",
     "check_operations",
+    "effort",
     "parse_blocks",
 ]

@@ -14,17 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-OPERATIONS: tuple[str, ...] = (
-    "sep3x3",
-    "sep5x5",
-    "sep7x7",
-    "conv1x7_7x1",
-    "identity",
-    "avg_pool3x3",
-    "max_pool3x3",
-    "dil_conv3x3",
-)
-"""The eight operations, in code order: an operation's code is its place in this tuple."""
+from pnas_fast.space.operations import OPERATIONS
 
 MAX_BLOCKS = 5
 """The most blocks a cell may have (the paper's B)."""
