@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
-import http.client
+import logging
 import os
 import shutil
 import tarfile
 import tempfile
-import urllib.error
-import urllib.request
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pnas_fast.data.dataset import DataError
-from pnas_fast.files import replacing
 
 TIMEOUT = 30.0
 """Seconds a server may stay silent."""
 
 _CHUNK = 2**18
+
+_DIGITS = 64
+"""Of a whole SHA-256 in hex."""
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
@@ -53,84 +54,160 @@ class Archive(RemoteFile):
 def fetch_file(remote: RemoteFile, path: Path, progress: Progress | None = None) -> None:
     """Download a file to ``path``; it has that name only when it is whole and right.
 
+    A download that broke off leaves nothing, and is begun again by the next call.
+
     Raises:
         DataError: no connection, an HTTP error, silence for `TIMEOUT` seconds, a wrong size or
             checksum, or a folder that cannot be written.
     """
-    try:
-        with _open(remote.url) as response:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as temporary:
-                _receive(response, remote, temporary, progress)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written to ({error.strerror or error})") from error
+    with _scratch(path.parent) as scratch:
+        fetched = _retrieve(remote, scratch, progress)
+        _sync(fetched)
+        # pooch's files are for their owner alone; this one is as any other that a program writes.
+        (scratch / "ordinary").touch()
+        fetched.chmod((scratch / "ordinary").stat().st_mode)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fetched.replace(path)
 
 
 def fetch(archive: Archive, members: Sequence[str], folder: Path, progress: Progress | None = None) -> None:
     """Download an archive and put the named members, and no others, under ``folder``.
 
-    Everything happens in a temporary folder inside ``folder``, on the same file system; a member gets
-    its name only when the archive has proved right and the member is whole on the disk. Members are
-    renamed in the order given.
+    A member gets its name only when the archive has proved right and the member is whole on the disk.
+    Members are renamed in the order given. A download that broke off leaves nothing, and is begun again by
+    the next call.
 
     Raises:
         DataError: no connection, an HTTP error, silence for `TIMEOUT` seconds, a wrong size or
             checksum, a member that is missing or no regular file, or a folder that cannot be written.
     """
+    with _scratch(folder) as scratch:
+        packed = _retrieve(archive, scratch, progress)
+        whole = _unpack(packed, archive.url, members, scratch)
+        for member in members:
+            (folder / member).parent.mkdir(parents=True, exist_ok=True)
+            whole[member].replace(folder / member)
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A temporary folder on the file system of ``folder``, which need not be there and is not made."""
+    place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     try:
-        # Connected before the folder is made: without a network nothing is left behind.
-        with _open(archive.url) as response:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as scratch:
-                packed = Path(scratch) / "archive"
-                _receive(response, archive, packed, progress)
-                whole = _unpack(packed, archive.url, members, Path(scratch))
-                for member in members:
-                    (folder / member).parent.mkdir(exist_ok=True)
-                    whole[member].replace(folder / member)
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=place) as scratch:
+            yield Path(scratch)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written to ({error.strerror or error})") from error
 
 
-def _open(url: str) -> http.client.HTTPResponse:
+def _retrieve(remote: RemoteFile, scratch: Path, progress: Progress | None) -> Path:
+    """The file, whole and right, in ``scratch``."""
+    # Here, because it takes a while to import and is rarely needed.
+    import pooch
+
+    known = f"sha256:{remote.sha256}" if len(remote.sha256) == _DIGITS else None
     try:
-        response: http.client.HTTPResponse = urllib.request.urlopen(url, timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise DataError(f"{url}: the server answers {error.code} {error.reason}, expected 200 OK") from error
-    except (OSError, http.client.HTTPException) as error:
-        raise DataError(f"{url}: cannot be reached ({_reason(error)})") from error
-    return response
+        with _quiet(pooch.get_logger()):
+            name = pooch.retrieve(
+                remote.url, known, fname="fetched", path=scratch, downloader=_Downloader(remote, progress)
+            )
+    except DataError:
+        raise
+    except ValueError as error:  # another digest: what follows the first sentence is advice to programmers
+        raise DataError(f"{remote.url}: {str(error).partition('. ')[0]}") from error
+    if known is None and not (found := pooch.file_hash(name)).startswith(remote.sha256):
+        raise DataError(f"{remote.url}: SHA-256 is {found}, expected one that begins with {remote.sha256}")
+    return Path(name)
 
 
-def _receive(
-    response: http.client.HTTPResponse, remote: RemoteFile, path: Path, progress: Progress | None
-) -> None:
-    """Write the response to ``path``; it must have the file's size and checksum."""
-    done, digest = 0, hashlib.sha256()
-    size = response.length if remote.size is None else remote.size
-    if size is None:
-        raise DataError(f"{remote.url}: the server does not say how long the file is")
-    with path.open("wb") as file:
-        # Reading stops at the first byte too many: a wrong server cannot fill the disk.
-        while done <= size and (chunk := _read(response, remote.url)):
-            file.write(chunk)
-            digest.update(chunk)
-            done += len(chunk)
-            if progress is not None:
-                progress(min(done, size), size)
-    if done != size:
-        found = "more than expected" if done > size else f"ends after {done:,} bytes"
-        raise DataError(f"{remote.url}: {found}, expected {size:,} bytes")
-    if not digest.hexdigest().startswith(remote.sha256):
-        raise DataError(f"{remote.url}: SHA-256 is {digest.hexdigest()}, expected {remote.sha256}")
-
-
-def _read(response: http.client.HTTPResponse, url: str) -> bytes:
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """What is fetched is for the caller to say."""
+    before = logger.level
+    logger.setLevel(logging.WARNING)
     try:
-        return response.read(_CHUNK)
-    except (OSError, http.client.HTTPException) as error:
-        raise DataError(f"{url}: the download broke off ({_reason(error)})") from error
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+class _Downloader:
+    """pooch's way of fetching over HTTP, which stops at the first byte too many and fails in our words."""
+
+    def __init__(self, remote: RemoteFile, progress: Progress | None) -> None:
+        self._remote, self._progress = remote, progress
+
+    def __call__(self, url: str, output_file: str, pooch: object) -> None:
+        from pooch import HTTPDownloader
+        from requests import HTTPError, RequestException
+
+        received = _Received(self._remote, Path(output_file), self._progress)
+        responses: list[Any] = []
+        downloader = HTTPDownloader(
+            progressbar=received,
+            chunk_size=_CHUNK,
+            timeout=TIMEOUT,
+            # As it is: the checksum is of the file, not of what a server may pack it into.
+            headers={"Accept-Encoding": "identity"},
+            hooks={"response": lambda response, **_: responses.append(response)},
+        )
+        try:
+            downloader(url, output_file, None)
+        except HTTPError as error:
+            found = f"{responses[-1].status_code} {responses[-1].reason}"
+            raise DataError(f"{url}: the server answers {found}, expected 200 OK") from error
+        except RequestException as error:
+            what = "the download broke off" if received.begun else "cannot be reached"
+            raise DataError(f"{url}: {what} ({_reason(error)})") from error
+        finally:
+            for response in responses:
+                response.close()
+
+
+class _Received:
+    """What pooch calls a progress bar: looks at the bytes that have arrived.
+
+    Attributes:
+        begun: whether the server has answered.
+    """
+
+    def __init__(self, remote: RemoteFile, path: Path, progress: Progress | None) -> None:
+        self._remote, self._path, self._progress = remote, path, progress
+        self._size, self._done = remote.size, 0
+        self.begun = False
+
+    @property
+    def total(self) -> int | None:
+        """The file's bytes."""
+        return self._size
+
+    @total.setter
+    def total(self, announced: int) -> None:
+        self.begun = True
+        if self._size is None:
+            if not announced:
+                raise DataError(f"{self._remote.url}: the server does not say how long the file is")
+            self._size = announced
+
+    def update(self, count: int) -> None:
+        """More has arrived: about so many bytes, so the file itself is looked at."""
+        assert self._size is not None
+        done = self._path.stat().st_size
+        if done > self._size:
+            raise DataError(f"{self._remote.url}: more than expected, expected {self._size:,} bytes")
+        if self._progress is not None and done > self._done:
+            self._progress(done, self._size)
+        self._done = done
+
+    def reset(self) -> None:
+        """The end is near: the whole is about to be counted again."""
+
+    def close(self) -> None:
+        """All has arrived."""
+        if self._done != self._size:
+            raise DataError(
+                f"{self._remote.url}: ends after {self._done:,} bytes, expected {self._size:,} bytes"
+            )
 
 
 def _unpack(packed: Path, url: str, members: Sequence[str], scratch: Path) -> dict[str, Path]:
@@ -159,11 +236,18 @@ def _copy(tar: tarfile.TarFile, entry: tarfile.TarInfo, path: Path, url: str) ->
         raise DataError(f"{url}: {entry.name} is a link or folder, expected a regular file")
     with content, path.open("wb") as file:
         shutil.copyfileobj(content, file, _CHUNK)
-        file.flush()
-        os.fsync(file.fileno())  # or a power cut could leave the final name on an empty file
+    _sync(path)
     return path
 
 
-def _reason(error: Exception) -> str:
-    """What went wrong, on one line."""
-    return " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
+def _sync(path: Path) -> None:
+    """Have a file on the disk: a power cut could leave its final name on an empty one."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, on one line: the innermost of errors that were wrapped into each other."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return " ".join(str(error).split()) or type(error).__name__

@@ -23,9 +23,13 @@ class Unchecked:
 
 
 RELEASED: dict[str, RemoteFile | Unchecked] = {
-    # The name ends in the first digits of the checksum, as PyTorch's own downloads have it.
+    # Of its checksum only the first digits were published, with which its name ends as PyTorch's own
+    # downloads have it: so it comes over HTTPS, from where timm takes it.
     "pnasnet5_large": RemoteFile(
-        "http://data.lip6.fr/cadene/pretrainedmodels/pnasnet5large-bf079911.pth", None, sha256="bf079911"
+        "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-cadene/"
+        "pnasnet5large-bf079911.pth",
+        None,
+        sha256="bf079911",
     ),
     "pnasnet5_mobile": Unchecked(
         url="https://storage.googleapis.com/download.tensorflow.org/models/pnasnet-5_mobile_2017_12_13.tar.gz",
