@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pnas_fast.cli.options import ConfigError
+from pnas_fast.cli.streams import run_command
 from pnas_fast.data import DataError
 from pnas_fast.export.cli import parse
 from pnas_fast.export.errors import ExportError, require
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 BAD_INPUT = (ExportError, ZooError, WeightsError, CellError, ConfigError, DataError, ValueError, OSError)
 
 
+@run_command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status: 0 done, 2 bad input or a failed check."""
     console = Console()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import atexit
-import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field
@@ -24,12 +22,7 @@ from rich.progress import (
 
 from pnas_fast.cli.options import ConfigError, option_name
 from pnas_fast.cli.parser import Parser as LineParser
-
-# The interpreter's last collection of garbage would look at all that PyTorch has, for a third of a second.
-atexit.register(gc.freeze)
-
-INTERRUPTED = 130
-"""The exit status of a command that was stopped by Ctrl-C."""
+from pnas_fast.cli.streams import INTERRUPTED as INTERRUPTED
 
 
 class Parser(LineParser):

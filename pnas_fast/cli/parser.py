@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from pnas_fast.version import VERSION
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Says what is wrong in one line, and which version it is."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        version = f"pnas_fast {VERSION}"
+        self.add_argument("--version", action="version", version=version, help="say which version this is")
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2 and one line."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pnas_fast.cli.streams import run_command
 from pnas_fast.export.errors import ExportError, require
 from pnas_fast.infer.cli import parse
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pnas_fast.infer.classifier import Classifier
 
 
+@run_command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status: 0 done, 2 bad input."""
     options = parse(arguments)

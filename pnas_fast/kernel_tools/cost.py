@@ -24,6 +24,7 @@ from typing import NamedTuple
 import torch
 
 from pnas_fast.cli.parser import Parser, positive
+from pnas_fast.cli.streams import run_command
 from pnas_fast.kernels.operation_cost import Cost, CountOperations
 from pnas_fast.kernels.triton.launch import Launch, recording
 from pnas_fast.network import ChildNetwork
@@ -169,6 +170,7 @@ def cell_text(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+@run_command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables; 1 where a rule is broken."""
     parser = Parser(prog="python -m pnas_fast.kernel_tools.cost", description=__doc__.split("\n")[0])

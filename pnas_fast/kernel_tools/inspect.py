@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from pnas_fast.cli.parser import Parser
+from pnas_fast.cli.streams import run_command
 from pnas_fast.kernel_tools.cost import DTYPES, fused_launches
 from pnas_fast.kernels.triton.aot import Resources, Variant, variant_of
 from pnas_fast.space import OPERATIONS, Cell
@@ -117,6 +118,7 @@ def write_table(path: Path, found: dict[str, Resources]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+@run_command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 1 where a rule is broken."""
     parser = Parser(prog="python -m pnas_fast.kernel_tools.inspect", description=__doc__.split("\n")[0])

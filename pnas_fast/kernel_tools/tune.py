@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from pnas_fast.cli.parser import Parser
+from pnas_fast.cli.streams import run_command
 from pnas_fast.kernels import CellOutput, Side, get_backend
 from pnas_fast.kernels.triton.aot import variant_of
 from pnas_fast.kernels.triton.launch import Tile, capability, recording
@@ -141,6 +142,7 @@ def _problem(
     return run
 
 
+@run_command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Tune and write; 2 where there is no card."""
     parser = Parser(prog="python -m pnas_fast.kernel_tools.tune", description=(__doc__ or "").split("\n")[0])

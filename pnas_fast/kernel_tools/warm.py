@@ -30,6 +30,7 @@ import torch
 import triton
 
 from pnas_fast.cli.parser import Parser, positive
+from pnas_fast.cli.streams import run_command
 from pnas_fast.kernel_tools.cost import DTYPES, fused_launches
 from pnas_fast.kernel_tools.inspect import search_cells
 from pnas_fast.kernel_tools.warmed import mark_of
@@ -246,6 +247,7 @@ def _parser() -> Parser:
     return parser
 
 
+@run_command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compile; 1 where a kernel does not, 2 for bad input."""
     options = _parser().parse_args(arguments)

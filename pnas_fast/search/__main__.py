@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import sys
 
+from pnas_fast.cli.streams import run_command
 from pnas_fast.executors import fork_server
 
 
+@run_command
 def main() -> int:
     """Run the command, its workers' imports beside its own."""
     try:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from pnas_fast.cli.commands import INTERRUPTED, download_bar, one_line
 from pnas_fast.cli.options import ConfigError
+from pnas_fast.cli.streams import run_command
 from pnas_fast.data import DataError, DataSet
 from pnas_fast.engine import load_training_data
 from pnas_fast.report.text import percent
@@ -46,6 +47,7 @@ BAD_INPUT = (
 """What says in one line what a person gave and what is allowed; anything else is a defect of ours."""
 
 
+@run_command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status: 0 done, 1 diverged, 2 bad input, 130 stopped by Ctrl-C."""
     try:

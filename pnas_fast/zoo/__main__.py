@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pnas_fast.cli.commands import Parser
+from pnas_fast.cli.streams import run_command
 from pnas_fast.zoo.table import Row, rows
 
 DESCRIPTION = """\
@@ -20,6 +21,7 @@ WIDTH = 150
 """Columns of the table where the output is no terminal."""
 
 
+@run_command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 0 where every figure is as published or its difference explained, else 1."""
     Parser("python -m pnas_fast.zoo", DESCRIPTION).parse_args(arguments)
