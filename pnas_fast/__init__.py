@@ -7,6 +7,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+# First: it remembers the cores this process may use, of which importing torch may leave one.
+from pnas_fast import threads as threads
 from pnas_fast.api import run_search
 from pnas_fast.version import VERSION as __version__  # noqa: N811 (Python's name for it)
 

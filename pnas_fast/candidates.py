@@ -8,7 +8,6 @@ turns one into the other; the compiled engine behind this module decides that wi
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from pnas_fast.counting import count_distinct, count_new_blocks
 from pnas_fast.space import CELL_INPUTS, MAX_BLOCKS, OPERATIONS, CellError, Codes, check_operations
+from pnas_fast.threads import cores
 
 try:
     from pnas_fast import _candidates
@@ -29,7 +29,7 @@ __all__ = ["Candidates", "canonical_keys", "count_distinct", "expand", "expand_b
 
 COLUMNS = ("in1", "op1", "in2", "op2")
 
-_THREADS = os.cpu_count() or 1
+_THREADS = cores()
 _MOST_PARENTS = int(np.iinfo(np.int32).max)
 
 

@@ -41,7 +41,7 @@ def test_every_form_of_a_run(run: Path, tmp_path: Path, precision: str, kind: st
     exported = export_model(subject, tmp_path / "m.onnx", Form(precision, kind, batch))
     assert exported.real is not None
     assert exported.accuracy is not None
-    assert exported.accuracy.network == evaluate(subject.network, digits.load()) > 0.8
+    assert exported.accuracy.network == evaluate(subject.network, digits.load()).accuracy > 0.8
     assert abs(exported.accuracy.file - exported.accuracy.network) <= 0.02
     assert exported.real.agreement >= 0.98
     assert 0 < exported.real.error < checks.TOLERANCES[precision]

@@ -247,12 +247,15 @@ def test_precisions_are_resolved_for_the_machine(monkeypatch: pytest.MonkeyPatch
 
 def test_accuracy_counts_every_validation_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
     network = child()
-    right = []
+    logits = network.eval()(validation_images(DIGITS)).detach()
+    right = int((logits.argmax(1) == DIGITS.validation_labels).sum())
+    loss = -logits.double().log_softmax(1).gather(1, DIGITS.validation_labels[:, None]).mean()
     for batch in (7, 360, 1000):
         monkeypatch.setattr("pnas_fast.engine.evaluation.EVALUATION_BATCH", batch)
-        right.append(evaluate(network, DIGITS) * len(DIGITS.validation_labels))
-    expected = network.eval()(validation_images(DIGITS)).argmax(1) == DIGITS.validation_labels
-    assert [round(value) for value in right] == [int(expected.sum())] * 3
+        found = evaluate(network, DIGITS)
+        assert (found.correct, found.images) == (right, len(DIGITS.validation_labels))
+        assert found.accuracy == right / found.images
+        assert found.loss == pytest.approx(float(loss), rel=1e-5)
 
 
 def validation_images(data: DataSet) -> Tensor:

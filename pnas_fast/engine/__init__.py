@@ -1,6 +1,6 @@
 """Training of one child."""
 
-from pnas_fast.engine.evaluation import evaluate
+from pnas_fast.engine.evaluation import Evaluation, evaluate
 from pnas_fast.engine.graph import replayed
 from pnas_fast.engine.loading import load_training_data
 from pnas_fast.engine.loop import TrainingLoop
@@ -10,6 +10,7 @@ from pnas_fast.engine.stepper import Stepper
 
 __all__ = [
     "DTYPES",
+    "Evaluation",
     "Stepper",
     "TrainingLoop",
     "TrainingSettings",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -18,10 +17,10 @@ from pnas_fast.engine.loop import TrainingLoop
 from pnas_fast.engine.precision import DTYPES, resolve_precision
 from pnas_fast.engine.settings import TrainingSettings
 from pnas_fast.engine.stepper import Stepper
+from pnas_fast.evaluation.reasons import TrialError, is_out_of_memory, logged_reason
 from pnas_fast.network import ChildNetwork
+from pnas_fast.running import RunningTime
 from pnas_fast.space import Cell
-
-OUT_OF_MEMORY = "out of memory"
 
 EpochReport = Callable[[int], None]
 """Called with the images seen so far, after every epoch."""
@@ -31,13 +30,15 @@ EpochReport = Callable[[int], None]
 class ChildResult:
     """What training a child gave.
 
-    ``accuracy`` is on the validation images after the last epoch, in [0, 1]; ``epoch_losses`` are mean
-    training losses; ``seconds`` include ``evaluation_seconds`` and ``images_per_second`` counts training
-    alone. ``memory`` is the most device memory that was reserved for it, in bytes; 0 on a CPU.
+    ``accuracy``, in [0, 1], and ``validation_loss``, the mean cross-entropy in nats, are on the validation
+    images after the last epoch; ``epoch_losses`` are mean training losses; ``seconds`` include
+    ``evaluation_seconds`` and ``images_per_second`` counts training alone. ``memory`` is the most device
+    memory that was reserved for it, in bytes; 0 on a CPU.
     """
 
     status: Literal["done", "failed"] = "failed"
     accuracy: float | None = None
+    validation_loss: float | None = None
     epoch_losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
     evaluation_seconds: float = 0.0
@@ -51,16 +52,12 @@ class ChildResult:
     @property
     def out_of_memory(self) -> bool:
         """Whether it failed because there was not enough memory."""
-        return self.error is not None and self.error.startswith(OUT_OF_MEMORY)
+        return self.error is not None and is_out_of_memory(self.error)
 
     @property
     def loss(self) -> float | None:
         """The last epoch's mean training loss; None for a failed child."""
         return self.epoch_losses[-1] if self.status == "done" else None
-
-
-class ChildError(Exception):
-    """Training cannot go on; the message is the recorded reason."""
 
 
 def build_child(cell: Cell, settings: TrainingSettings, data: DataSet, seed: int) -> ChildNetwork:
@@ -86,7 +83,8 @@ def train_child(
     """Build a cell's child, train it and measure its validation accuracy.
 
     A child that diverges, runs out of memory, exceeds the time limit or raises gives a failed result
-    with the reason. The result depends on the arguments alone, on one device and torch version.
+    with the reason. The limit is one of running time: a process that is stopped does not use it up. The
+    result depends on the arguments alone, on one device and torch version.
 
     Args:
         cell: the cell to judge.
@@ -97,21 +95,27 @@ def train_child(
 
     Returns:
         The result, and the trained network unless it failed.
+
+    Raises:
+        OSError: a fault of the machine, say a cache of kernels on a full disk.
     """
     result = ChildResult()
-    started = time.monotonic()
+    started, running = time.monotonic(), RunningTime()
     network = None
     try:
         settings = replace(settings, precision=_precision(settings, data))
         network = build_child(cell, settings, data, seed)
         result.parameters, result.multiply_adds = network.parameters_count, network.multiply_adds
-        _fit(network, settings, data, seed, started + settings.time_limit, result, report)
+        _fit(network, settings, data, seed, running, result, report)
         trained = time.monotonic()
-        result.accuracy = evaluate(network, data, DTYPES[settings.precision])
+        found = evaluate(network, data, DTYPES[settings.precision])
+        result.accuracy, result.validation_loss = found.accuracy, found.loss
         result.evaluation_seconds = time.monotonic() - trained
         result.status = "done"
+    except OSError:
+        raise
     except Exception as error:  # whatever a child does, the search goes on without it
-        result.error = _reason(error)
+        result.error = logged_reason(error)
     result.seconds = time.monotonic() - started
     return result, network if result.status == "done" else None
 
@@ -121,7 +125,7 @@ def _fit(
     settings: TrainingSettings,
     data: DataSet,
     seed: int,
-    deadline: float,
+    running: RunningTime,
     result: ChildResult,
     report: EpochReport,
 ) -> None:
@@ -135,33 +139,21 @@ def _fit(
         loop.begin(epoch)
         for _ in range(len(batches)):
             # A card is still at work on earlier steps: it may be over the limit by an epoch at the most.
-            if time.monotonic() > deadline:
-                raise ChildError(f"exceeded the time limit of {settings.time_limit:g} s in epoch {epoch + 1}")
+            if running.seconds() > settings.time_limit:
+                raise TrialError(f"exceeded the time limit of {settings.time_limit:g} s in epoch {epoch + 1}")
             step()
         loss = loop.loss()
         training_seconds += time.monotonic() - started
         result.images_seen += len(batches) * batches.images
         result.images_per_second = result.images_seen / training_seconds
         if not math.isfinite(loss):
-            raise ChildError(f"diverged: loss is {loss} in epoch {epoch + 1}")
+            raise TrialError(f"diverged: loss is {loss} in epoch {epoch + 1}")
         result.epoch_losses.append(loss)
         report(result.images_seen)
     if not loop.is_finite():
-        raise ChildError("diverged: a weight is not finite after the last step")
+        raise TrialError("diverged: a weight is not finite after the last step")
 
 
 def _precision(settings: TrainingSettings, data: DataSet) -> str:
     device = data.train_images.device.type
     return resolve_precision(settings.precision, device, settings.backend, settings.optimizer)
-
-
-def _reason(error: Exception) -> str:
-    """One line for the trial store; anything unforeseen leaves its traceback in the log as well."""
-    if isinstance(error, ChildError):
-        return str(error)
-    first_line = str(error).strip().split("\n", 1)[0]
-    # A CPU allocation that fails is a plain RuntimeError.
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in first_line:
-        return f"{OUT_OF_MEMORY}: {first_line}"
-    traceback.print_exception(error)
-    return f"{type(error).__name__}: {first_line}"

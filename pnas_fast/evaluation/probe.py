@@ -3,19 +3,63 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
+
+import torch
 
 from pnas_fast.data import DataSet
 from pnas_fast.engine import TrainingSettings
 from pnas_fast.engine.evaluation import EVALUATION_BATCH
-from pnas_fast.evaluation import ChildResult, train_child
+from pnas_fast.evaluation.child import ChildResult, train_child
+from pnas_fast.evaluation.train import as_measurement, effort, plain_settings, training_identity
+from pnas_fast.protocols import Context, Measurement, Proposal, Spec
 from pnas_fast.space import Cell
+
+NAME = f"{__name__}:Probe"
 
 CPU_BATCH = 32
 """On a CPU, where it hardly matters to the rate: a paper's step of 128 images takes seconds there."""
 
 GROWTH = 16
 """Most times as many steps as in the training before."""
+
+
+def probe_spec(settings: TrainingSettings, seconds: float) -> Spec:
+    """`Probe` with settings, which may be a configuration that has more fields."""
+    return Spec(NAME, {"settings": plain_settings(settings), "seconds": seconds})
+
+
+class Probe:
+    """Trains children for about so many seconds each: an evaluator of their speed. Nothing is written.
+
+    Args:
+        settings: the fields of `TrainingSettings`, resolved.
+        seconds: see `probe_child`.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], seconds: float) -> None:
+        self._settings = TrainingSettings(**settings)
+        self._seconds = seconds
+
+    @property
+    def identity(self) -> str:
+        """See `pnas_fast.protocols.Evaluator`; what is tried is remembered nowhere."""
+        return training_identity("probe", self._settings, "", str(self._seconds))
+
+    def effort(self, cell: Cell) -> float:
+        """See `pnas_fast.protocols.Evaluator`."""
+        return effort(cell)
+
+    def measure(self, proposal: Proposal, context: Context) -> Measurement:
+        """Try a child; budgets do not count."""
+        if context.data.train_images.is_cuda:
+            torch.cuda.reset_peak_memory_stats()
+        result = probe_child(proposal.cell, self._settings, context.data, context.seed, self._seconds)
+        if context.data.train_images.is_cuda:
+            result.memory = torch.cuda.max_memory_reserved()
+        return as_measurement(result)
 
 
 def probe_child(

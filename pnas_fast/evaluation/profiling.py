@@ -9,7 +9,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from pnas_fast.data import DataSet
 from pnas_fast.engine import TrainingSettings
-from pnas_fast.evaluation import train_child
+from pnas_fast.evaluation.child import train_child
 from pnas_fast.files import replacing
 from pnas_fast.space import Cell
 

@@ -1,4 +1,8 @@
-"""What a search and its workers say to one another: one JSON object a line, never a pickle."""
+"""What an executor and its workers say to one another: one JSON object a line, never a pickle.
+
+A worker is told a `Setup`, then tasks. It answers ``ready``, then for each task ``images`` any number of
+times and ``result``; or ``machine`` or ``evaluator``, with a text, where the run cannot go on.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +10,28 @@ import json
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
-from pnas_fast.engine import TrainingSettings
-from pnas_fast.evaluation import ChildResult
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A child to train: its place in the search, its cell's text, its seed, and whether to trace it first."""
-
-    position: int
-    cell: str
-    seed: int
-    profile: bool = False
+from pnas_fast.protocols import Measurement, Proposal, Spec, Task
+from pnas_fast.space import Cell
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
     """What a worker is told first.
 
-    ``device`` is its own, ``cpu`` or ``cuda:1``; ``data`` a folder that `shared_data` gave; the weights of
-    children go into ``folder``. With ``probe_seconds`` children are only tried, for about so long each.
+    ``device`` is its own, ``cpu`` or ``cuda:1``; ``data`` a folder that `shared_data` gave; what
+    measurements leave goes into ``folder``; each operation is split over so many ``threads``.
     """
 
-    settings: TrainingSettings
+    evaluator: Spec
     device: str
     data: str
     folder: str
-    probe_seconds: float | None = None
+    threads: int
 
 
 def send(stream: IO[str], message: dict[str, Any]) -> None:
     """Write one message and flush it."""
-    stream.write(json.dumps(message) + "\n")
+    stream.write(json.dumps(message, allow_nan=False) + "\n")
     stream.flush()
 
 
@@ -49,21 +43,36 @@ def receive(line: str) -> dict[str, Any]:
 
 def encode_setup(setup: Setup) -> dict[str, Any]:
     """A setup as JSON values."""
-    # The settings' own fields, where they may be a configuration that has more.
-    own = {name: getattr(setup.settings, name) for name in TrainingSettings.__dataclass_fields__}
-    return {name: getattr(setup, name) for name in Setup.__slots__} | {"settings": own}
+    return asdict(setup)
 
 
 def decode_setup(values: dict[str, Any]) -> Setup:
     """The setup of `encode_setup`."""
-    return Setup(**values | {"settings": TrainingSettings(**values["settings"])})
+    return Setup(**values | {"evaluator": Spec(**values["evaluator"])})
 
 
-def encode_result(result: ChildResult) -> dict[str, Any]:
-    """A result as JSON values. A number that is not finite cannot be among them: such a child failed."""
-    return asdict(result)
+def encode_task(task: Task) -> dict[str, Any]:
+    """A task as JSON values; what it runs beside is no business of the worker's."""
+    proposal = task.proposal
+    return {
+        "number": task.number, "cell": str(proposal.cell), "budget": proposal.budget,
+        "replica": proposal.replica, "note": dict(proposal.note), "seed": task.seed, "traced": task.traced,
+    }  # fmt: skip
 
 
-def decode_result(values: dict[str, Any]) -> ChildResult:
-    """The result of `encode_result`."""
-    return ChildResult(**values)
+def decode_task(values: dict[str, Any]) -> Task:
+    """The task of `encode_task`."""
+    cell = Cell.parse(values["cell"])
+    proposal = Proposal(cell, values["budget"], values["replica"], values["note"])
+    return Task(values["number"], proposal, values["seed"], traced=values["traced"])
+
+
+def encode_measurement(measurement: Measurement) -> dict[str, Any]:
+    """A measurement as JSON values; all its numbers are finite."""
+    return asdict(measurement)
+
+
+def decode_measurement(values: dict[str, Any]) -> Measurement:
+    """The measurement of `encode_measurement`."""
+    curves = {name: tuple(curve) for name, curve in values["curves"].items()}
+    return Measurement(**values | {"curves": curves})

@@ -1,46 +1,58 @@
-"""One worker process, as the search sees it."""
+"""One worker process, as its executor sees it."""
 
 from __future__ import annotations
 
 import contextlib
 import queue
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from pnas_fast.executors import fork_server
+from pnas_fast.executors import launch
 from pnas_fast.executors.fork_server import Forked
-from pnas_fast.executors.messages import Setup, Task, encode_setup, receive, send
+from pnas_fast.executors.messages import Setup, encode_setup, encode_task, receive, send
+from pnas_fast.protocols import Task
+from pnas_fast.running import Watched
 
 WORKER = "pnas_fast.executors.worker"
 
-Process = subprocess.Popen[str] | Forked
+END_SECONDS = 5.0
+"""How long a process that has closed its output may take to end by itself."""
+
+
+class Program:
+    """A process of its own that a command starts; the same as `Forked`.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+
+    def __init__(self, command: Sequence[str], stderr: IO[bytes]) -> None:
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=stderr, text=True, encoding="utf-8",
+            env=launch.environment(),
+        )  # fmt: skip
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self.pid, self.stdin, self.stdout = self._process.pid, self._process.stdin, self._process.stdout
+
+    def end(self, seconds: float = 0.0) -> int:
+        """See `Forked.end`."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(seconds)
+        self._process.kill()
+        return self._process.wait()
+
+
+Process = Forked | Program
 
 Start = Callable[[IO[bytes], str], Process]
 """Starts a process for a device whose standard error is added to a file, with pipes for the other streams."""
 
-
-def start_worker(stderr: IO[bytes], device: str) -> Process:
-    """Start a worker.
-
-    Raises:
-        ForkServerError: it cannot be forked.
-    """
-    # A second is nothing beside a child on a GPU, and forking has not been tried with CUDA.
-    if fork_server.AVAILABLE and device == "cpu":
-        return fork_server.fork_server(WORKER).fork(stderr)
-    return start_program([sys.executable, "-m", WORKER], stderr, device)
-
-
-def start_program(command: Sequence[str], stderr: IO[bytes], device: str) -> Process:
-    """Start a command's process, whatever the device."""
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=stderr, text=True, encoding="utf-8")
+Inbox = queue.Queue[tuple["Worker", Any]]
 
 
 class Worker:
@@ -51,56 +63,76 @@ class Worker:
         setup: sent first.
         log: its standard error is added to this file.
         inbox: gets (this worker, message), and (this worker, None) when the process ends.
+
+    Raises:
+        OSError: the log cannot be written, or the process cannot be started.
+        ForkServerError: it cannot be forked.
     """
 
-    def __init__(self, start: Start, setup: Setup, log: Path, inbox: queue.Queue[tuple[Worker, Any]]) -> None:
+    def __init__(self, start: Start, setup: Setup, log: Path, inbox: Inbox) -> None:
         with log.open("ab") as errors:
             self._process = start(errors, setup.device)
-        self.task: Task | None = None
-        self.deadline = float("inf")
-        self.ready = False
+        self.pid, self.task = self._process.pid, None
+        self.ready = self.overdue = False
+        self._watched = Watched(self.pid)
         self._send(encode_setup(setup))
-        threading.Thread(target=self._listen, args=(inbox,), daemon=True).start()
+        self._inbox = inbox
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    task: Task | None
 
     @property
     def process(self) -> Process:
         """The process."""
         return self._process
 
-    def _send(self, message: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
-        # A worker that has died is noticed by its closed output.
-        with contextlib.suppress(BrokenPipeError):
-            send(self._process.stdin, message)
+    def watch(self) -> Watched:
+        """How long it has run, or been stopped, since it was started or given its task."""
+        self._watched.look()
+        return self._watched
 
-    def _listen(self, inbox: queue.Queue[tuple[Worker, Any]]) -> None:
-        assert self._process.stdout is not None
-        # Closed here: a process may have ended and been replaced before this thread first reads.
-        with self._process.stdout as lines:
-            for line in lines:
-                if line.endswith("\n"):  # a worker killed while it writes leaves half a line
-                    inbox.put((self, receive(line)))
-        inbox.put((self, None))
-
-    def assign(self, task: Task, seconds: float) -> None:
-        """Give it a task, to be done within so many seconds."""
+    def assign(self, task: Task) -> None:
+        """Give it a task."""
         self.task = task
-        self.deadline = time.monotonic() + seconds
-        self._send(asdict(task))
+        self._watched = Watched(self.pid)
+        self._send(encode_task(task))
 
     def release(self) -> Task:
         """It is done with its task."""
         task = self.task
         assert task is not None
         self.task = None
-        self.deadline = float("inf")
         return task
 
-    def kill(self) -> int:
-        """End the process; its exit code."""
-        self._process.kill()
-        code = self._process.wait()
+    def kill(self) -> None:
+        """End the process at once."""
+        self.end(0.0)
+
+    def end(self, seconds: float = END_SECONDS) -> int:
+        """Its exit code; it is killed if it has not ended after so many seconds."""
+        code = self._process.end(seconds)
         with contextlib.suppress(OSError):
-            assert self._process.stdin is not None
             self._process.stdin.close()
         return code
+
+    def give_up(self) -> None:
+        """End the process at once; the inbox gets what it had replied, and then its end."""
+        self.overdue = True
+        self.kill()
+        # A process that it has started may keep its output open.
+        self._listener.join(END_SECONDS)
+        self._inbox.put((self, None))
+
+    def _send(self, message: dict[str, Any]) -> None:
+        # A worker that has died is noticed by its closed output.
+        with contextlib.suppress(BrokenPipeError):
+            send(self._process.stdin, message)
+
+    def _listen(self) -> None:
+        # Closed here: a process may have ended and been replaced before this thread first reads.
+        with self._process.stdout as lines:
+            for line in lines:
+                if line.endswith("\n"):  # a worker killed while it writes leaves half a line
+                    self._inbox.put((self, receive(line)))
+        self._inbox.put((self, None))

@@ -139,10 +139,8 @@ class LongTraining:
         return self._loop.is_finite()
 
     def _accuracy(self, network: nn.Module) -> float:
-        mine = len(self._validation.validation_labels)
-        correct = torch.tensor(
-            round(evaluate(network, self._validation, self._type) * mine), device=self.losses.device
-        )
+        found = evaluate(network, self._validation, self._type)
+        correct = torch.tensor(found.correct, device=self.losses.device)
         return int(self._group.sum(correct)) / len(self._data.validation_labels)
 
 

@@ -1,0 +1,137 @@
+"""The evaluator that looks measurements up in a file, and the file's writer."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from pnas_fast.evaluation.guard import checked_number
+from pnas_fast.evaluation.reasons import TrialError
+from pnas_fast.files import replacing
+from pnas_fast.protocols import Context, EvaluatorError, Measurement, Proposal, Spec, Trial
+from pnas_fast.space import Cell, CellError
+
+NAME = f"{__name__}:Table"
+
+COLUMNS = ("cell", "budget", "replica", "status", "error")
+"""That every file has; all others are values."""
+
+_Place = tuple[str, int, int]
+
+
+def table_spec(file: Path) -> Spec:
+    """`Table` of a file."""
+    return Spec(NAME, {"file": str(file.resolve())})
+
+
+class Table:
+    """Answers with what a file recorded for a cell, a budget and a replica.
+
+    Args:
+        file: a CSV file as `write_table` writes it, with gzip where its name ends in ``.gz``.
+
+    Raises:
+        EvaluatorError: it is none; the message names file, line and what is allowed.
+    """
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        content = _read(Path(file))
+        self._digest = hashlib.sha256(content).hexdigest()
+        self._measurements = _parse(file, content)
+
+    @property
+    def identity(self) -> str:
+        """Digest of what is in the file, whatever it is called and however it is packed."""
+        return hashlib.sha256(f"table {self._digest}".encode()).hexdigest()
+
+    def effort(self, cell: Cell) -> float:
+        """None takes longer than another."""
+        return 0.0
+
+    def measure(self, proposal: Proposal, context: Context) -> Measurement:
+        """Look it up.
+
+        Raises:
+            EvaluatorError: the file lacks it.
+        """
+        cell, budget, replica = place = _place(proposal)
+        found = self._measurements.get(place)
+        if found is None:
+            raise EvaluatorError(
+                f"{self._file}: no measurement of {cell} after {budget} epochs, replica {replica}"
+            )
+        return found
+
+
+def write_table(path: Path, trials: Iterable[Trial]) -> None:
+    """Write trials as a file that `Table` answers from; of those of one place the first is taken."""
+    measured: dict[_Place, Measurement] = {}
+    for trial in trials:
+        measured.setdefault(_place(trial.proposal), trial.measurement)
+    names = sorted({name for measurement in measured.values() for name in measurement.values})
+    text = io.StringIO(newline="")
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow([*COLUMNS, *names])
+    for place, measurement in measured.items():
+        values = [measurement.values.get(name, "") for name in names]
+        rows.writerow([*place, measurement.status, measurement.error or "", *values])
+    content = text.getvalue().encode()
+    with replacing(path) as temporary:
+        temporary.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def _place(proposal: Proposal) -> _Place:
+    return str(proposal.cell.canonical()), proposal.budget, proposal.replica
+
+
+def _read(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if path.suffix == ".gz" else content
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise EvaluatorError(f"{path}: cannot be read ({error})") from error
+
+
+def _parse(file: str, content: bytes) -> dict[_Place, Measurement]:
+    measured: dict[_Place, Measurement] = {}
+    line = 1
+    try:
+        rows = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        header = next(rows, [])
+        if tuple(header[: len(COLUMNS)]) != COLUMNS or len(set(header)) < len(header):
+            raise TrialError(
+                f"columns are {','.join(header)}, allowed are {','.join(COLUMNS)} and values' names"
+            )
+        for row in rows:
+            line = rows.line_num
+            place, measurement = _row(row, header)
+            if measured.setdefault(place, measurement) != measurement:
+                raise TrialError("another measurement of the same cell, budget and replica is above")
+    except (ValueError, CellError, TrialError, csv.Error) as error:
+        raise EvaluatorError(f"{file}, line {line}: {error}") from error
+    return measured
+
+
+def _row(row: list[str], header: list[str]) -> tuple[_Place, Measurement]:
+    if len(row) != len(header):
+        raise TrialError(f"{len(row)} columns, allowed are {len(header)}")
+    cell, budget, replica, status, error, *texts = row
+    if status not in ("done", "failed") or (status == "failed") != bool(error):
+        raise TrialError(f"status is {status!r} with error {error!r}, allowed are done, and failed with one")
+    values = {
+        name: checked_number(name, _number(text))
+        for name, text in zip(header[len(COLUMNS) :], texts, strict=True)
+        if text
+    }
+    place = str(Cell.parse(cell).canonical()), int(budget), int(replica)
+    return place, Measurement("failed" if error else "done", values, error or None)
+
+
+def _number(text: str) -> float:
+    return int(text) if text.lstrip("-").isdecimal() else float(text)

@@ -1,0 +1,115 @@
+"""The evaluator of an ordinary search: train a child, and measure it on the validation images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+
+from pnas_fast.engine import TrainingSettings, resolve_precision
+from pnas_fast.evaluation.child import ChildResult, train_child
+from pnas_fast.evaluation.profiling import trace_file, write_trace
+from pnas_fast.protocols import Context, Measurement, Proposal, Spec
+from pnas_fast.runs.weights import child_file, save_child
+from pnas_fast.space import Cell
+
+NAME = f"{__name__}:Train"
+
+EFFORT = {
+    "sep3x3": 2, "sep5x5": 3, "sep7x7": 4, "conv1x7_7x1": 5,
+    "identity": 0, "avg_pool3x3": 0, "max_pool3x3": 1, "dil_conv3x3": 1,
+}  # fmt: skip
+"""Roughly how long children with an operation take longer than children without, beside each other."""
+
+NO_IDENTITY = frozenset({"data", "epochs", "time_limit"})
+"""Settings that change no measurement: where the data lie, a child's budget, when to give up."""
+
+
+def train_spec(settings: TrainingSettings, data: str) -> Spec:
+    """`Train` with settings, which may be a configuration that has more fields, and the data's identity."""
+    return Spec(NAME, {"settings": plain_settings(settings), "data": data})
+
+
+def plain_settings(settings: TrainingSettings) -> dict[str, Any]:
+    """The fields of `TrainingSettings` alone, as JSON values."""
+    return {item.name: getattr(settings, item.name) for item in fields(TrainingSettings)}
+
+
+class Train:
+    """Trains a cell's child for a proposal's budget of epochs and leaves its weights in the run's folder.
+
+    Args:
+        settings: the fields of `TrainingSettings`, resolved; ``epochs`` gives way to the budget.
+        data: the identity of the data set.
+
+    Raises:
+        ConfigError: a setting outside its limits.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], data: str) -> None:
+        self._settings = TrainingSettings(**settings)
+        self._data = data
+
+    @property
+    def identity(self) -> str:
+        """See `pnas_fast.protocols.Evaluator`."""
+        return training_identity("train", self._settings, self._data)
+
+    def effort(self, cell: Cell) -> float:
+        """See `pnas_fast.protocols.Evaluator`."""
+        return effort(cell)
+
+    def measure(self, proposal: Proposal, context: Context) -> Measurement:
+        """Train the child of the canonical cell, whose order of blocks is that of its weights.
+
+        Raises:
+            OSError: weights or trace cannot be written.
+        """
+        cell, data = proposal.cell.canonical(), context.data
+        settings = replace(self._settings, epochs=proposal.budget)
+        if context.traced:
+            write_trace(cell, settings, data, context.seed, trace_file(context.folder, context.number))
+        if data.train_images.is_cuda:
+            torch.cuda.reset_peak_memory_stats()
+        result, network = train_child(cell, settings, data, context.seed, context.report)
+        if data.train_images.is_cuda:
+            result.memory = torch.cuda.max_memory_reserved()
+        if network is not None:
+            save_child(network, data, child_file(context.folder, context.number))
+        return as_measurement(result)
+
+
+def as_measurement(result: ChildResult) -> Measurement:
+    """What training a child gave, by the names that measurements have; what is not known is left out."""
+    values: dict[str, float | None] = {
+        "accuracy": result.accuracy,
+        "validation_loss": result.validation_loss,
+        "loss": result.loss,
+        "seconds": result.seconds,
+        "evaluation_seconds": result.evaluation_seconds,
+        "images_per_second": result.images_per_second,
+        "images_seen": result.images_seen,
+        "parameters": result.parameters,
+        "multiply_adds": result.multiply_adds,
+        "memory": result.memory or None,
+    }
+    known = {name: value for name, value in values.items() if value is not None}
+    curves = {"loss": tuple(result.epoch_losses)} if result.epoch_losses else {}
+    return Measurement(result.status, known, result.error, curves)
+
+
+def effort(cell: Cell) -> float:
+    """Roughly how long a cell's child takes beside others of as many blocks."""
+    return float(sum(EFFORT[operation] for block in cell.blocks for _, operation in block.sides))
+
+
+def training_identity(kind: str, settings: TrainingSettings, data: str, more: str = "") -> str:
+    """Digest of all settings that change a measurement, of the data, and of whatever else does."""
+    precision = resolve_precision(settings.precision, settings.device, settings.backend, settings.optimizer)
+    told = {name: value for name, value in plain_settings(settings).items() if name not in NO_IDENTITY}
+    text = json.dumps([kind, told | {"precision": precision}, data, more], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
