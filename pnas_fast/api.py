@@ -29,8 +29,9 @@ def run_search(
     Args:
         config: what to do; the ``quick`` preset by default.
         evaluator: your own function ``f(build, data, context) -> float | dict[str, float]`` in place of the
-            configuration's, importable by name; `pnas_fast.evaluation.function` says what it is given.
-            Raise its attribute ``version`` when it changes.
+            configuration's; `pnas_fast.evaluation.function` says what it is given. Workers import it by its
+            name; one that a notebook defines runs in this process, a child at a time. Change its attribute
+            ``version`` when it changes.
         data: a `DataSource`, a `DataSet`, or arrays (images uint8 (n, H, W, C), labels (n,)), in place of the
             configuration's.
         out: the run's folder; by default one under ``runs`` that is named after the configuration.
@@ -50,7 +51,6 @@ def run_search(
     from rich.console import Console
 
     from pnas_fast.data import as_source, source
-    from pnas_fast.evaluation.function import name_of
     from pnas_fast.runs.folder import default_folder
     from pnas_fast.search.config import device_note, quick
     from pnas_fast.search.run import Search
@@ -59,7 +59,7 @@ def run_search(
     asked = config or quick()
     given = None if data is None else as_source(data)
     changes: dict[str, Any] = {} if given is None else {"data": given.name}
-    changes |= {} if evaluator is None else {"evaluator": name_of(evaluator)}
+    changes |= {} if evaluator is None else {"evaluator": f"{evaluator.__module__}:{evaluator.__qualname__}"}
     asked = replace(asked, **changes)
     config = asked.resolved()
     images = cut(given or source(config.data), config.train_images)

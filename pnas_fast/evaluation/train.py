@@ -25,8 +25,8 @@ EFFORT = {
 }  # fmt: skip
 """Roughly how long children with an operation take longer than children without, beside each other."""
 
-NO_IDENTITY = frozenset({"data", "epochs", "time_limit"})
-"""Settings that change no measurement: where the data lie, a child's budget, when to give up."""
+NO_IDENTITY = frozenset({"epochs", *HOW})
+"""A child's budget, and how it is carried out, which changes last bits at the most."""
 
 
 def train_spec(settings: TrainingSettings, data: str) -> Spec:
@@ -109,7 +109,6 @@ def effort(cell: Cell) -> float:
 
 def training_identity(kind: str, settings: TrainingSettings, data: str, more: str = "") -> str:
     """Digest of all settings that change a measurement, of the data, and of whatever else does."""
-    precision = resolve_precision(settings.precision, settings.device, settings.backend, settings.optimizer)
     told = {name: value for name, value in plain_settings(settings).items() if name not in NO_IDENTITY}
-    text = json.dumps([kind, told | {"precision": precision}, data, more], sort_keys=True)
+    text = json.dumps([kind, told, data, more], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
+from pathlib import Path
 
 from pnas_fast.candidates import one_block_cells
 from pnas_fast.cli.options import ConfigError
-from pnas_fast.engine import TrainingSettings
-from pnas_fast.protocols import Emit, Evaluator, Spec, Strategy
+from pnas_fast.evaluation.function import function_spec
+from pnas_fast.evaluation.table import table_spec
+from pnas_fast.evaluation.train import train_spec
+from pnas_fast.protocols import Emit, Spec, Strategy
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.strategies.evolution import Evolution
 from pnas_fast.strategies.progressive import Progressive
 from pnas_fast.strategies.random import Random
 from pnas_fast.surrogate import Growth
-
-TRAIN = "pnas_fast.evaluation.train:Train"
-TABLE = "pnas_fast.evaluation.table:Table"
-FUNCTION = "pnas_fast.evaluation.function:Function"
 
 
 def make_strategy(config: SearchConfig, emit: Emit = lambda event: None) -> Strategy:
@@ -45,32 +40,18 @@ def budget_of(config: SearchConfig) -> int:
 
 
 def make_spec(config: SearchConfig, data: str) -> Spec:
-    """How an evaluator is made in a worker; ``data`` is the identity of the data."""
+    """How an evaluator is made in a worker; ``data`` is the identity of the data.
+
+    Raises:
+        ConfigError: the configuration names none.
+    """
     kind, _, argument = config.evaluator.partition(":")
     if config.evaluator == "train":
-        return Spec(TRAIN, {"settings": training_values(config), "data": data})
+        return train_spec(config, data)
     if kind == "table" and argument:
-        return Spec(TABLE, {"file": argument})
-    if argument and all(part.isidentifier() for part in (*kind.split("."), *argument.split("."))):
-        return Spec(
-            FUNCTION, {"function": config.evaluator, "settings": training_values(config), "data": data}
-        )
+        return table_spec(Path(argument))
+    if argument and all(part.isidentifier() for part in (*kind.split("."), argument)):
+        return function_spec(config.evaluator, config, data)
     raise ConfigError(
         f"evaluator is {config.evaluator!r}, allowed are train, table:FILE and package.module:function"
     )
-
-
-def training_values(config: SearchConfig) -> Mapping[str, Any]:
-    """A configuration's `TrainingSettings` alone, as JSON values."""
-    return {item.name: getattr(config, item.name) for item in fields(TrainingSettings)}
-
-
-def make_evaluator(spec: Spec) -> Evaluator:
-    """The evaluator of a spec.
-
-    Raises:
-        EvaluatorError: it cannot be made.
-    """
-    module, _, name = spec.name.partition(":")
-    evaluator: Evaluator = getattr(importlib.import_module(module), name)(**spec.settings)
-    return evaluator

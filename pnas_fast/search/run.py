@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from pnas_fast.evaluation.guard import make_evaluator
 from pnas_fast.evaluation.profiling import trace_file
 from pnas_fast.executors.inline import InlineExecutor
 from pnas_fast.executors.local import LocalExecutor
@@ -32,7 +33,7 @@ from pnas_fast.runs.store import TrialStore
 from pnas_fast.runs.weights import BEST, discard_all
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.driver import Driver
-from pnas_fast.search.parts import TABLE, TRAIN, make_evaluator, make_spec, make_strategy
+from pnas_fast.search.parts import make_spec, make_strategy
 from pnas_fast.search.plan import describe_devices
 from pnas_fast.search.preflight import choose_devices
 from pnas_fast.search.profiled import Profiled
@@ -71,7 +72,6 @@ class Search:
         notes: lines to say first.
         profiled: the child to trace.
         retry_failed: whether failed children are trained again.
-        spec: of the evaluator; None for the configuration's own.
     """
 
     config: SearchConfig
@@ -81,7 +81,6 @@ class Search:
     notes: tuple[str, ...] = ()
     profiled: Profiled | None = None
     retry_failed: bool = False
-    spec: Spec | None = None
 
     def run(self) -> SearchResult:
         """Search, or go on searching.
@@ -113,12 +112,12 @@ class Search:
                 listeners.say(f"{again} failed children are trained again")
             best = BestKeeper(folder, store)
             discard_all(folder)
-            spec = self.spec or make_spec(config, self.source.identity())
+            spec = make_spec(config, self.source.identity())
             unfinished = len(store.trials()) < strategy.planned
-            executor = stack.enter_context(closing(self._executor(spec, unfinished, listeners.say)))
+            executor = stack.enter_context(closing(self._executor(unfinished, listeners.say)))
             listeners.all += [NoteKeeper(store), best, stack.enter_context(ReportWriter(folder))]
             self._drive(strategy, spec, executor, store, listeners)
-            if spec.name == TRAIN and not (folder / BEST).is_file():
+            if config.evaluator == "train" and not (folder / BEST).is_file():
                 self._make_weights(best, executor, listeners)
             discard_all(folder)
         return SearchResult.load(folder)
@@ -134,11 +133,15 @@ class Search:
             pass
         best.promote(number)
 
-    def _executor(self, spec: Spec, unfinished: bool, say: Callable[[str], None]) -> Executor:
-        if spec.name == TABLE:
-            return InlineExecutor(self.folder)
+    def _is_inline(self) -> bool:
+        """A table answers at once; a function of a notebook is to be found in this process alone."""
+        return self.config.evaluator.startswith(("table:", "__main__:"))
+
+    def _executor(self, unfinished: bool, say: Callable[[str], None]) -> Executor:
+        if self._is_inline():
+            return InlineExecutor(self.folder, threads=self.config.threads)
         data, config = self.source.open(), self.config
-        if unfinished and spec.name == TRAIN:
+        if unfinished and config.evaluator == "train":
             warm_kernels(config, data.image_shape, say)
         devices, _ = choose_devices(
             config, data, lambda: say("trying how many children a GPU should train at once")
