@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pnas_fast.objectives import Accuracy, MultiplyAdds, Parameters, pareto_front
@@ -26,7 +26,6 @@ def test_an_objective_is_read_off_a_trial(objective: Objective) -> None:
 POINT = st.tuples(st.integers(0, 9) | st.just(math.nan), st.integers(0, 9) | st.just(math.nan))
 
 
-@settings(deadline=None)
 @given(st.lists(POINT, max_size=30))
 def test_the_front_is_what_nothing_else_beats(points: list[tuple[float, float]]) -> None:
     items = list(enumerate(points))
