@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cells import PNASNET5, cells
@@ -36,6 +36,7 @@ def changed_in_one_field(cell: Cell, operations: tuple[str, ...]) -> set[Cell]:
     return found
 
 
+@settings(max_examples=60)
 @given(cells(max_blocks=4, operations=3))
 def test_neighbours_are_what_one_field_changes_in_any_order(cell: Cell) -> None:
     names = OPERATIONS[:3]
@@ -46,6 +47,7 @@ def test_neighbours_are_what_one_field_changes_in_any_order(cell: Cell) -> None:
     assert [neighbour.codes.tolist() for neighbour in found] == sorted(n.codes.tolist() for n in found)
 
 
+@settings(max_examples=60)
 @given(cells(), st.randoms(use_true_random=False), st.integers(0, 2**32))
 def test_the_order_of_blocks_has_no_influence(cell: Cell, chance, seed: int) -> None:
     other = chance.choice(orders(cell))
@@ -54,6 +56,7 @@ def test_the_order_of_blocks_has_no_influence(cell: Cell, chance, seed: int) -> 
     assert mutate(other, OPERATIONS, rngs[0]) == mutate(cell, OPERATIONS, rngs[1])
 
 
+@settings(max_examples=60)
 @given(cells(max_blocks=3, operations=2))
 def test_whoever_is_next_to_a_cell_has_it_next_to_itself(cell: Cell) -> None:
     names = OPERATIONS[:2]
@@ -61,6 +64,7 @@ def test_whoever_is_next_to_a_cell_has_it_next_to_itself(cell: Cell) -> None:
         assert cell.canonical() in neighbours(neighbour, names)
 
 
+@settings(max_examples=60)
 @given(cells(), st.integers(0, 2**32), st.integers(1, len(OPERATIONS)))
 def test_a_mutation_is_a_neighbour_whatever_the_operations(cell: Cell, seed: int, count: int) -> None:
     used = {name for block in cell.blocks for _, name in block.sides}
@@ -72,7 +76,10 @@ def test_a_mutation_is_a_neighbour_whatever_the_operations(cell: Cell, seed: int
     assert str(cell) == before
 
 
-@pytest.mark.parametrize("text", ["0:sep3x3+0:sep3x3", "0:sep3x3+1:identity", PNASNET5])
+TWINS = "0:sep3x3+0:sep3x3,0:sep3x3+0:sep3x3,2:identity+0:identity"
+
+
+@pytest.mark.parametrize("text", ["0:sep3x3+0:sep3x3", "0:sep3x3+1:identity", TWINS, PNASNET5])
 def test_every_neighbour_occurs(text: str) -> None:
     cell = Cell.parse(text)
     rng = np.random.default_rng(1)
@@ -90,7 +97,7 @@ def test_one_operation_leaves_the_inputs(blocks: int) -> None:
 
 
 def test_the_other_of_two_twins_is_no_neighbour() -> None:
-    twins = Cell.parse("0:sep3x3+0:sep3x3,0:sep3x3+0:sep3x3,2:identity+0:identity")
+    twins = Cell.parse(TWINS)
     same = Cell.parse("0:sep3x3+0:sep3x3,0:sep3x3+0:sep3x3,3:identity+0:identity")
     assert same.canonical() == twins.canonical()
     assert twins.canonical() not in neighbours(twins, OPERATIONS)

@@ -126,6 +126,32 @@ def test_a_space_that_is_too_small_ends_at_three_times_the_budget(make) -> None:
     assert distinct(trials) == 3
 
 
+def test_what_stood_in_a_proposal_s_place_is_not_proposed_again_and_counts_for_the_budget() -> None:
+    """The first child of a population of one is replaced, first by a new cell, then by a repeat."""
+    parent = Cell.parse("0:identity+0:identity")
+    names = OPERATIONS[4:6]
+    others = neighbours(parent, names)
+
+    def run(second: Cell) -> list[Cell]:
+        strategy = Evolution(1, names, 1 + len(others), 1, 0, lag=0, population=1)
+        first = strategy.ask()[0]
+        strategy.tell(Trial(0, Proposal(parent, first.budget), done(0.5)))
+        cells, number = [parent], 1
+        while ready := strategy.ask():
+            cell = second if number == 1 else ready[0].cell
+            # All but the parent fail, which so has all children.
+            strategy.tell(Trial(number, Proposal(cell, 1), FAILED))
+            cells.append(cell)
+            number += 1
+        return cells
+
+    for second in others:
+        assert sorted(map(str, run(second))) == sorted(map(str, [parent, *others]))
+    repeated = run(parent)
+    assert len(repeated) == 2 + len(others)
+    assert set(repeated) == {parent, *others}
+
+
 @pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "progressive"])
 def test_what_is_drawn_is_canonical_and_of_the_epochs_asked_for(name: str) -> None:
     for trial in whole_run(name):
