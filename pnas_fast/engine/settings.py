@@ -11,6 +11,9 @@ from pnas_fast.kernels import BACKENDS
 
 OPTIMIZERS = ("sgd", "rmsprop")
 
+HOW = ("data", "backend", "precision", "device", "threads", "time_limit")
+"""Settings that may change while a run is continued: where data lie, and how children are carried out."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from pnas_fast.engine import TrainingSettings, resolve_precision
+from pnas_fast.engine import TrainingSettings
+from pnas_fast.engine.settings import HOW
 from pnas_fast.evaluation.child import ChildResult, train_child
 from pnas_fast.evaluation.profiling import trace_file, write_trace
 from pnas_fast.protocols import Context, Measurement, Proposal, Spec

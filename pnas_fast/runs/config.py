@@ -14,14 +14,11 @@ import torch
 
 from pnas_fast.cli.options import ConfigError, option, option_name
 from pnas_fast.engine import TrainingSettings, resolve_precision
+from pnas_fast.engine.settings import HOW
 from pnas_fast.files import write_text
 from pnas_fast.kernels import BackendError, resolve_backend
 
 _JSON = str | int | float | bool | list[str] | None
-
-
-HOW = ("data", "backend", "precision", "device", "threads", "time_limit")
-"""Settings that may change while a run is continued."""
 
 
 @dataclass(frozen=True, kw_only=True)
