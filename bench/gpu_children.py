@@ -11,20 +11,19 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from pnas_fast.data import DataSet, load
+from pnas_fast.data import DataSet, as_source, load
 from pnas_fast.engine import TrainingSettings
 from pnas_fast.evaluation import ChildResult, train_child
-from pnas_fast.executors.messages import Task
-from pnas_fast.executors.pool import LOG, ExecutorError, Finished, Progress, Started, WorkerPool
-from pnas_fast.executors.process import start_program
-from pnas_fast.executors.shared import shared_data
+from pnas_fast.evaluation.train import train_spec
+from pnas_fast.executors.local import LOG, LocalExecutor
+from pnas_fast.executors.process import Program
+from pnas_fast.protocols import Finished, Progressed, Proposal, Started, Task
 from pnas_fast.space import Cell
 
 GOAL = 75_000
@@ -127,50 +126,58 @@ def side_by_side(
         besides, how long the processes took to start, and what all of them took of the card.
     """
     gc.collect()
-    data = load(settings.data).subset(settings.train_images)
+    source = as_source(load(settings.data).subset(settings.train_images))
     most, before = max(counts), used_memory()
-    start = partial(start_program, command)
     with (
         tempfile.TemporaryDirectory(prefix="pnas_fast-") as name,
-        shared_data(data, Path(name)) as shared,
-        WorkerPool([device] * most, settings, Path(name), shared, start=start) as pool,
-    ):
+        LocalExecutor(
+            [device] * most, Path(name), settings.time_limit,
+            start=lambda stderr, device: Program(command, stderr),
+        ) as executor,
+    ):  # fmt: skip
+        executor.start(train_spec(settings, source.identity()), source)
         begin = time.monotonic()
         try:
-            times, _ = _run(pool, text, most)
+            times, _ = _run(executor, text, most, settings.epochs)
             found: Report = {"processes": most, "start, s": max(own[0][0] for own in times) - begin}
             for count in sorted(counts, reverse=True):
-                found[str(count)] = _together(pool, text, count)
+                found[str(count)] = _together(executor, text, count, settings.epochs)
                 # Of all of them at work; with fewer the others would wait with their memory.
                 found.setdefault("memory of the card, GiB", (used_memory() - before) / GIB)
-        except (ExecutorError, RuntimeError) as error:
+        except RuntimeError as error:
             log = Path(name) / LOG
             words = log.read_text(encoding="utf-8", errors="replace")[-3000:] if log.exists() else ""
             raise RuntimeError(f"{error}\n{words}") from error
     return found
 
 
-def _together(pool: WorkerPool, text: str, count: int) -> Report:
+def _together(executor: LocalExecutor, text: str, count: int, epochs: int) -> Report:
     rate, reserved = None, 0
     for _ in range(TRIES):
-        times, reserved = _run(pool, text, count)
+        times, reserved = _run(executor, text, count, epochs)
         rate = overlapping_rate(times)
         if rate is not None:
             break
     return {"images/s": rate, "reserved, GiB": reserved / GIB}
 
 
-def _run(pool: WorkerPool, text: str, count: int) -> tuple[list[Times], int]:
+def _run(executor: LocalExecutor, text: str, count: int, epochs: int) -> tuple[list[Times], int]:
     """Train so many children; the times of each, and the bytes that were reserved for all."""
     times: list[list[tuple[float, int]]] = [[] for _ in range(count)]
-    started = reserved = 0
-    for event in pool.run([Task(position, text, position) for position in range(count)]):
-        if isinstance(event, Started):
-            started += 1
-        elif isinstance(event, Progress):
-            times[event.task.position].append((time.monotonic(), event.images))
-        elif isinstance(event, Finished):
-            reserved += _good(event.result).memory
+    started = finished = reserved = 0
+    for number in range(count):
+        executor.submit(Task(number, Proposal(Cell.parse(text), epochs), number))
+    while finished < count:
+        for event in executor.events():
+            if isinstance(event, Started):
+                started += 1
+            elif isinstance(event, Progressed):
+                times[event.task.number].append((time.monotonic(), event.images))
+            elif isinstance(event, Finished):
+                finished += 1
+                if not event.measurement.done:
+                    raise RuntimeError(f"a child failed: {event.measurement.error}")
+                reserved += int(event.measurement.values.get("memory", 0))
     if started > count:
         raise RuntimeError(f"{started - count} of {count} children had to begin again")
     return list(times), reserved

@@ -33,7 +33,7 @@ server = ForkServer("served")
 forked = [server.fork(sys.stderr.buffer) for _ in range(2)]
 print(server.pid, *(process.pid for process in forked), flush=True)
 if "asking" in sys.argv:
-    socket.send_fds(server._socket, [b'["fork", 0]'], [0, 1, 2])
+    socket.send_fds(server._socket, [b'["fork"]'], [0, 1, 2])
     time.sleep(0.5)  # the answer is there, and unread
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -55,7 +55,8 @@ pytestmark = pytest.mark.skipif(not AVAILABLE, reason="processes are forked on L
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a module that can be served."""
     (tmp_path / "served.py").write_text(SERVED)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # of programs
+    monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
 
@@ -94,9 +95,8 @@ def test_processes_have_their_own_streams_and_codes(
         assert process.stdout.readline() == f"{process.pid} {word}\n"
         if word != "stay":
             assert process.stdout.readline() == ""
-        process.kill()
-        process.kill()
-        assert process.wait() == code
+        assert process.end() == code
+        assert process.end() == code
         assert gone(process.pid)
         process.stdin.close()
         process.stdout.close()
@@ -113,8 +113,7 @@ def test_processes_end_with_their_server(served: Path) -> None:
         with process.stdout, process.stdin:
             assert process.stdout.readline() == ""
         assert gone(process.pid)
-        process.kill()
-        assert process.wait() == -9
+        assert process.end() == -9
         with pytest.raises(ForkServerError, match="ended, exit status -9"):
             first.fork(errors)
     second = fork_server("served")
@@ -143,8 +142,7 @@ def test_a_question_that_was_interrupted_is_the_servers_last(
                 server.fork(errors)
     assert not server.alive
     assert gone(process.pid)
-    process.kill()
-    assert process.wait() == -9
+    assert process.end() == -9
     process.stdin.close()
     process.stdout.close()
     again = fork_server("served")
@@ -184,7 +182,55 @@ def test_a_module_that_cannot_be_imported_is_an_error(tmp_path: Path) -> None:
         pytest.raises(ForkServerError, match="ended, exit status 1"),
     ):
         server.fork(errors)
+    assert server.complaints.endswith(b"ModuleNotFoundError: No module named 'nowhere'\n")
     server.close()
+
+
+def test_a_server_that_is_stopped_is_not_waited_for_without_a_limit(
+    server: ForkServer, tmp_path: Path
+) -> None:
+    with (tmp_path / "errors").open("wb") as errors:
+        process = server.fork(errors)
+        os.kill(server.pid, signal.SIGSTOP)
+        with pytest.raises(ForkServerError, match=r"gives no answer for 0\.1 s"):
+            server.fork(errors, 0.1)
+    assert gone(process.pid)
+    assert process.end() == -9
+    process.stdin.close()
+    process.stdout.close()
+
+
+def test_a_process_may_end_by_itself(server: ForkServer, tmp_path: Path) -> None:
+    """Whoever asks why it has ended is told that, not that it was killed a moment too early."""
+    with (tmp_path / "errors").open("wb") as errors:
+        process = server.fork(errors)
+    process.stdin.write("leave\n")
+    process.stdin.flush()
+    assert process.end(60.0) == 3
+    process.stdin.close()
+    process.stdout.close()
+
+
+def test_a_server_that_is_importing_ends_with_the_program(tmp_path: Path) -> None:
+    """It would read the end of its input only when it is done."""
+    (tmp_path / "slow.py").write_text(
+        "import os, threading\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
+        f"open({str(tmp_path / 'importing')!r}, 'w').close()\n"
+        "threading.Event().wait()\n"
+    )
+    os.mkfifo(tmp_path / "importing")
+    program = (
+        "import os, signal\n"
+        "from pnas_fast.executors.fork_server import ForkServer\n"
+        "server = ForkServer('slow')\n"
+        f"open({str(tmp_path / 'importing')!r}).read()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, check=False)
+    assert done.returncode == -9
+    assert gone(int((tmp_path / "pid").read_text()))
 
 
 def test_what_workers_import_can_be_forked() -> None:

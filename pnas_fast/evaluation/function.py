@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 from pnas_fast.data import DataSet
 from pnas_fast.engine import TrainingSettings
 from pnas_fast.evaluation.child import build_child
-from pnas_fast.evaluation.guard import checked_number, load_object
+from pnas_fast.evaluation.guard import ELSEWHERE, checked_number, load_object
 from pnas_fast.evaluation.reasons import TrialError
-from pnas_fast.evaluation.train import effort, plain_settings, training_identity
+from pnas_fast.evaluation.train import plain_settings, training_identity
 from pnas_fast.network import ChildNetwork
 from pnas_fast.protocols import Context, EvaluatorError, Measurement, Proposal, Spec
 from pnas_fast.space import Cell
+from pnas_fast.space.operations import effort
 
 NAME = f"{__name__}:Function"
 
@@ -48,6 +50,24 @@ def function_spec(name: str, settings: TrainingSettings, data: str, version: str
         NAME,
         {"function": name, "settings": plain_settings(settings), "data": data, "version": version},
     )
+
+
+def name_of(function: UserFunction) -> str:
+    """``package.module:name``, by which worker processes find a function.
+
+    Raises:
+        EvaluatorError: it has no such name.
+    """
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    found = getattr(sys.modules.get(str(module)), str(name), None)
+    if found is not function:
+        raise EvaluatorError(
+            f"evaluator {name or function!r} of {module or 'no module'}: allowed is a function of a module's "
+            f"own, neither a lambda nor one inside another; {ELSEWHERE}"
+        )
+    if module == "__main__":
+        raise EvaluatorError(f"evaluator {name} of a notebook or of the program itself: {ELSEWHERE}")
+    return f"{module}:{name}"
 
 
 class Function:

@@ -11,6 +11,11 @@ from typing import Any
 from pnas_fast.evaluation.reasons import TrialError, logged_reason, reason
 from pnas_fast.protocols import Context, Evaluator, EvaluatorError, Measurement, Proposal, Spec
 
+ELSEWHERE = (
+    "worker processes do not see what a notebook or a program itself defines: put it into a module that can "
+    "be imported, or evaluate in this process (pnas_fast.executors.inline.InlineExecutor)"
+)
+
 
 def make_evaluator(spec: Spec) -> Evaluator:
     """The evaluator that a spec names.
@@ -37,11 +42,7 @@ def load_object(name: str, what: str) -> Any:
         raise EvaluatorError(
             f"{what} {name!r}: allowed is package.module:name, with a name of the module's own"
         )
-    elsewhere = (
-        "; what a notebook or a program itself defines is not to be found in worker processes: put it into a "
-        "module that can be imported, or evaluate in this process (InlineExecutor)"
-    )
-    hint = elsewhere if module == "__main__" else ""
+    hint = f"; {ELSEWHERE}" if module == "__main__" else ""
     try:
         found = importlib.import_module(module)
     except Exception as error:  # whatever the module does while it is imported

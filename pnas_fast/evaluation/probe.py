@@ -13,9 +13,10 @@ from pnas_fast.data import DataSet
 from pnas_fast.engine import TrainingSettings
 from pnas_fast.engine.evaluation import EVALUATION_BATCH
 from pnas_fast.evaluation.child import ChildResult, train_child
-from pnas_fast.evaluation.train import as_measurement, effort, plain_settings, training_identity
+from pnas_fast.evaluation.train import as_measurement, plain_settings, training_identity
 from pnas_fast.protocols import Context, Measurement, Proposal, Spec
 from pnas_fast.space import Cell
+from pnas_fast.space.operations import effort
 
 NAME = f"{__name__}:Probe"
 
@@ -60,6 +61,25 @@ class Probe:
         if context.data.train_images.is_cuda:
             result.memory = torch.cuda.max_memory_reserved()
         return as_measurement(result)
+
+
+def as_result(measurement: Measurement) -> ChildResult:
+    """What `Probe` measured, as training a child gives it."""
+    values = measurement.values
+    return ChildResult(
+        status=measurement.status,
+        accuracy=values.get("accuracy"),
+        validation_loss=values.get("validation_loss"),
+        epoch_losses=list(measurement.curves.get("loss", ())),
+        seconds=values.get("seconds", 0.0),
+        evaluation_seconds=values.get("evaluation_seconds", 0.0),
+        images_per_second=values.get("images_per_second", 0.0),
+        images_seen=int(values.get("images_seen", 0)),
+        parameters=int(values.get("parameters", 0)),
+        multiply_adds=int(values.get("multiply_adds", 0)),
+        memory=int(values.get("memory", 0)),
+        error=measurement.error,
+    )
 
 
 def probe_child(

@@ -17,14 +17,9 @@ from pnas_fast.evaluation.profiling import trace_file, write_trace
 from pnas_fast.protocols import Context, Measurement, Proposal, Spec
 from pnas_fast.runs.weights import child_file, save_child
 from pnas_fast.space import Cell
+from pnas_fast.space.operations import effort
 
 NAME = f"{__name__}:Train"
-
-EFFORT = {
-    "sep3x3": 2, "sep5x5": 3, "sep7x7": 4, "conv1x7_7x1": 5,
-    "identity": 0, "avg_pool3x3": 0, "max_pool3x3": 1, "dil_conv3x3": 1,
-}  # fmt: skip
-"""Roughly how long children with an operation take longer than children without, beside each other."""
 
 NO_IDENTITY = frozenset({"epochs", *HOW})
 """A child's budget, and how it is carried out, which changes last bits at the most."""
@@ -101,11 +96,6 @@ def as_measurement(result: ChildResult) -> Measurement:
     known = {name: value for name, value in values.items() if value is not None}
     curves = {"loss": tuple(result.epoch_losses)} if result.epoch_losses else {}
     return Measurement(result.status, known, result.error, curves)
-
-
-def effort(cell: Cell) -> float:
-    """Roughly how long a cell's child takes beside others of as many blocks."""
-    return float(sum(EFFORT[operation] for block in cell.blocks for _, operation in block.sides))
 
 
 def training_identity(kind: str, settings: TrainingSettings, data: str, more: str = "") -> str:

@@ -11,11 +11,11 @@ from statistics import fmean
 
 import torch
 
-from pnas_fast.data import DataSet
+from pnas_fast.data import DataSet, as_source
 from pnas_fast.evaluation import ChildResult
-from pnas_fast.executors.messages import Task
-from pnas_fast.executors.pool import ExecutorError, Finished, WorkerPool
-from pnas_fast.executors.shared import shared_data
+from pnas_fast.evaluation.probe import as_result, probe_spec
+from pnas_fast.executors.local import LocalExecutor
+from pnas_fast.protocols import Finished, MachineError, Proposal, Task
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.placement import CPU, gpus, places
 from pnas_fast.space import CELL_INPUTS, Block, Cell
@@ -69,15 +69,19 @@ def try_children(
     results: dict[int, ChildResult] = {}
     with (
         tempfile.TemporaryDirectory(prefix="pnas_fast-") as scratch,
-        shared_data(data, Path(scratch)) as shared,
-        WorkerPool(devices, config, Path(scratch), shared, seconds) as pool,
+        # What is tried is tried among others: alone it would say nothing.
+        LocalExecutor(devices, Path(scratch), config.time_limit, config.threads, attempts=1) as executor,
     ):
         try:
-            for event in pool.run([Task(index, str(cell), config.seed) for index, cell in enumerate(cells)]):
-                look()
-                if isinstance(event, Finished):
-                    results[event.task.position] = event.result
-        except ExecutorError as error:
+            executor.start(probe_spec(config, seconds), as_source(data))
+            for index, cell in enumerate(cells):
+                executor.submit(Task(index, Proposal(cell, config.epochs), config.seed))
+            while len(results) < len(cells):
+                for event in executor.events():
+                    look()
+                    if isinstance(event, Finished):
+                        results[event.task.number] = as_result(event.measurement)
+        except MachineError as error:
             raise PreflightError(f"no child could be tried: {error}") from error
     return [results[index] for index in range(len(cells))]
 

@@ -1,0 +1,46 @@
+"""Functions as users write them to evaluate cells with."""
+
+from typing import Any
+
+import torch
+
+from pnas_fast.data import DataSet
+from pnas_fast.evaluation.function import Build, UserContext
+from pnas_fast.network import Genotype
+
+
+def counts(build: Build, data: DataSet, context: UserContext) -> dict[str, float]:
+    network, wider = build(), build(filters=8)
+    assert network.genotype == Genotype.of(context.cell)
+    first = next(network.parameters()).detach()
+    context.report(len(data.train_labels))
+    return {
+        "accuracy": 0.5, "parameters": network.parameters_count, "wider": wider.parameters_count,
+        "epochs": context.epochs, "seed": context.seed, "replica": context.replica, "first": first.sum(),
+    }  # fmt: skip
+
+
+counts.version = "3"  # type: ignore[attr-defined]
+
+
+def returns(build: Build, data: DataSet, context: UserContext) -> Any:
+    return RETURNED[context.seed]
+
+
+RETURNED: list[Any] = [
+    0.25, 1, torch.tensor(0.5), {"accuracy": 0.75, "latency_ms": 3},
+    float("nan"), "0.5", None, [0.5], True, 1.5, {"loss": 1.0}, {}, {"accuracy": 0.5, "sizes": [1, 2]},
+    {"accuracy": 0.5, "note": "good"}, {"accuracy": 0.5, 3: 1.0}, {"accuracy": float("inf")},
+    torch.ones(2), 10**400, 1j, {"accuracy": None},
+]  # fmt: skip
+
+NOT_A_FUNCTION = 3
+
+
+def needs_another_layout(build: Build, data: DataSet, context: UserContext) -> float:
+    build(**{"depth": 3})
+    return 0.5
+
+
+def diverges(build: Build, data: DataSet, context: UserContext) -> float:
+    raise ZeroDivisionError("loss is 0\nmore")
