@@ -18,13 +18,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pnas_fast import SearchConfig
 from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import load
 from pnas_fast.engine import Stepper
 from pnas_fast.engine.averaging import WeightAverage
 from pnas_fast.network import CellNetwork, Logits
-from pnas_fast.runs.store import Trial, TrialStore
 from pnas_fast.runs.weights import load_child, save_child
 from pnas_fast.threads import torch_threads
 from pnas_fast.train.__main__ import main
@@ -40,16 +38,19 @@ from pnas_fast.train.cli import parse
 from pnas_fast.train.config import TrainConfig
 from pnas_fast.train.group import Group, GroupError, joined
 from pnas_fast.train.history import Epoch, HistoryError, read_history, write_history
+from pnas_fast.train.machine import Machine
 from pnas_fast.train.network import design
 from pnas_fast.train.training import LongTraining
 from pnas_fast.zoo import MODELS
 
+SEARCH = Path(__file__).with_name("data") / "run_of_schema_2"
 CELL = "0:sep3x3+1:max_pool3x3,2:identity+1:avg_pool3x3"
 OPTIONS = (
     f"--cell {CELL} --data synthetic:12x12x3/10 --train-images 256 --repeats 1 --filters 4 --batch 32 "
     "--epochs 3 --learning-rate 0.1 --ema 0.9 --cutout 4 --label-smoothing 0.1 --threads 1 --device cpu "
-    "--checkpoint-minutes 0.001"
+    "--checkpoint-minutes 0.001 --backend eager"
 ).split(" ")
+MACHINE = Machine.here(TrainConfig(device="cpu", threads=1, precision="fp32").resolved(), 1)
 
 
 @pytest.fixture(autouse=True)
@@ -127,7 +128,7 @@ def test_killed_at_any_moment_it_goes_on_with_the_same_bits(finished: Path, tmp_
     assert not list((folder / CHECKPOINTS).glob(".*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_leaves_a_checkpoint_of_the_step_it_was_at(
     finished: Path,
     tmp_path: Path,
@@ -219,7 +220,7 @@ def test_a_checkpoint_of_another_network_is_refused(
     assert main(["--out", str(folder)]) == 2
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1
-    assert "the checkpoint is of another network" in errors
+    assert f"{checkpoints(folder)[-1]}: the checkpoint is of another network: tensor average." in errors
 
 
 def test_training_that_diverges_says_so_and_keeps_its_last_checkpoint(
@@ -238,9 +239,20 @@ BAD = [
     ("--cell 0:sep4x4+1:identity", "cell: block 0 (0:sep4x4+1:identity): unknown operation"),
     ("--cell pnasnet6", "allowed are a cell's text and pnasnet5_cifar nasnet_a_cifar"),
     ("--cell 0:sep3x3+1:identity --run runs/x", "--cell with --run: allowed is one of them"),
-    ("--run {tmp}/nowhere", "nowhere: holds no trials.sqlite, expected the folder of a run"),
+    ("--run {tmp}/nowhere", "nowhere: holds no trials.sqlite, expected the folder of a search"),
     ("--fused --backend eager", "--fused with --backend eager"),
-    ("--data digits", "the auxiliary classifier would read a map of 4×4, allowed is 5×5 or more"),
+    (
+        "--data digits --auxiliary 0.4",
+        "the auxiliary classifier would read a map of 4×4, allowed is 5×5 or more",
+    ),
+    ("--data digits --cutout 8", "cutout is 8 on images of 8×8, allowed is 0 to 7"),
+    (f"--cutout {10**30}", "cutout is 1000000000000000000000000000000, allowed is 0 to 10000"),
+    (f"--epochs {10**400}", "… (401 characters), allowed is 1 to 100000"),
+    (f"--epochs {2**63}", "epochs is 9223372036854775808, allowed is 1 to 100000"),
+    (f"--batch {10**30}", "allowed is 2 to 1048576"),
+    (f"--learning-rate 1{'0' * 400}", "learning_rate is inf, allowed is 1e-09 to 1000.0"),
+    ("--checkpoint-minutes 1e300", "checkpoint_minutes is 1e+300, allowed is 0.001 to 1000000.0"),
+    ("--device cpu --backend triton", "backend 'triton' on cpu: allowed are auto cpu eager"),
     ("--data cifar10:{tmp}/nowhere", "nowhere: is no folder"),
     ("--auxiliary -1", "auxiliary is -1"),
     ("--cutout -1", "cutout is -1"),
@@ -282,20 +294,9 @@ def test_another_configuration_is_refused_by_its_difference(
     (tmp_path / "thesis.txt").touch()
     assert main([*OPTIONS, "--out", str(tmp_path)]) == 2
     assert "holds other files and no config.json" in capsys.readouterr().err
-    SearchConfig().save(tmp_path / "config.json")
+    shutil.copy(SEARCH / "config.json", tmp_path)
     assert main(["--out", str(tmp_path)]) == 2
     assert "not the configuration of a training" in capsys.readouterr().err
-
-
-def test_the_best_cell_of_a_search_can_be_chosen(tmp_path: Path) -> None:
-    SearchConfig().save(tmp_path / "config.json")
-    with TrialStore(tmp_path / "trials.sqlite") as store:
-        for position, (cell, accuracy) in enumerate([("0:identity+1:identity", 0.5), (CELL, 0.75)]):
-            numbers = dict.fromkeys(("loss", "seconds", "images_per_second"), 1.0)
-            counts = dict.fromkeys(("level", "images_seen", "parameters", "multiply_adds"), 1)
-            rest = {"status": "done", "epoch_losses": (1.0,), "error": None}
-            store.add(Trial(position=position, cell=cell, accuracy=accuracy, **numbers, **counts, **rest))
-    assert parse(["--run", str(tmp_path)], processes=1).config.cell == CELL
 
 
 def test_processes_need_a_batch_to_share() -> None:
@@ -331,7 +332,8 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     output = capsys.readouterr().out
     for name in [*(item.name for item in fields(TrainConfig)), "out", "run", "download", "fused"]:
-        assert (f"--{name.replace('_', '-')}" in output) == (name != "time_limit")
+        assert (f"--{name.replace('_', '-')}" in output) == (name not in ("time_limit", "data_identity"))
+    assert "at most half an image's side" in output
 
 
 def test_the_average_of_weights_is_its_definition() -> None:
@@ -379,7 +381,8 @@ def test_the_auxiliary_loss_is_added_with_its_weight() -> None:
 
 @pytest.mark.parametrize("name", ["nasnet_a_cifar", "enas_cifar", "darts_v2_cifar"])
 def test_published_networks_are_trained_at_their_size_and_kept_whole(name: str, tmp_path: Path) -> None:
-    config = parse(["--cell", name, "--data", "synthetic:12x12x3/10", "--device", "cpu"], processes=1).config
+    line = f"--cell {name} --data synthetic:12x12x3/10 --device cpu --backend eager"
+    config = parse(line.split(), processes=1).config
     layout = MODELS[name].layout
     assert (config.repeats, config.filters) == (layout.repeats, layout.filters)
     small = replace(config, repeats=1, filters=2, batch=2)
@@ -420,7 +423,7 @@ def test_every_optimizer_backend_and_precision_goes_on_with_the_same_bits(
         whole.step(1, index)
     for index in range(2):
         first.step(1, index)
-    save_checkpoint(tmp_path, Place(1, 2), first.tensors())
+    save_checkpoint(tmp_path, Place(1, 2), MACHINE, first.tensors())
     checkpoint = latest_checkpoint(tmp_path, pytest.fail)
     assert checkpoint is not None
     second.restore(checkpoint)
@@ -431,7 +434,7 @@ def test_every_optimizer_backend_and_precision_goes_on_with_the_same_bits(
 
 def test_damaged_checkpoints_are_not_kept_for_those_that_follow(tmp_path: Path) -> None:
     for index in (1, 2, 3):
-        save_checkpoint(tmp_path, Place(0, index), {"x": torch.tensor(index)})
+        save_checkpoint(tmp_path, Place(0, index), MACHINE, {"x": torch.tensor(index)})
     older, newest = checkpoints(tmp_path)
     cut(newest)
     unfinished = newest.with_name(f".{newest.name}.99.tmp")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,14 +11,17 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from torch.distributed.run import get_args_parser
 
 from distributed_steps import EVERY_BACKEND, normalised, steps
 from oracle import FORWARD, GRADIENT, relative_error
 from pnas_fast.threads import torch_threads
 from pnas_fast.train.__main__ import main
+from pnas_fast.train.cli import EXAMPLES
+from pnas_fast.train.config import TrainConfig
 from pnas_fast.train.group import Group
 from pnas_fast.train.history import read_history
-from test_train import OPTIONS, await_checkpoint, checkpoints
+from test_train import OPTIONS, SEARCH, await_checkpoint, checkpoints
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
@@ -53,6 +57,35 @@ def test_every_backend_shares_batch_norm(together: Path, backend: str) -> None:
     for name, whole in one.items():
         mine = whole[::2] if name == "out" or name.startswith("source") else whole
         assert relative_error(two[name], mine) <= (FORWARD if name == "out" else GRADIENT), name
+
+
+def test_the_command_of_the_help_trains_the_best_cell_of_a_search_in_two_processes(tmp_path: Path) -> None:
+    (line,) = [
+        line.split("  ") for line in EXAMPLES.splitlines() if "torchrun" in line and "--search" in line
+    ]
+    _, _, _, *given = next(part for part in line if part).split()
+    assert given[:2] == ["-m", "pnas_fast.train"]
+    given[given.index("--search") + 1] = str(SEARCH)
+    tiny = f"--device cpu --threads 1 --epochs 1 --train-images 512 --out {tmp_path / 'run'}".split()
+    done = subprocess.run(
+        [*TORCHRUN, *given, *tiny], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cpu x 2 processes" in done.stdout
+    config = TrainConfig.load(tmp_path / "run" / "config.json")
+    assert (config.data, config.filters, config.batch) == ("digits", 4, 256)
+    assert [record.images for record in read_history(tmp_path / "run")] == [512]
+
+
+def test_torchrun_takes_no_option_but_one_for_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    names = sorted(set(re.findall(r"(?<![\w-])--[a-z-]+", capsys.readouterr().out.split("examples:")[0])))
+    assert len(names) > 20
+    for name in names:
+        if name != "--run":  # which is --search there
+            parsed = get_args_parser().parse_args(["-m", "pnas_fast.train", name, "7"])
+            assert parsed.training_script_args == [name, "7"]
 
 
 def test_a_process_that_is_killed_ends_all_and_another_goes_on(tmp_path: Path) -> None:

@@ -61,6 +61,27 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
     assert first.epoch_losses != other.epoch_losses
 
 
+def test_the_fastest_kernels_are_the_default() -> None:
+    best, _ = train_child(CELL, TINY, DATA, seed=5)
+    named, _ = train_child(CELL, replace(TINY, backend="cpu"), DATA, seed=5)
+    assert TINY.backend == "auto"
+    assert best.status == named.status == "done"
+    assert best.epoch_losses == named.epoch_losses
+
+
+def test_a_stepper_takes_no_other_networks_memory() -> None:
+    stepper = Stepper(nn.Linear(6, 4), TINY)
+    state = stepper.state()
+    for name in state:
+        with pytest.raises(ValueError, match="expected"):
+            stepper.restore({key: value for key, value in state.items() if key != name})
+        with pytest.raises(ValueError, match=rf"{name} is \(2,\), expected"):
+            stepper.restore(state | {name: torch.zeros(2)})
+    with pytest.raises(ValueError, match="state of 3 tensors, expected"):
+        stepper.restore(state | {"2.momentum_buffer": torch.zeros(2)})
+    stepper.restore(state)
+
+
 def test_a_diverging_child_fails_with_the_reason() -> None:
     result, network = train_child(CELL, replace(TINY, learning_rate=1e3, clip=0.0, epochs=8), DATA, seed=1)
     assert result.status == "failed"
@@ -140,7 +161,14 @@ def test_a_step_is_that_of_a_plain_loop(optimizer: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 0}, "epochs is 0, allowed is 1 or more"),
+        ({"epochs": 0}, "epochs is 0, allowed is 1 to 100000"),
+        ({"epochs": 10**400}, r"epochs is 10+… \(401 characters\), allowed is 1 to 100000"),
+        ({"epochs": 10**5000}, "epochs is a number of thousands of digits, allowed is 1 to 100000"),
+        ({"learning_rate": 10**400}, r"learning_rate is 10+…"),
+        ({"batch": 2**63}, "batch is 9223372036854775808, allowed is 2 to 1048576"),
+        ({"clip": math.inf}, "clip is inf, allowed is 0 to 1000000000.0"),
+        ({"time_limit": math.nan}, "time_limit is nan, allowed is 0.001 to"),
+        ({"optimizer": "x" * 1000}, r"optimizer is 'x{59}… \(1002 characters\), allowed are sgd rmsprop"),
         ({"epochs": 2.5}, "epochs is 2.5, allowed is a value of type int"),
         ({"epochs": True}, "epochs is True, allowed is a value of type int"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),

@@ -50,7 +50,10 @@ def add_run_options(group: Any, fetchable: str = "the data set") -> None:
         "--out", type=Path, metavar="RUN", default=None, help="the run's folder [one under runs/]"
     )
     group.add_argument(
-        "--fused", action="store_true", default=False, help="use the fastest kernels this device has"
+        "--fused",
+        action="store_true",
+        default=False,
+        help="the fastest kernels this device has, as by default",
     )
     group.add_argument(
         "--download", action="store_true", default=False, help=f"fetch {fetchable} where it is missing"

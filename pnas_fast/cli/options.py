@@ -6,10 +6,13 @@ the command line and the documentation all come from that one description.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, field, fields
 from typing import Any
+
+_LONGEST = 60
+"""Characters of a value in a message."""
 
 
 class ConfigError(ValueError):
@@ -60,17 +63,28 @@ def _check_value(item: Field[Any], value: Any) -> None:
     wanted: type = type(item.default) if item.default is not MISSING else object
     accepted: Any = (int, float) if wanted is float else wanted
     if not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool):
-        raise ConfigError(f"{item.name} is {value!r}, allowed is a value of type {wanted.__name__}")
+        raise ConfigError(f"{item.name} is {_shown(value)}, allowed is a value of type {wanted.__name__}")
     limits = item.metadata
     if limits["choices"] is not None and value not in limits["choices"]:
-        raise ConfigError(f"{item.name} is {value!r}, allowed are {' '.join(limits['choices'])}")
+        raise ConfigError(f"{item.name} is {_shown(value)}, allowed are {' '.join(limits['choices'])}")
     low, high = limits["minimum"], limits["maximum"]
     if low is None and high is None:
         return
     too_low = low is not None and value < low
     too_high = high is not None and value > high
-    if too_low or too_high or not math.isfinite(float(value)):
-        raise ConfigError(f"{item.name} is {value}, allowed is {_range(low, high)}")
+    # NaN is beyond every number, and so is a whole number that no float can hold.
+    endless = wanted is float and not abs(value) <= sys.float_info.max
+    if too_low or too_high or endless:
+        raise ConfigError(f"{item.name} is {_shown(value)}, allowed is {_range(low, high)}")
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, cut where it is too long to be read."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
 
 
 def _range(low: float | None, high: float | None) -> str:

@@ -13,6 +13,8 @@ OPTIMIZERS = ("sgd", "rmsprop")
 
 HOW = ("data", "backend", "precision", "device", "threads", "time_limit")
 """Settings that may change while a run is continued: where data lie, and how children are carried out."""
+MOST_EPOCHS = 100_000
+MOST_BATCH = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +26,13 @@ class TrainingSettings:
     """
 
     data: str = option("digits", f"data set: {forms()}")
-    train_images: int = option(0, "train each child on the first so many images; 0 is all", minimum=0)
+    train_images: int = option(
+        0, "train each child on the first so many images; 0 is all", minimum=0, maximum=10**9
+    )
     repeats: int = option(1, "N: a child has 3N cells", minimum=1, maximum=100)
     filters: int = option(8, "F: channels of a block in the first cells", minimum=1, maximum=4096)
-    epochs: int = option(3, "passes over the training images", minimum=1)
-    batch: int = option(64, "images a step", minimum=2)
+    epochs: int = option(3, "passes over the training images", minimum=1, maximum=MOST_EPOCHS)
+    batch: int = option(64, "images a step", minimum=2, maximum=MOST_BATCH)
     optimizer: str = option(
         "sgd", "sgd (Nesterov momentum 0.9) or rmsprop (0.9, 0.9, epsilon 1)", choices=OPTIMIZERS
     )
@@ -40,14 +44,12 @@ class TrainingSettings:
         0.0, "share of the target spread over all classes", minimum=0, maximum=0.999
     )
     drop_path: float = option(0.0, "largest probability of dropping an operation", minimum=0, maximum=0.999)
-    clip: float = option(5.0, "largest gradient norm; 0 is no limit", minimum=0)
-    time_limit: float = option(600.0, "seconds after which a child is given up", minimum=0.001)
+    clip: float = option(5.0, "largest gradient norm; 0 is no limit", minimum=0, maximum=1e9)
+    time_limit: float = option(600.0, "seconds after which a child is given up", minimum=0.001, maximum=1e9)
     threads: int = option(
         1, "CPU threads of one child; their number changes rounding", minimum=1, maximum=1024
     )
-    backend: str = option(
-        "eager", "kernels, or auto for the best on this device", choices=("auto", *BACKENDS)
-    )
+    backend: str = option("auto", "kernels; auto is the fastest on this device", choices=("auto", *BACKENDS))
     precision: str = option(
         "auto",
         "type of activations: fp32, bf16 or fp16 with loss scaling; auto is bf16 on a GPU that has it",

@@ -88,18 +88,25 @@ class Stepper:
         return memory | scaling
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a `state`, of a stepper like this one."""
-        scaling = {}
-        for key, value in state.items():
+        """Go on from a `state`, of a stepper like this one; loss scaling may be missing and begins anew then.
+
+        Raises:
+            ValueError: something else is missing, is too much, or has another shape.
+        """
+        scaling = {name: value for name, value in state.items() if name.startswith(f"{SCALER}.")}
+        known = [name for name in self.state() if name not in scaling and not name.startswith(f"{SCALER}.")]
+        if state.keys() - scaling.keys() != set(known):
+            raise ValueError(f"state of {len(state)} tensors, expected {' '.join(known)}")
+        for key in known:
             place, _, name = key.partition(".")
-            if place == SCALER:
-                scaling[name] = value.item()
-                continue
-            parameter = self._parameters[int(place)]
+            parameter, value = self._parameters[int(place)], state[key]
+            if value.shape != parameter.shape:
+                raise ValueError(f"{key} is {tuple(value.shape)}, expected {tuple(parameter.shape)}")
             # In the parameter's own layout, which a fused optimiser takes for granted.
-            own = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
-            self._optimizer.state[parameter][name] = own.copy_(value).detach()
-        self._scaler.load_state_dict(scaling)
+            self._optimizer.state[parameter][name] = torch.empty_like(parameter).copy_(value).detach()
+        if scaling:
+            names = {name.removeprefix(f"{SCALER}."): value.item() for name, value in scaling.items()}
+            self._scaler.load_state_dict(names)
 
     def _set_rate(self, progress: float | Tensor) -> None:
         if isinstance(progress, Tensor):

@@ -18,6 +18,7 @@ from pnas_fast.engine.precision import DTYPES, resolve_precision
 from pnas_fast.engine.settings import TrainingSettings
 from pnas_fast.engine.stepper import Stepper
 from pnas_fast.evaluation.reasons import TrialError, is_out_of_memory, logged_reason
+from pnas_fast.kernels import resolve_backend
 from pnas_fast.network import ChildNetwork
 from pnas_fast.running import RunningTime
 from pnas_fast.space import Cell
@@ -62,6 +63,7 @@ class ChildResult:
 
 def build_child(cell: Cell, settings: TrainingSettings, data: DataSet, seed: int) -> ChildNetwork:
     """A cell's child for a data set, with seeded weights, on the data set's device."""
+    backend = resolve_backend(settings.backend, data.train_images.device.type)
     torch.manual_seed(seed)
     network = ChildNetwork(
         cell,
@@ -69,7 +71,7 @@ def build_child(cell: Cell, settings: TrainingSettings, data: DataSet, seed: int
         settings.filters,
         data.classes,
         data.image_shape,
-        settings.backend,
+        backend,
         settings.drop_path,
     )
     network.to(data.train_images.device)
@@ -88,7 +90,7 @@ def train_child(
 
     Args:
         cell: the cell to judge.
-        settings: sizes and recipe; ``backend`` must be resolved, not ``auto``.
+        settings: sizes and recipe; where ``auto``, backend and precision are the best on the data's device.
         data: the data set, on the device.
         seed: of the weights, the order of images, augmentation and drop-path.
         report: told about progress after each epoch.
@@ -103,7 +105,7 @@ def train_child(
     started, running = time.monotonic(), RunningTime()
     network = None
     try:
-        settings = replace(settings, precision=_precision(settings, data))
+        settings = _resolved(settings, data)
         network = build_child(cell, settings, data, seed)
         result.parameters, result.multiply_adds = network.parameters_count, network.multiply_adds
         _fit(network, settings, data, seed, running, result, report)
@@ -154,6 +156,8 @@ def _fit(
         raise TrialError("diverged: a weight is not finite after the last step")
 
 
-def _precision(settings: TrainingSettings, data: DataSet) -> str:
+def _resolved(settings: TrainingSettings, data: DataSet) -> TrainingSettings:
     device = data.train_images.device.type
-    return resolve_precision(settings.precision, device, settings.backend, settings.optimizer)
+    backend = resolve_backend(settings.backend, device)
+    precision = resolve_precision(settings.precision, device, backend, settings.optimizer)
+    return replace(settings, backend=backend, precision=precision)

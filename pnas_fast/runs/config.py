@@ -17,6 +17,7 @@ from pnas_fast.engine import TrainingSettings, resolve_precision
 from pnas_fast.engine.settings import HOW
 from pnas_fast.files import write_text
 from pnas_fast.kernels import BackendError, resolve_backend
+from pnas_fast.runs.disk import writing
 
 _JSON = str | int | float | bool | list[str] | None
 
@@ -56,8 +57,13 @@ class RunConfig(TrainingSettings):
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
     def save(self, path: Path) -> None:
-        """Write the configuration as JSON."""
-        write_text(path, json.dumps(self.values(), indent=2) + "\n")
+        """Write the configuration as JSON.
+
+        Raises:
+            DiskError: it cannot be written.
+        """
+        with writing(path):
+            write_text(path, json.dumps(self.values(), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Self:

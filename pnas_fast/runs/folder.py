@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 
 from pnas_fast.runs.config import RunConfig
+from pnas_fast.runs.disk import remedy
 
 CONFIG = "config.json"
 TRIALS = "trials.sqlite"
 REPORT = "report.html"
 _LOCK = ".lock"
+_HALF_WRITTEN = re.compile(r"\..+\.\d+\.tmp", re.DOTALL)  # the names that `files.replacing` gives
 
 C = TypeVar("C", bound=RunConfig)
 
@@ -72,11 +75,19 @@ def locked(folder: Path) -> Iterator[None]:
             f"--out {folder}: in use by another process, wait for it or choose another --out"
         ) from error
     except OSError as error:
-        raise RunError(f"--out {folder}: cannot be written ({error.strerror})") from error
+        raise RunError(f"--out {folder}: cannot be written ({error.strerror}); {remedy(error)}") from error
     try:
+        sweep(folder)
         yield
     finally:
         lock.release()
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote left in a folder that is locked."""
+    for path in folder.glob(".*.tmp"):
+        if _HALF_WRITTEN.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

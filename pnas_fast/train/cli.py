@@ -9,27 +9,33 @@ from typing import Any
 
 from pnas_fast.cli.commands import Parser, add_groups, add_run_options, choose_backend
 from pnas_fast.cli.options import ConfigError
-from pnas_fast.runs.folder import check_same, default_folder, saved_config
-from pnas_fast.search.result import SearchResult
-from pnas_fast.train.config import TrainConfig
+from pnas_fast.data import DataSet, fetchable
+from pnas_fast.runs.config import saved_settings
+from pnas_fast.runs.folder import CONFIG, RunError, check_same, default_folder, saved_config
+from pnas_fast.runs.record import RunRecord
+from pnas_fast.train.config import MACHINE, TrainConfig
 from pnas_fast.train.network import design, published_size
+from pnas_fast.train.recipe import IN_HELP, check_suits, suited
 
 DESCRIPTION = """\
 Train the network of one cell for long, as published results are made: auxiliary classifier, scheduled
 drop-path, cutout, gradient clipping, cosine, averaged weights if asked for. The weights that judged best,
-a history and its curves are left in the run's folder."""
+a history and its curves are left in the run's folder. What is not asked for follows the size and number of
+the images: with --run, that alone trains the best cell of a search on its data, with its N and F."""
 
 EXAMPLES = """\
 examples:
-  python -m pnas_fast.train --fused --download             PNASNet-5's cell, 600 epochs on CIFAR-10
-  python -m pnas_fast.train --run runs/paper --fused       the best cell of a search
-  python -m pnas_fast.train --cell nasnet_a_cifar --fused  a published network
-  python -m pnas_fast.train --cell 0:sep3x3+1:identity --data digits --auxiliary 0 --cutout 0 --epochs 9
+  python -m pnas_fast.train --run runs/quick               the best cell of a search, on its data
+  python -m pnas_fast.train --download                     PNASNet-5's cell, 600 epochs on CIFAR-10
+  python -m pnas_fast.train --cell nasnet_a_cifar          a published network
+  python -m pnas_fast.train --cell 0:sep3x3+1:identity --data digits --epochs 9
   python -m pnas_fast.train --out runs/mine                go on with a training that was stopped
-  torchrun --nproc-per-node 8 -m pnas_fast.train --batch 256 --learning-rate 0.2     on eight GPUs
+  torchrun --nproc-per-node 8 -m pnas_fast.train --search runs/paper --batch 256     on eight GPUs
+                                 (--run by a name that torchrun does not take for one of its own)
 
 It may be killed at any moment: the same command, or --out alone, goes on, on a CPU with the same bits as if
-nothing had happened. Its configuration cannot be changed."""
+nothing had happened. It may go on elsewhere, on other cores, another device or another copy of its data; a
+line says so where the last bits may differ. The rest of its configuration cannot be changed."""
 
 _GROUPS = {
     "the network": ("cell", "repeats", "filters"),
@@ -49,16 +55,64 @@ _GROUPS = {
     ),
     "the machine": ("backend", "device", "precision", "threads", "checkpoint_minutes"),
 }
-_NOT_OFFERED = {"time_limit"}  # a long training takes as long as it takes
+_NOT_OFFERED = {"time_limit", "data_identity"}  # a long training takes as long as it takes
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a command line asks for."""
+    """What a command line asks for.
 
+    Attributes:
+        asked: the run's configuration, or the defaults, with what was given.
+        config: that, resolved for this machine.
+        given: the names of fields that were given.
+        saved: the configuration of the run that is gone on with, if its folder was named.
+        out: the run's folder, if it was named.
+        download: whether data may be fetched.
+    """
+
+    asked: TrainConfig
+    config: TrainConfig
+    given: frozenset[str]
+    saved: TrainConfig | None
+    out: Path | None
+    download: bool
+
+    def settled(self, data: DataSet, identity: str) -> Settled:
+        """What to do, now that the data set is known.
+
+        Args:
+            data: cut to ``train_images``.
+            identity: digest of the whole data set.
+
+        Raises:
+            ConfigError: settings that do not suit the images.
+            RunError: the run's folder holds another run.
+        """
+        follow = suited(self.asked, data) if self.saved is None else {}
+        free = {name: value for name, value in follow.items() if name not in self.given}
+        asked = replace(self.asked, data_identity=identity, **free)
+        check_suits(asked, data)
+        folder = default_folder(asked, identity) if self.out is None else self.out
+        if self.saved is not None:
+            check_same(folder, self.saved, asked)
+        here = {name: getattr(self.config, name) for name in MACHINE}
+        return Settled(asked, replace(asked, **here), folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What is trained and where.
+
+    Attributes:
+        asked: the configuration as its folder keeps it.
+        config: the same, resolved for this machine.
+        folder: the run's.
+    """
+
+    asked: TrainConfig
     config: TrainConfig
     folder: Path
-    download: bool
 
 
 def parse(arguments: Sequence[str] | None, processes: int) -> Request:
@@ -77,19 +131,26 @@ def parse(arguments: Sequence[str] | None, processes: int) -> Request:
     _choose_cell(given, given.pop("run"))
     choose_backend(given)
     saved = None if out is None else saved_config(out, TrainConfig)
-    config = replace(saved or TrainConfig(), **given).resolved(processes)
-    design(config)  # a cell that is none is refused here
-    folder = default_folder(config) if out is None else out
-    if saved is not None:
-        check_same(folder, saved, config)
-    return Request(config, folder, download)
+    asked = replace(saved or TrainConfig(), **given)
+    design(asked)  # a cell that is none is refused here
+    if saved is not None and out is not None:
+        # What the data are is looked at when they are loaded.
+        check_same(out, saved, replace(asked, data=saved.data))
+    config = asked.resolved_here(given.keys(), processes)
+    return Request(asked, config, frozenset(given), saved, out, download)
 
 
 def _choose_cell(given: dict[str, Any], run: Path | None) -> None:
     if run is not None:
         if "cell" in given:
             raise ConfigError("--cell with --run: allowed is one of them")
-        given["cell"] = str(SearchResult.load(run).best)
+        best = RunRecord.load(run).best
+        if best is None:
+            raise RunError(f"--run {run}: no child of that search is trained yet")
+        settings = saved_settings(run / CONFIG)
+        given["cell"] = str(best.cell)
+        for name in ("data", "repeats", "filters"):
+            given.setdefault(name, getattr(settings, name))
     for name, value in published_size(given.get("cell", "")).items():
         given.setdefault(name, value)
 
@@ -99,12 +160,13 @@ def _parser() -> Parser:
     run = parser.add_argument_group("the run")
     run.add_argument(
         "--run",
+        "--search",
         type=Path,
         metavar="SEARCH",
         default=None,
-        help="take the best cell of a search, by its folder",
+        help="take the best cell of a search, with its data, N and F, by the search's folder",
     )
-    add_run_options(run)
+    add_run_options(run, fetchable())
     items = [item for item in fields(TrainConfig) if item.name not in _NOT_OFFERED]
-    add_groups(parser, _GROUPS, items, lambda name: [getattr(TrainConfig, name)])
+    add_groups(parser, _GROUPS, items, lambda name: [IN_HELP.get(name, getattr(TrainConfig, name))])
     return parser

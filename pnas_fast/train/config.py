@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from collections.abc import Container
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Self
 
 from pnas_fast.cli.options import ConfigError, option
+from pnas_fast.data import forms
+from pnas_fast.engine.settings import MOST_BATCH, MOST_EPOCHS
 from pnas_fast.runs.config import RunConfig
 from pnas_fast.threads import cores
+
+MACHINE = ("device", "backend", "precision", "threads")
+"""Fields that say what a training runs on. It goes on on other machines, so they do not say what it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +22,11 @@ class TrainConfig(RunConfig):
 
     Without arguments: PNASNet-5's cell, N = 3, F = 48, 600 epochs on CIFAR-10 by NASNet's released recipe
     (SPEC 3.3: SGD, 0.025 along one cosine, batch 32, drop-path 0.4, auxiliary loss 0.4, norm 5, weight decay
-    5e-4) with cutout of 16 pixels. Every field is also an option of ``python -m pnas_fast.train``.
+    5e-4) with cutout of 16 pixels. Every field but ``data_identity`` is also an option of
+    ``python -m pnas_fast.train``, where defaults follow the images (`pnas_fast.train.recipe`).
+
+    In a run's folder the fields of `MACHINE` are as they were asked for, ``auto`` among them; `resolved`
+    gives what they mean on this machine.
 
     Raises:
         ConfigError: a value outside its limits.
@@ -25,11 +35,11 @@ class TrainConfig(RunConfig):
     KIND: ClassVar[str] = "training"
 
     cell: str = option("pnasnet5_cifar", "the cell: its text, or a published network's name")
-    data: str = option("cifar10:data/cifar10", "data set: digits, cifar10:DIR or synthetic:HxWxC/CLASSES")
+    data: str = option("cifar10:data/cifar10", f"data set: {forms()}")
     repeats: int = option(3, "N: the network has 3N cells", minimum=1, maximum=100)
     filters: int = option(48, "F: channels of a block in the first cells", minimum=1, maximum=4096)
-    epochs: int = option(600, "passes over the training images", minimum=1)
-    batch: int = option(32, "images a step, over all processes together", minimum=2)
+    epochs: int = option(600, "passes over the training images", minimum=1, maximum=MOST_EPOCHS)
+    batch: int = option(32, "images a step, over all processes together", minimum=2, maximum=MOST_BATCH)
     learning_rate: float = option(
         0.025, "at the first step; falls to 0 along a cosine", minimum=1e-9, maximum=1e3
     )
@@ -42,7 +52,9 @@ class TrainConfig(RunConfig):
     auxiliary: float = option(
         0.4, "weight of the auxiliary classifier's loss; 0 is no such classifier", minimum=0, maximum=10
     )
-    cutout: int = option(16, "side of a square blanked out of every image; 0 is none", minimum=0)
+    cutout: int = option(
+        16, "side of a square blanked out of every image; 0 is none", minimum=0, maximum=10_000
+    )
     ema: float = option(
         0.0,
         "decay a step of a moving average of the weights, say 0.9999, which is then what is judged and kept; "
@@ -54,8 +66,13 @@ class TrainConfig(RunConfig):
         0, "CPU threads of a process; 0 is all cores; their number changes rounding", minimum=0, maximum=1024
     )
     checkpoint_minutes: float = option(
-        10.0, "between checkpoints within an epoch; there is one after each", minimum=0.001, identity=False
+        10.0,
+        "between checkpoints within an epoch; there is one after each",
+        minimum=0.001,
+        maximum=1e6,
+        identity=False,
     )
+    data_identity: str = option("", "digest of the data set; empty while nobody has read it")
 
     def resolved(self, processes: int = 1) -> Self:
         """This configuration with device, backend and threads settled for this machine.
@@ -75,5 +92,55 @@ class TrainConfig(RunConfig):
         config = super().resolved()
         return replace(config, threads=config.threads or config._cores(processes))
 
+    def resolved_here(self, demanded: Container[str], processes: int) -> Self:
+        """As `resolved`, for a run that may come from another machine.
+
+        Args:
+            demanded: the fields that must be as they are. Those of `MACHINE` that are not in it are wishes:
+                where this machine cannot fulfil them, its own best takes their place.
+            processes: that train together.
+
+        Raises:
+            ConfigError: as `resolved`.
+        """
+        config = self
+        if "threads" not in demanded and self.threads > cores():
+            config = replace(config, threads=0)
+        try:
+            return config.resolved(processes)
+        except ConfigError:
+            free = {name: _default(name) for name in MACHINE if name not in demanded}
+            return replace(self, **free).resolved(processes)
+
+    def identity(self) -> dict[str, Any]:
+        """See `RunConfig.identity`."""
+        values = super().identity()
+        del values["data_identity"]  # what the data are is said beside it
+        return values
+
+    def difference(self, other: Self) -> list[str]:
+        """See `RunConfig.difference`; data sets that somebody has read are compared by what they hold."""
+        changes = super().difference(other)
+        if not (self.data_identity and other.data_identity):
+            moved = self.data != other.data
+            return [*changes, *[f"--data {self.data} -> {other.data}"] * moved]
+        differs = self.data_identity != other.data_identity
+        return [
+            *changes,
+            *[f"--data {other.data} holds other images or labels than {self.data} did"] * differs,
+        ]
+
+    @classmethod
+    def from_values(cls, values: Any) -> Self:
+        """See `RunConfig.from_values`; nothing but what earlier versions did not know may be missing."""
+        missing = {item.name for item in fields(cls)} - values.keys() - {"data_identity"}
+        if missing:
+            raise ConfigError(f"lacks {' '.join(sorted(missing))}")
+        return super().from_values(values)
+
     def _cores(self, processes: int) -> int:
         return 1 if self.device == "cuda" else max(1, cores() // processes)
+
+
+def _default(name: str) -> Any:
+    return getattr(TrainConfig, name)

@@ -15,6 +15,7 @@ from pnas_fast.report.axes import WIDE, padded, percent_ticks, typical_range
 from pnas_fast.report.palette import INK, level_colour
 from pnas_fast.report.svg import report_style, to_svg
 from pnas_fast.report.text import percent
+from pnas_fast.runs.disk import writing
 from pnas_fast.train.history import Epoch
 
 CURVES = "training.svg"
@@ -28,7 +29,8 @@ def write_curves(folder: Path, epochs: Sequence[Epoch]) -> None:
     title = f"Training loss and validation accuracy after {len(epochs)} epochs, at best {percent(best, 2)}"
     with report_style():
         figure = draw_curves(epochs)
-        write_text(folder / CURVES, to_svg(figure, "training", title).file_text)
+        with writing(folder / CURVES):
+            write_text(folder / CURVES, to_svg(figure, "training", title).file_text)
 
 
 def draw_curves(epochs: Sequence[Epoch]) -> Figure:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
+from pnas_fast.cli.streams import OutputClosed
 from pnas_fast.report.text import duration, percent
 from pnas_fast.train.config import TrainConfig
 from pnas_fast.train.history import Epoch
@@ -23,10 +26,14 @@ class Display:
         console: where to.
         config: of the training.
         steps: of an epoch.
+
+    Attributes:
+        closed: whether nobody reads any more what is said.
     """
 
     def __init__(self, console: Console, config: TrainConfig, steps: int) -> None:
         self._console = console
+        self.closed = False
         self._epochs, self._steps, self._batch = config.epochs, steps, config.batch
         self._started = time.monotonic()
         self._done = 0
@@ -47,17 +54,19 @@ class Display:
 
     def note(self, text: str) -> None:
         """Say one line."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        with self._reader():
+            self._console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def step(self, epoch: int, index: int, loss: float | None) -> None:
         """``index`` steps of an epoch, counted from 0, are done; now and then with their mean loss."""
         self._done += 1
         if loss is not None and self._live:
             status = f"loss {loss:.3f} · {self._last}{self._pace(epoch, index)}"
-            self._progress.update(
-                self._task, completed=index, epoch=f"{epoch + 1}/{self._epochs}", status=status
-            )
-            self._progress.refresh()
+            with self._reader():
+                self._progress.update(
+                    self._task, completed=index, epoch=f"{epoch + 1}/{self._epochs}", status=status
+                )
+                self._progress.refresh()
 
     def epoch(self, record: Epoch, best: float) -> None:
         """An epoch is trained and judged."""
@@ -72,7 +81,16 @@ class Display:
     def close(self) -> None:
         """Leave the terminal as it was."""
         if self._live:
-            self._progress.stop()
+            with self._reader():
+                self._progress.stop()
+
+    @contextmanager
+    def _reader(self) -> Iterator[None]:
+        # What the training is at comes to its end first.
+        try:
+            yield
+        except OutputClosed:
+            self.closed = True
 
     def _pace(self, epoch: int, index: int) -> str:
         seconds = max(time.monotonic() - self._started, 1e-9)

@@ -6,10 +6,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
+from msgspec import Meta
+
+from pnas_fast.engine.settings import MOST_EPOCHS
 from pnas_fast.files import write_text
+from pnas_fast.runs.disk import writing
 
 HISTORY = "history.jsonl"
+
+
+Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class HistoryError(ValueError):
@@ -29,12 +38,12 @@ class Epoch:
         images: trained on.
     """
 
-    epoch: int
+    epoch: Annotated[int, Meta(ge=1, le=MOST_EPOCHS)]
     loss: float
-    accuracy: float
-    average_accuracy: float | None
-    seconds: float
-    images: int
+    accuracy: Share
+    average_accuracy: Share | None
+    seconds: Annotated[float, Meta(ge=0)]
+    images: Annotated[int, Meta(ge=1)]
 
     @property
     def judged(self) -> float:
@@ -43,24 +52,32 @@ class Epoch:
 
 
 def write_history(folder: Path, epochs: Sequence[Epoch]) -> None:
-    """Write the history of a run: the file is whole at any moment."""
-    write_text(folder / HISTORY, "".join(json.dumps(asdict(epoch)) + "\n" for epoch in epochs))
+    """Write the history of a run: the file is whole at any moment.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    with writing(folder / HISTORY):
+        write_text(folder / HISTORY, "".join(json.dumps(asdict(epoch)) + "\n" for epoch in epochs))
 
 
 def read_history(folder: Path) -> list[Epoch]:
     """The history of a run, empty where it has none; a last line without its end is left out.
 
     Raises:
-        HistoryError: another line is not an epoch.
+        HistoryError: another line is not an epoch, or not the one after that of the line before.
     """
     path = folder / HISTORY
     if not path.exists():
         return []
-    *lines, _ = path.read_text(encoding="utf-8").split("\n")
-    epochs = []
+    *lines, _ = path.read_bytes().split(b"\n")
+    epochs = list[Epoch]()
     for number, line in enumerate(lines, start=1):
         try:
-            epochs.append(Epoch(**json.loads(line)))
-        except (ValueError, TypeError) as error:
+            epoch = msgspec.json.decode(line, type=Epoch)
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise HistoryError(f"{path}, line {number}: not an epoch ({error})") from error
+        if epochs and epoch.epoch != epochs[-1].epoch + 1:
+            raise HistoryError(f"{path}, line {number}: epoch {epoch.epoch} after epoch {epochs[-1].epoch}")
+        epochs.append(epoch)
     return epochs

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pnas_fast.data import DataSet
-from pnas_fast.runs.weights import BEST, save_child
+from pnas_fast.train.best import keep_best, rebuilt_best, unusable_best
 from pnas_fast.train.checkpoint import (
+    CHECKPOINTS,
+    Checkpoint,
     CheckpointError,
     Place,
     discard_unusable,
@@ -20,7 +22,8 @@ from pnas_fast.train.config import TrainConfig
 from pnas_fast.train.curves import write_curves
 from pnas_fast.train.display import Display
 from pnas_fast.train.group import Group
-from pnas_fast.train.history import Epoch, read_history, write_history
+from pnas_fast.train.history import HISTORY, Epoch, HistoryError, read_history, write_history
+from pnas_fast.train.machine import Machine
 from pnas_fast.train.training import LongTraining
 
 LOOK_SECONDS = 1.0
@@ -58,7 +61,8 @@ class Run:
         stop: is looked at after every step.
 
     Raises:
-        CheckpointError: checkpoints exist, and none can be used.
+        CheckpointError: checkpoints exist, and none can be used; or they are gone, or the best weights are,
+            and nothing can make them again.
         HistoryError: the folder's history is damaged.
     """
 
@@ -74,34 +78,93 @@ class Run:
     ) -> None:
         self._training, self._config, self._folder, self._data = training, config, folder, data
         self._group, self._display, self._stop = group, display, stop
-        self._place, self._history = Place(), list[Epoch]()
+        self._machine = Machine.here(config, group.size)
+        self._place, self._history = Place(), read_history(folder)
         self._go_on()
         self._saved = self._looked = self._drawn = time.monotonic()
 
-    def train(self) -> list[Epoch]:
-        """Train to the last epoch; the history.
+    @property
+    def best(self) -> Epoch | None:
+        """The epoch whose weights are kept; None where the history does not say."""
+        return next((record for record in self._history if record.judged == self._place.best), None)
+
+    def train(self) -> None:
+        """Train to the last epoch.
 
         Raises:
             Stopped: as it was asked to.
             TrainError: training diverged.
+            DiskError: a file of the run cannot be written; checkpoints that were stay.
         """
         for epoch in range(self._place.epoch, self._config.epochs):
             self._train_epoch(epoch)
             self._finish_epoch(epoch)
         self._draw()
-        return self._history
 
     def _go_on(self) -> None:
         checkpoint = latest_checkpoint(self._folder, self._display.note)
-        if checkpoint is not None:
-            self._training.restore(checkpoint)
-            self._place = place = checkpoint.place
-            self._history = [record for record in read_history(self._folder) if record.epoch <= place.epoch]
+        if checkpoint is None:
+            self._begin()
+        else:
+            self._restore(checkpoint)
         # Nobody writes before everybody has read, and what they read must be the same.
         if not self._group.agree(self._place.epoch * self._training.steps + self._place.index):
             raise CheckpointError(f"{self._folder}: processes find different checkpoints there")
         if self._group.leads:
+            self._require_best(checkpoint)
             discard_unusable(self._folder, self._place)
+
+    def _begin(self) -> None:
+        """Be at the beginning, unless a history says that there were checkpoints."""
+        done = self._history[-1].epoch if self._history else 0
+        if done == self._config.epochs:
+            self._place = Place(done, 0, max(record.judged for record in self._history))
+        elif done > 1:  # a history of one epoch is written before the first checkpoint
+            raise CheckpointError(
+                f"{self._folder / CHECKPOINTS}: holds no checkpoint, and {HISTORY} tells of {done} epochs; "
+                "put them back, or remove the run's folder to train from the beginning"
+            )
+        else:
+            self._history = []
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        self._training.restore(checkpoint)
+        self._place = place = checkpoint.place
+        self._history = [record for record in self._history if record.epoch <= place.epoch]
+        if place.epoch and not self._history:
+            self._display.note(
+                f"{self._folder / HISTORY}: is missing; it begins anew after epoch {place.epoch}"
+            )
+        elif place.epoch and self._history[-1].epoch != place.epoch:
+            raise HistoryError(
+                f"{self._folder / HISTORY}: ends with epoch {self._history[-1].epoch}, the checkpoint with "
+                f"epoch {place.epoch}; put the whole file back, or remove it to begin it anew"
+            )
+        unfinished = place.epoch < self._config.epochs
+        change = checkpoint.machine.change(self._machine) if checkpoint.machine and unfinished else None
+        if change:
+            self._display.note(change)
+
+    def _require_best(self, checkpoint: Checkpoint | None) -> None:
+        """See to it that the weights of the best epoch so far are there, or say that they are lost."""
+        fault = unusable_best(self._folder) if self._place.best >= 0 else None
+        if fault is None:
+            return
+        epoch = rebuilt_best(self._training, self._data, self._folder, self._place, self._history)
+        if checkpoint is not None:
+            self._training.restore(checkpoint)
+        if epoch is not None:
+            self._display.note(f"{fault}; made again from the checkpoint after epoch {epoch}")
+        elif self._place.epoch == self._config.epochs:
+            raise CheckpointError(
+                f"{fault}, and no checkpoint holds the best weights; put the file back, or remove the run's "
+                "folder to train from the beginning"
+            )
+        else:
+            self._display.note(
+                f"{fault}, and no checkpoint holds the best weights so far; the best from here on are kept"
+            )
+            self._place = replace(self._place, best=-1.0)
 
     def _train_epoch(self, epoch: int) -> None:
         training = self._training
@@ -111,7 +174,7 @@ class Run:
             now = time.monotonic()
             self._place = replace(self._place, index=self._place.index + 1, seconds=now - started)
             self._show(now)
-            if self._group.any(self._stop.asked):
+            if self._group.any(self._stop.asked or self._display.closed):
                 self._save()
                 self._draw()
                 raise Stopped
@@ -129,7 +192,7 @@ class Run:
         # Killed before the checkpoint below, the epoch is trained again, and these are written again.
         if self._group.leads:
             if record.judged > place.best:
-                self._keep_best()
+                keep_best(self._training, self._data, self._folder)
             write_history(self._folder, self._history)
         self._place = Place(epoch + 1, 0, max(place.best, record.judged))
         self._save()
@@ -144,9 +207,6 @@ class Run:
             loss = self._training.loss_so_far(place.index)
         self._display.step(place.epoch, place.index, loss)
 
-    def _keep_best(self) -> None:
-        save_child(self._training.judged, self._data, self._folder / BEST)
-
     def _draw(self) -> None:
         self._drawn = time.monotonic()
         if self._group.leads:
@@ -155,4 +215,4 @@ class Run:
     def _save(self) -> None:
         self._saved = time.monotonic()
         if self._group.leads:
-            save_checkpoint(self._folder, self._place, self._training.tensors())
+            save_checkpoint(self._folder, self._place, self._machine, self._training.tensors())

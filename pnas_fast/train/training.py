@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pnas_fast.data import DataSet, TrainingBatches
 from pnas_fast.engine import DTYPES, Stepper, TrainingLoop, evaluate, replayed
 from pnas_fast.engine.averaging import WeightAverage
+from pnas_fast.engine.stepper import SCALER
 from pnas_fast.kernels import share_batch_norms
 from pnas_fast.network import CellNetwork
 from pnas_fast.train.checkpoint import Checkpoint, CheckpointError
@@ -116,23 +117,39 @@ class LongTraining:
         return named | {"losses": self.losses}
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint.
+        """Go on from a checkpoint; loss scaling, where it was taken in another precision, begins anew.
 
         Raises:
-            CheckpointError: it is of another network.
+            CheckpointError: it is of another training; nothing has changed then.
         """
-        tensors = checkpoint.tensors
-        try:
-            self.network.load_state_dict(_part(tensors, "network"))
-            if self._averaged is not None:
-                self._averaged.load_state_dict(_part(tensors, "average"))
-            self.stepper.restore(_part(tensors, "optimizer"))
-            place = checkpoint.place
-            self._loop.begin(place.epoch, place.index)
-            self.losses.copy_(tensors["losses"])
-            self._next = place.epoch * self.steps + place.index
-        except (RuntimeError, KeyError, IndexError) as error:
-            raise CheckpointError(f"the checkpoint is of another network ({error})") from error
+        tensors, place = self._checked(checkpoint), checkpoint.place
+        self.network.load_state_dict(_part(tensors, "network"))
+        if self._averaged is not None:
+            self._averaged.load_state_dict(_part(tensors, "average"))
+        self.stepper.restore(_part(tensors, "optimizer"))
+        self._loop.begin(place.epoch, place.index)
+        self.losses.copy_(tensors["losses"])
+        self._next = place.epoch * self.steps + place.index
+
+    def _checked(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
+        """A checkpoint's tensors: their names, shapes and types are those that this training has."""
+        place, epochs = checkpoint.place, self._config.epochs
+        if place.epoch > epochs or place.index > (self.steps if place.epoch < epochs else 0):
+            raise CheckpointError(
+                f"{checkpoint.path}: after epoch {place.epoch} and {place.index} steps, allowed are "
+                f"{epochs} epochs of {self.steps} steps"
+            )
+        expected, found = self.tensors(), checkpoint.tensors
+        if checkpoint.machine is not None and checkpoint.machine.precision != self._config.precision:
+            expected, found = _without_scaling(expected), _without_scaling(found)
+        for name in sorted(expected.keys() | found.keys()):
+            has, wanted = _described(found.get(name)), _described(expected.get(name))
+            if has != wanted:
+                raise CheckpointError(
+                    f"{checkpoint.path}: the checkpoint is of another network: tensor {name} is {has}, "
+                    f"expected {wanted}"
+                )
+        return found
 
     def is_finite(self) -> bool:
         """Whether every weight is a finite number."""
@@ -156,6 +173,16 @@ def _part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
     return {
         name.removeprefix(f"{part}."): value for name, value in tensors.items() if name.startswith(f"{part}.")
     }
+
+
+def _without_scaling(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in tensors.items() if not name.startswith(f"optimizer.{SCALER}.")}
+
+
+def _described(tensor: Tensor | None) -> str:
+    if tensor is None:
+        return "missing"
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
 def _mix(seed: int, step: int) -> int:
