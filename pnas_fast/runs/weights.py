@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import asdict
@@ -90,3 +91,9 @@ def discard(folder: Path, position: int) -> None:
 def discard_all(folder: Path) -> None:
     """Remove the weights of all children but the best."""
     shutil.rmtree(folder / CHILDREN, ignore_errors=True)
+
+
+def digest(path: Path | str) -> str:
+    """The SHA-256 of a weights file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
