@@ -202,7 +202,7 @@ def test_a_plan_for_gpus_says_what_was_tried(
     assert main(["--preset", "paper", "--plan", "--device", "cuda"]) == 0
     output = capsys.readouterr().out
     assert "2 at once on a GPU: 199 images/s, 5.0 of 80 GiB in use" in output
-    assert "about 30.2 days with 2 workers on each of 2 GPUs" in output
+    assert "about 30 d 05 h with 2 workers on each of 2 GPUs" in output
     assert "1.00" in output
 
 

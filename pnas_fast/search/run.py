@@ -15,13 +15,13 @@ from pnas_fast.executors.inline import InlineExecutor
 from pnas_fast.executors.local import LocalExecutor
 from pnas_fast.protocols import (
     DataSource,
+    Evaluator,
     Event,
     Executor,
     Finished,
     Listener,
     Proposal,
     Said,
-    Spec,
     Strategy,
     Task,
     child_seed,
@@ -92,7 +92,9 @@ class Search:
             MachineError: the machine is at fault; nothing is lost.
         """
         config, folder = self.config, self.folder
-        self.source.open()  # a damaged data set is found before anything is written
+        self.source.open()  # a damaged data set is found before anything is written, as is a bad evaluator
+        spec = make_spec(config, self.source.identity())
+        evaluator = make_evaluator(spec)
         saved = saved_config(folder, SearchConfig)
         if saved is not None:
             check_same(folder, saved, config)
@@ -112,11 +114,11 @@ class Search:
                 listeners.say(f"{again} failed children are trained again")
             best = BestKeeper(folder, store)
             discard_all(folder)
-            spec = make_spec(config, self.source.identity())
             unfinished = len(store.trials()) < strategy.planned
             executor = stack.enter_context(closing(self._executor(unfinished, listeners.say)))
             listeners.all += [NoteKeeper(store), best, stack.enter_context(ReportWriter(folder))]
-            self._drive(strategy, spec, executor, store, listeners)
+            executor.start(spec, self.source)
+            self._drive(strategy, evaluator, executor, store, listeners)
             if config.evaluator == "train" and not (folder / BEST).is_file():
                 self._make_weights(best, executor, listeners)
             discard_all(folder)
@@ -150,16 +152,20 @@ class Search:
         return LocalExecutor(devices, self.folder, config.time_limit, config.threads)
 
     def _drive(
-        self, strategy: Strategy, spec: Spec, executor: Executor, store: TrialStore, listeners: Listeners
+        self,
+        strategy: Strategy,
+        evaluator: Evaluator,
+        executor: Executor,
+        store: TrialStore,
+        listeners: Listeners,
     ) -> None:
-        config, evaluator, traced = self.config, make_evaluator(spec), list[int]()
+        config, traced = self.config, list[int]()
 
         def is_traced(number: int, proposal: Proposal) -> bool:
             found = self.profiled is not None and self.profiled.is_it(number, proposal.cell)
             traced.extend([number] * found)
             return found
 
-        executor.start(spec, self.source)
         driver = Driver(
             strategy, config.strategy, evaluator, executor, store, config.seed, listeners.on, is_traced
         )
