@@ -3,10 +3,10 @@
 import json
 import random
 import re
-import sqlite3
+import shutil
+from base64 import b64encode
 from collections import Counter
-from contextlib import closing
-from html.parser import HTMLParser
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
@@ -17,129 +17,40 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cells import PNASNET5, random_cells
+from cells import PNASNET5
+from pnas_fast.cli.options import ConfigError
 from pnas_fast.counting import count_distinct
+from pnas_fast.protocols import Measurement, Proposal
 from pnas_fast.report import text as wording
+from pnas_fast.report.__main__ import main
 from pnas_fast.report.axes import typical_range
+from pnas_fast.objectives import Accuracy, pareto_front
+from pnas_fast.report.levels import levels_of
 from pnas_fast.report.page import write_report
 from pnas_fast.report.palette import THEME
 from pnas_fast.report.prediction import draw_predictions
 from pnas_fast.report.progress import draw_progress
+<<<<<<< HEAD
 from pnas_fast.report.record import PAPER_IMAGES, ReportError, RunRecord
+=======
+from pnas_fast.report.strategies.progressive import PAPER_IMAGES
+>>>>>>> report
 from pnas_fast.report.time import draw_times
 from pnas_fast.report.usage import operation_shares
-from pnas_fast.runs.store import Level, Prediction, StoreError, Trial, TrialStore
-from pnas_fast.space import OPERATIONS
+from pnas_fast.report.view import RunView
+from pnas_fast.runs.database import StoreError
+from pnas_fast.runs.folder import RunError
+from pnas_fast.runs.record import RunRecord
+from pnas_fast.space import OPERATIONS, Cell
+from report_runs import HOSTILE, distinct_cells, make_run, random_measurement, read_page, write_run
 
-HOSTILE = "<script>alert('x')</script> & \"quotes\""
-CHARTS = {"progress", "prediction", "cost", "operations", "time"}
-VOID = {"meta", "link", "br", "wbr", "img", "hr", "input"}
-
-
-def random_trial(position: int, cell: str, level: int, failed: bool, generator: random.Random) -> Trial:
-    # One in ten is far below the others.
-    accuracy = None if failed else generator.choice([0.8] * 9 + [0.1]) + 0.19 * generator.random()
-    return Trial(
-        position=position,
-        cell=cell,
-        level=level,
-        status="failed" if failed else "done",
-        accuracy=accuracy,
-        loss=None if failed else generator.random(),
-        epoch_losses=(2.0, 1.0),
-        seconds=generator.uniform(0.5, 9),
-        images_per_second=1000.0,
-        images_seen=generator.randrange(1, 40_000),
-        parameters=generator.randrange(1_000, 900_000),
-        multiply_adds=generator.randrange(10_000, 200_000_000),
-        error=f"{HOSTILE} {position}" if failed else None,
-        evaluation_seconds=0.0 if failed else 0.25,
-        waiting_seconds=generator.random(),
-        memory=None if failed else 3 * 2**30,
-        device="cuda:0",
-    )
-
-
-def make_run(
-    folder: Path, sizes: list[int], *, blocks: int = 3, failures: float = 0.1, finished: int | None = None
-) -> Path:
-    """A run with ``sizes[i]`` children at level i + 1, of which the first ``finished`` levels are done."""
-    folder.mkdir(parents=True)
-    generator = random.Random(f"{sizes} {failures}")
-    config = {"blocks": blocks, "operations": list(OPERATIONS), "data": HOSTILE, "fused": True, "limit": None}
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    position = 0
-    with TrialStore(folder / "trials.sqlite") as store:
-        for level, size in enumerate(sizes, start=1):
-            predictions = {}
-            for cell in random_cells(level, size, generator):
-                store.add(random_trial(position, cell, level, generator.random() < failures, generator))
-                before = None if level == 1 else generator.random()
-                predictions[cell] = Prediction(before, generator.random())
-                position += 1
-            if finished is None or level <= finished:
-                rho = None if level == 1 else generator.uniform(-1, 1)
-                store.finish_level(
-                    Level(level, 97 * level, rho, generator.random(), 1.5, 4, 2.5), predictions
-                )
-    return folder
-
-
-class Page(HTMLParser):
-    """What the tests look at: tags with attributes, text by section, table rows, balance of tags."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.sections: dict[str, str] = {}
-        self.rows: dict[str, list[list[str]]] = {}
-        self.text = ""
-        self._section = "header"
-        self._open: list[str] = []
-        self.feed(source)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag, attrs):
-        attributes = {name: value or "" for name, value in attrs}
-        self.tags.append((tag, attributes))
-        if tag not in VOID:
-            self._open.append(tag)
-        if tag == "section":
-            self._section = attributes["id"]
-        if tag == "tr":
-            self.rows.setdefault(self._section, []).append([])
-        if tag in ("td", "th"):
-            self.rows[self._section][-1].append("")
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" in self._open:
-            return
-        self.text += data
-        self.sections[self._section] = self.sections.get(self._section, "") + data
-        if self._open and {"td", "th"} & set(self._open):
-            self.rows[self._section][-1][-1] += data
-
-    def attributes(self, name: str) -> list[str]:
-        return [attributes[name] for _, attributes in self.tags if name in attributes]
-
-    def body_rows(self, section: str) -> list[list[str]]:
-        return self.rows[section][1:]
-
-
-def read_page(folder: Path) -> Page:
-    return Page(write_report(folder).read_text(encoding="utf-8"))
+OLD_RUN = Path(__file__).parent / "data" / "run_of_schema_2"
+CHARTS = {"progress", "prediction", "cost", "operations", "curves", "time"}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("report") / "run", [136, 24, 16])
+    return make_run(tmp_path_factory.mktemp("report") / "run", [136, 24, 16], data=HOSTILE)
 
 
 @pytest.fixture(scope="module")
@@ -148,24 +59,37 @@ def page(run):
 
 
 @pytest.fixture(scope="module")
-def record(run):
-    return RunRecord.load(run)
+def view(run):
+    return RunView(RunRecord.load(run))
 
 
 def test_page_has_every_section(page):
-    expected = {"cells", "search", "prediction", "cost", "operations", "top", "levels", "time", "failed"}
-    assert set(page.sections) == expected | {"header", "configuration", "files"}
-    assert all(page.sections[name].strip() for name in expected)
+    own = {"search", "prediction", "levels"}
+    common = {"cells", "cost", "operations", "curves", "trials", "time", "failed", "configuration", "files"}
+    assert set(page.sections) == own | common | {"header"}
+    assert all(page.sections[name].strip() for name in own | common)
 
 
 def test_page_loads_nothing(run, page):
     source = (run / "report.html").read_text(encoding="utf-8")
-    assert not {"script", "link", "img", "iframe", "image", "object"} & {tag for tag, _ in page.tags}
+    assert not {"link", "img", "iframe", "image", "object"} & {tag for tag, _ in page.tags}
     assert "@import" not in source
     assert page.attributes("src") == []
     for target in page.attributes("href") + page.attributes("xlink:href"):
         assert target.startswith("#") or (run / target).is_file(), target
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", source))
+
+
+def test_page_runs_its_own_script_alone(page):
+    data, script = page.scripts
+    assert json.loads(data)
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    (policy,) = [value for value in page.attributes("content") if "script-src" in value]
+    assert policy.split("; ")[:3] == [
+        "default-src 'none'",
+        "style-src 'unsafe-inline'",
+        f"script-src 'sha256-{digest}'",
+    ]
 
 
 def test_ids_are_unique_and_every_reference_finds_its_target(run, page):
@@ -177,43 +101,36 @@ def test_ids_are_unique_and_every_reference_finds_its_target(run, page):
     assert {*references, *page.attributes("aria-labelledby")} <= set(ids)
 
 
-def test_what_children_say_is_escaped(page, record):
-    assert "script" not in {tag for tag, _ in page.tags}
+def test_what_children_say_is_escaped(page, view):
     reasons = [row[3] for row in page.body_rows("failed")]
-    assert reasons == [trial.error for trial in record.failed]
-    assert HOSTILE in page.sections["configuration"]
+    assert reasons == [wording.printable(trial.measurement.error) for trial in view.failed]
+    assert wording.printable(HOSTILE) in page.sections["configuration"]
+    assert len(page.scripts) == 2
+    told = [row[1][2] for row in page.table["rows"] if row[1][2] is not None]
+    assert sorted(told) == sorted(trial.measurement.error for trial in view.failed)
 
 
-def test_headline_agrees_with_the_store(page, record):
-    trials = record.trials
-    best = max((trial for trial in trials if trial.accuracy is not None), key=lambda trial: trial.accuracy)
+def test_headline_agrees_with_the_store(page, view):
+    best = max(view.done, key=lambda trial: trial.accuracy)
     header = page.sections["header"]
     assert f"{100 * best.accuracy:.1f} % validation accuracy" in header
-    assert best.cell in header
-    assert f"{best.parameters:,}" in header
-    assert f"{best.multiply_adds / 1e6:.1f} M" in header
-    assert f"{sum(trial.images_seen for trial in trials) / 1e6:.2f} M images" in header
-    assert f"and {sum(trial.status == 'failed' for trial in trials)} failed" in header
+    assert str(best.cell) in header
+    assert f"{best.value('parameters'):,.0f}" in header
+    assert wording.magnitude(best.value("multiply_adds")) in header
+    assert f"{sum(trial.value('images_seen') for trial in view.trials) / 1e6:.2f} M images" in header
+    assert f"and {sum(not trial.done for trial in view.trials)} failed" in header
     assert f"the paper's search: {PAPER_IMAGES / 1e9:.2f} B" in header
     assert "Unfinished" not in page.text
 
 
-def test_table_of_the_best_trials(page, record):
-    done = [trial for trial in record.trials if trial.accuracy is not None]
-    best = sorted(done, key=lambda trial: -trial.accuracy)[:20]
-    rows = page.body_rows("top")
-    assert [row[1] for row in rows] == [trial.cell for trial in best]
-    assert [row[3] for row in rows] == [f"{100 * trial.accuracy:.2f} %" for trial in best]
-    assert [row[4] for row in rows] == [f"{trial.parameters:,}" for trial in best]
-    assert [row[0] for row in rows] == [str(rank) for rank in range(1, 21)]
-
-
-def test_table_of_levels(page, record):
-    for row, level in zip(page.body_rows("levels"), record.levels, strict=True):
-        trials = [trial for trial in record.trials if trial.level == level.level]
-        accuracies = [trial.accuracy for trial in trials if trial.accuracy is not None]
-        share = level.candidates / count_distinct(level.level)
-        assert row[:2] == [str(level.level), f"{level.candidates:,}"]
+def test_table_of_levels(page, view):
+    levels = levels_of(view)
+    assert len(levels) == 3
+    for row, level in zip(page.body_rows("levels"), levels, strict=True):
+        trials = [trial for trial in view.trials if len(trial.cell) == level.group.number]
+        accuracies = [trial.accuracy for trial in trials if trial.done]
+        share = level.candidates / count_distinct(level.group.number)
+        assert row[:2] == [str(level.group.number), f"{level.candidates:,.0f}"]
         assert float(row[2].removesuffix(" %")) / 100 == pytest.approx(share, rel=0.06)
         assert row[3:5] == [str(len(accuracies)), str(len(trials) - len(accuracies))]
         assert row[5:7] == [f"{100 * max(accuracies):.2f} %", f"{100 * np.mean(accuracies):.2f} %"]
@@ -222,42 +139,50 @@ def test_table_of_levels(page, record):
         assert row[7] == expected
 
 
-def test_time_is_that_of_the_store(page, record):
+def test_time_is_that_of_the_store(page, view):
     rows = page.body_rows("time")
-    assert len(rows) == len(record.levels)
-    for row, level in zip(rows, record.levels, strict=True):
-        trials = [trial for trial in record.trials if trial.level == level.level]
-        training = sum(trial.images_seen / 1000 for trial in trials)
-        evaluation = sum(trial.evaluation_seconds for trial in trials)
-        building = max(sum(trial.seconds for trial in trials) - training - evaluation, 0)
-        waiting = sum(trial.waiting_seconds for trial in trials) + 2.5
+    assert [row[:2] for row in rows] == [["level 1", "4"], ["level 2", "4"], ["level 3", "4"]]
+    for row, level in zip(rows, levels_of(view), strict=True):
+        values = [trial.measurement.values for trial in level.group.trials]
+        training = sum(one["images_seen"] / 1000 for one in values)
+        evaluation = sum(one["evaluation_seconds"] for one in values)
+        building = max(sum(one["seconds"] for one in values) - training - evaluation, 0)
+        waiting = sum(one["waiting_seconds"] for one in values) + 2.5
         parts = np.array([training, evaluation, building, waiting, 1.5 * 4])
-        assert row[:2] == [str(level.level), "4"]
         assert float(row[2].replace(",", "")) == round(1000 * training / (parts.sum() / 4))
-        assert row[3:] == [f"{100 * part / parts.sum():.1f} %" for part in parts]
+        assert row[3:8] == [f"{100 * part / parts.sum():.1f} %" for part in parts]
+        assert row[8] == f"2.5 s ({250 / parts.sum():.1f} %)"
     assert "3.00 GiB of a GPU's memory" in page.sections["time"]
 
 
-def test_time_bars_fill_the_whole_and_show_every_child(record):
-    bars, rates = draw_times(record).axes
+def test_time_bars_fill_the_whole_and_show_every_child(view):
+    bars, rates = draw_times(view).axes
     widths = np.array([[bar.get_width() for bar in bars.containers[part]] for part in range(5)])
     assert widths.sum(axis=0) == pytest.approx(1)
-    assert sum(len(line.get_xdata()) for line in rates.lines) == len(record.done)
+    assert sum(len(line.get_xdata()) for line in rates.lines) == len(view.done)
 
 
-def test_a_level_that_an_earlier_version_trained_has_no_times(tmp_path):
-    folder = make_run(tmp_path / "run", [6, 5])
-    with closing(sqlite3.connect(folder / "trials.sqlite")) as connection, connection:
-        connection.execute("UPDATE trials SET waiting_seconds = NULL WHERE position = 2")
-    assert [row[0] for row in read_page(folder).body_rows("time")] == ["2"]
-    with closing(sqlite3.connect(folder / "trials.sqlite")) as connection, connection:
-        connection.execute("UPDATE levels SET workers = NULL, waiting_seconds = NULL")
-    assert "time" not in read_page(folder).sections
+def test_a_level_whose_waiting_nobody_measured_has_no_times(tmp_path):
+    generator = random.Random(3)
+    trials = []
+    for level, text in [(1, "0:identity+1:identity"), (2, "0:sep3x3+1:identity,0:identity+2:sep3x3")]:
+        measured = random_measurement(level, False, generator)
+        values = {
+            name: value for name, value in measured.values.items() if (level, name) != (1, "waiting_seconds")
+        }
+        proposal = Proposal(Cell.parse(text), 2, note={"level": level})
+        trials.append((proposal, Measurement("done", values)))
+    notes = [("level", level, {"level": level}) for level in (1, 2)]
+    notes += [("drained", level, {"workers": 1, "waited": 0.5}) for level in (1, 2)]
+    page = read_page(write_run(tmp_path / "run", {}, trials, notes))
+    assert [row[0] for row in page.body_rows("time")] == ["level 2"]
+    page = read_page(write_run(tmp_path / "other", {}, trials, notes[:2]))
+    assert "time" not in page.sections
 
 
-def test_configuration_is_shown_whole(page, record):
+def test_configuration_is_shown_whole(page, view):
     rows = {row[0]: row[1] for row in page.rows["configuration"]}
-    assert set(rows) == set(record.config)
+    assert set(rows) == set(view.record.config)
     assert rows["operations"] == ", ".join(OPERATIONS)
     assert (rows["fused"], rows["limit"], rows["blocks"]) == ("yes", "–", "3")
 
@@ -287,12 +212,13 @@ def test_same_run_gives_the_same_bytes_whatever_the_settings(tmp_path):
     def written(name):
         folder = make_run(tmp_path / name, [20, 8])
         write_report(folder)
-        return {path.name: path.read_bytes() for path in [folder / "report.html", *folder.glob("figures/*")]}
+        files = [folder / "report.html", folder / "trials.csv", *folder.glob("figures/*")]
+        return {path.name: path.read_bytes() for path in files}
 
     first = written("one")
     with matplotlib.rc_context({"font.size": 20, "axes.labelpad": 30, "xtick.direction": "in"}):
         second = written("two")
-    assert len(first) == 1 + len(CHARTS) + 3
+    assert len(first) == 2 + len(CHARTS) + 3
     assert first == second
 
 
@@ -300,7 +226,7 @@ def test_only_the_report_is_left_behind(run):
     before, files = dict(matplotlib.rcParams), {path.name for path in run.iterdir()}
     write_report(run)
     assert dict(matplotlib.rcParams) == before
-    assert {path.name for path in run.iterdir()} == files | {"report.html", "figures"}
+    assert {path.name for path in run.iterdir()} == files | {"report.html", "trials.csv", "figures"}
     assert {path.suffix for path in (run / "figures").iterdir()} == {".svg"}
 
 
@@ -324,14 +250,15 @@ def test_run_of_failures_only(tmp_path):
     page = read_page(folder)
     assert "All 5 children so far failed" in page.text
     assert len(page.body_rows("failed")) == 5
-    assert "top" not in page.sections
+    assert page.sections["trials"].count("failed") == 5
+    assert not {"cells", "search", "cost", "curves"} & set(page.sections)
     assert not list((folder / "figures").iterdir())
 
 
 def test_run_with_one_child(tmp_path):
     folder = make_run(tmp_path / "run", [1], failures=0.0, blocks=1)
     page = read_page(folder)
-    assert "The best trial" in page.text
+    assert "The only trial" in page.text
     assert {path.stem for path in folder.glob("figures/*")} == CHARTS - {"operations"} | {"cell_1"}
 
 
@@ -348,19 +275,39 @@ def test_any_run_has_a_page(tmp_path_factory, sizes, failures, finished):
 
 
 def test_children_of_one_accuracy_and_wild_predictions(tmp_path):
-    folder = make_run(tmp_path / "run", [])
     generator = random.Random(5)
-    names = random_cells(1, 12, generator)
-    with TrialStore(folder / "trials.sqlite") as store:
-        for position, cell in enumerate(names):
-            trial = random_trial(position, cell, 1, False, generator)
-            values = {name: getattr(trial, name) for name in Trial.__slots__}
-            store.add(Trial(**values | {"accuracy": 0.1, "parameters": 5000}))
-        wild = [1e9, float("inf"), float("nan"), -3.0, None, *[0.1] * 7]
-        predictions = {cell: Prediction(None, value) for cell, value in zip(names, wild, strict=True)}
-        store.finish_level(Level(1, 12, None, None, 0.1), predictions)
-    page = read_page(folder)
+    wild = [1e9, None, -3.0, "x", True, *[0.1] * 7]
+    trials = []
+    for number, text in enumerate(distinct_cells(1, 12, generator)):
+        values = {
+            **random_measurement(number, False, generator).values,
+            "accuracy": 0.1,
+            "parameters": 5000.0,
+        }
+        trials.append((Proposal(Cell.parse(text), 2, note={"level": 1}), Measurement("done", values)))
+    after = {str(number): value for number, value in enumerate(wild)}
+    note = {
+        "level": 1,
+        "candidates": 12,
+        "rho_after": None,
+        "surrogate_seconds": 0.1,
+        "predicted_after": after,
+    }
+    page = read_page(write_run(tmp_path / "run", {}, trials, [("level", 12, note)]))
     assert "ρ undefined" in page.sections["prediction"]
+
+
+def test_notes_that_lack_everything(tmp_path):
+    trials = [
+        (Proposal(Cell.parse(PNASNET5), 2, note={"level": 1}), random_measurement(0, False, random.Random(1)))
+    ]
+    notes = [
+        ("level", 1, {}),
+        ("level", 2, {"level": 2}),
+        ("level", 3, {"level": "x", "predicted_after": [3]}),
+    ]
+    page = read_page(write_run(tmp_path / "run", {"blocks": "x", "operations": ["x"]}, trials, notes))
+    assert [row[0] for row in page.body_rows("levels")] == ["1", "2"]
 
 
 def test_configuration_may_lack_everything(tmp_path):
@@ -371,20 +318,52 @@ def test_configuration_may_lack_everything(tmp_path):
     assert page.body_rows("levels")[0][2] == "–"
 
 
+def test_run_of_an_earlier_version_keeps_its_sections(tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(OLD_RUN, folder)
+    page = read_page(folder)
+    expected = {"cells", "search", "prediction", "cost", "trials", "levels", "time", "configuration", "files"}
+    assert expected <= set(page.sections)
+    record = RunRecord.load(folder)
+    assert len(page.table["rows"]) == len(record.trials)
+    assert len(page.body_rows("levels")) == len(record.notes_named("level"))
+
+
+def test_command_writes_the_page_and_says_where(tmp_path, capsys):
+    folder = make_run(tmp_path / "run", [3])
+    assert main([str(folder)]) == 0
+    assert capsys.readouterr().out == f"{folder / 'report.html'}\n"
+    assert (folder / "report.html").is_file()
+
+
+def test_command_refuses_in_one_line(tmp_path, capsys):
+    for arguments in ([], [str(tmp_path)], [str(tmp_path / "nothing\n")], [str(tmp_path), "--more"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2
+        written = capsys.readouterr()
+        assert written.out == ""
+        assert written.err.startswith("python -m pnas_fast.report: error: ")
+        assert written.err.count("\n") == 1
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+
+
 @pytest.mark.parametrize("config", [None, "[1]", "{"])
 def test_folder_without_a_configuration_is_refused(tmp_path, config):
     folder = make_run(tmp_path / "run", [])
     (folder / "config.json").unlink()
     if config is not None:
         (folder / "config.json").write_text(config, encoding="utf-8")
-    with pytest.raises(ReportError, match=r"config\.json.*JSON object"):
+    with pytest.raises(ConfigError, match=r"config\.json"):
         write_report(folder)
     assert not (folder / "report.html").exists()
 
 
 def test_folder_without_a_store_is_refused_and_left_alone(tmp_path):
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ReportError, match=r"trials\.sqlite: does not exist"):
+    with pytest.raises(RunError, match=r"trials\.sqlite"):
         write_report(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
@@ -396,52 +375,58 @@ def test_file_that_is_no_store_is_refused(tmp_path):
         write_report(tmp_path)
 
 
-def test_progress_shows_every_child(record):
-    (axes,) = draw_progress(record).axes
+@pytest.mark.parametrize("narrow", [False, True])
+def test_progress_shows_every_child(view, narrow):
+    (axes,) = draw_progress(view, narrow).axes
     points = Counter()
     for line in axes.lines:
         points[line.get_marker()] += len(line.get_xdata()) if line.get_linestyle() == "None" else 0
-    assert points["o"] + points["v"] == len(record.done)
+    assert points["o"] + points["v"] == len(view.done)
     assert points["v"] > 0
-    assert points["x"] == len(record.failed)
+    assert points["x"] == len(view.failed)
     (best,) = [line for line in axes.lines if line.get_label() == "best so far"]
     heights = best.get_ydata()
     assert all(low <= high for low, high in pairwise(heights))
-    assert heights[-1] == max(item.accuracy for item in record.done)
+    assert heights[-1] == view.ranked[0].accuracy
 
 
-def test_prediction_panels_show_the_level_and_its_rho(record):
-    panels = [
-        axes for axes in draw_predictions(record).axes if axes.get_title(loc="left") or axes.get_title()
-    ]
+@pytest.mark.parametrize("narrow", [False, True])
+def test_prediction_panels_show_the_level_and_its_rho(view, narrow):
+    panels = draw_predictions(view, narrow).axes
     titles = [axes.get_title(loc="left") or axes.get_title() for axes in panels]
-    assert len(panels) == 2 * len(record.levels) - 1
-    for level in record.levels:
+    assert len([title for title in titles if title]) == 2 * 3 - 1
+    for level in levels_of(view):
         expected = [level.rho_after] if level.rho_before is None else [level.rho_before, level.rho_after]
-        mine = [title for title in titles if title.startswith(f"level {level.level},")]
+        mine = [title for title in titles if title.startswith(f"level {level.group.number},")]
         shown = [float(title.rpartition("= ")[2].replace("−", "-")) for title in mine]
         assert shown == pytest.approx(expected, abs=0.005)
 
 
-def test_pareto_front_is_what_no_other_child_beats(record):
+def test_pareto_front_is_what_no_other_child_beats(view):
     def cost(trial):
-        return trial.parameters
+        return trial.value("parameters")
 
-    def beaten(item):
+    def beaten(trial):
         return any(
-            cost(other.trial) <= cost(item.trial)
-            and other.accuracy >= item.accuracy
-            and (cost(other.trial), other.accuracy) != (cost(item.trial), item.accuracy)
-            for other in record.done
+            cost(other) <= cost(trial)
+            and other.accuracy >= trial.accuracy
+            and (cost(other), other.accuracy) != (cost(trial), trial.accuracy)
+            for other in view.done
         )
 
+<<<<<<< HEAD
     assert {item.trial.cell for item in record.front(cost)} == {
         item.trial.cell for item in record.done if not beaten(item)
     }
+=======
+    expected = {trial.number for trial in view.done if not beaten(trial)}
+    assert {trial.number for trial in pareto_front(view.trials, cost, Accuracy().of)} == expected
+>>>>>>> report
 
 
 def test_shares_count_both_sides_of_every_block():
-    shares = dict(zip(OPERATIONS, operation_shares([PNASNET5, "0:identity+1:identity"]), strict=True))
+    cells = [PNASNET5, "0:identity+1:identity"]
+    shares = dict(zip(OPERATIONS, operation_shares(map(Cell.parse, cells)), strict=True))
     assert shares["max_pool3x3"] == pytest.approx(3 / 12)
     assert shares["identity"] == pytest.approx(3 / 12)
     assert shares["dil_conv3x3"] == 0
@@ -465,6 +450,19 @@ def test_typical_range_is_of_given_values_and_holds_the_middle_half(values):
         (wording.magnitude(99_999), "99,999"),
         (wording.percent(0.974), "97.4 %"),
         (wording.percent(None), "–"),
+        (wording.percent(float("nan")), "–"),
+        (wording.accuracy(0.974, 0.0051), "97.40 ± 0.51 %"),
+        (wording.accuracy(0.974, None), "97.40 %"),
+        (wording.accuracy(float("nan"), 0.1), "–"),
+        (wording.count(float("nan")), "–"),
+        (wording.magnitude(float("inf")), "–"),
+        (wording.plain(1234567.0), "1234600"),
+        (wording.plain(3.14159), "3.1416"),
+        (wording.plain(None), "–"),
+        (wording.number("3"), None),
+        (wording.number(True), None),
+        (wording.number(10**400), None),
+        (wording.printable("a\udcffb"), "a\\udcffb"),
         (wording.correlation(-0.125), "−0.12"),
         (wording.correlation(-0.001), "0.00"),
         (wording.duration(0.84), "0.8 s"),

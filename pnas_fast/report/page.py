@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pnas_fast.files import write_text
 from pnas_fast.report import text
-from pnas_fast.report.figures import draw_best_cells, draw_charts
-from pnas_fast.report.record import RunRecord
-from pnas_fast.report.svg import SvgFigure
-from pnas_fast.report.tables import front_rows, headline, level_rows, progress_text
-from pnas_fast.report.time import level_times
+from pnas_fast.report.common import headline, in_words, sections_after, sections_before
+from pnas_fast.report.drawing import draw_cell
+from pnas_fast.report.section import DrawnChart, Section, draw_chart
+from pnas_fast.report.strategies import page_of
+from pnas_fast.report.svg import SvgFigure, report_style, to_svg
+from pnas_fast.report.trials import trials_csv
+from pnas_fast.report.view import RunView
+from pnas_fast.runs.folder import REPORT
+from pnas_fast.runs.record import RunRecord
 from pnas_fast.version import VERSION
 
-TOP = 20
-"""Trials in the page's table of the best."""
-
-_FILES = {
-    "trials.sqlite": "every child: cell, level, accuracy, loss, seconds, images seen, size, error",
-    "config.json": "the configuration, which continues this run",
-    "best.safetensors": "weights of the best child; python -m pnas_fast.export --run writes it as ONNX",
-    "report.html": "this page",
-    "workers.log": "what workers printed",
-}
+DRAWN_CELLS = 3
+"""So many of the best cells are drawn."""
 
 
 def write_report(folder: Path) -> Path:
-    """Write ``report.html`` and ``figures/*.svg`` of the run in ``folder``, finished or not.
+    """Write ``report.html``, ``trials.csv`` and ``figures/*.svg`` of the run in ``folder``, finished or not.
 
     Every file is written whole and then renamed, and depends on nothing but the run: the same run
     gives the same bytes.
@@ -40,57 +40,78 @@ def write_report(folder: Path) -> Path:
         The path of the page.
 
     Raises:
-        ReportError: ``trials.sqlite`` or ``config.json`` is missing or unreadable.
-        StoreError: ``trials.sqlite`` is not a trial store.
+        RunError: there is no run, or its configuration was edited since its trials were made.
+        ConfigError: ``config.json`` cannot be read.
+        StoreError: ``trials.sqlite`` is damaged or something else.
+        MachineError: another program holds ``trials.sqlite``, or the disk cannot be read.
         OSError: the folder cannot be written.
     """
-    record = RunRecord.load(folder)
-    charts, cells = draw_charts(record), draw_best_cells(record)
-    figures = [*cells, *charts.values()]
+    view = RunView(RunRecord.load(folder))
+    strategy = page_of(view.record.strategy)
+    sections = sections_before(view) + strategy.sections(view) + sections_after(view, list(folder.iterdir()))
+    cells, charts = _draw_best_cells(view), _draw_charts(view, sections)
+    figures = [*cells, *(chart.wide for chart in charts.values())]
+    script = _resource("page.js")
+    page = _environment().get_template("page.html.j2").render(
+        version=VERSION,
+        css=Markup(_resource("style.css")),
+        script=Markup(script),
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        view=view,
+        strategy=strategy,
+        facts=headline(view, strategy.cost) + strategy.facts(view),
+        unfinished=strategy.unfinished(view),
+        sections=sections,
+        charts=charts,
+        cells=list(zip(cells, view.ranked, strict=False)),
+        figures=figures,
+    )  # fmt: skip
     (folder / "figures").mkdir(exist_ok=True)
     for figure in figures:
         write_text(folder / "figures" / f"{figure.name}.svg", figure.file_text)
-    page = folder / "report.html"
-    present = {name: what for name, what in _FILES.items() if name == page.name or (folder / name).is_file()}
-    write_text(
-        page,
-        _environment()
-        .from_string(_resource("page.html.j2"))
-        .render(
-            version=VERSION,
-            css=Markup(_resource("style.css")),
-            record=record,
-            headline=headline(record),
-            progress=progress_text(record),
-            charts=charts,
-            cells=list(zip(cells, record.ranked, strict=False)),
-            top=record.ranked[:TOP],
-            levels=level_rows(record),
-            front=front_rows(record),
-            times=level_times(record),
-            memory=max((trial.memory or 0 for trial in record.trials), default=0),
-            files=present,
-            figures=figures,
-        ),
-    )
-    return page
+    write_text(folder / "trials.csv", text.printable(trials_csv(view)))
+    write_text(folder / REPORT, text.printable(page))
+    return folder / REPORT
+
+
+def _draw_charts(view: RunView, sections: list[Section]) -> dict[str, DrawnChart]:
+    with report_style():
+        return {chart.name: draw_chart(chart, view) for section in sections for chart in section.charts}
+
+
+def _draw_best_cells(view: RunView) -> list[SvgFigure]:
+    """Drawings of the best cells, the best one first: ``cell_1``, ``cell_2``, …"""
+    drawings = []
+    with report_style():
+        for rank, trial in enumerate(view.ranked[:DRAWN_CELLS], start=1):
+            size = text.plural(len(trial.cell), "block", "blocks")
+            title = f"Cell ranked {rank}, {size}, {text.percent(trial.accuracy, 2)}: {trial.cell}"
+            drawings.append(to_svg(draw_cell(trial.cell), f"cell_{rank}", title))
+    return drawings
 
 
 def _environment() -> Environment:
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("pnas_fast.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    filters: dict[str, Callable[..., str]] = {
+    filters: dict[str, Callable[..., Any]] = {
         "correlation": text.correlation,
         "duration": text.duration,
+        "embedded": _embedded,
         "grouped": text.count,  # Jinja has a filter of its own called count
         "gib": text.gib,
+        "in_words": in_words,
         "inline": _inline,
         "magnitude": text.magnitude,
         "percent": text.percent,
         "plural": text.plural,
         "setting": text.setting,
         "share": text.share,
+        "written": _written,
     }
     environment.filters |= filters
     return environment
@@ -98,6 +119,26 @@ def _environment() -> Environment:
 
 def _inline(figure: SvgFigure) -> Markup:
     return Markup(figure.inline)
+
+
+def _embedded(values: Any) -> Markup:
+    """JSON for a script element: no character in it ends one."""
+    plain = json.dumps(values, separators=(",", ":"), allow_nan=False)
+    return Markup(plain.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026"))
+
+
+def _written(value: Any, kind: str) -> str:
+    """A value of a `Column` as text; `page.js` has the same for rows that it adds."""
+    if kind == "accuracy":
+        fraction, error, failure = value
+        return "failed" if failure is not None else text.accuracy(fraction, error)
+    writers = {
+        "count": text.count,
+        "magnitude": text.magnitude,
+        "duration": text.duration,
+        "plain": text.plain,
+    }
+    return writers[kind](value)
 
 
 def _resource(name: str) -> str:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pnas_fast.report.axes import WIDE, padded, percent_ticks, typical_range
+from pnas_fast.protocols import Trial
+from pnas_fast.report.axes import NARROW, WIDE, padded, percent_ticks, typical_range
+from pnas_fast.report.dots import plot_dots
+from pnas_fast.report.levels import LevelView, levels_of
 from pnas_fast.report.palette import MUTED, level_colour
-from pnas_fast.report.record import RunRecord
-from pnas_fast.report.text import correlation
+from pnas_fast.report.text import correlation, number
+from pnas_fast.report.view import Group, RunView
 
-Pairs = list[tuple[float, float]]
-"""(measured, predicted) of some children."""
+Pairs = list[tuple[Trial, float]]
+"""Some children, each with its predicted accuracy."""
 
 # Inches. Panels are squares of one size, so their places are known without a layout engine.
 _LARGEST_PANEL = 2.6
@@ -25,26 +28,42 @@ _GAP, _HEADING, _TICKS = 0.5, 0.4, 0.3
 _MOMENTS = ("before training", "after fitting")
 
 
-def predicted_levels(record: RunRecord) -> list[int]:
+def predicted_levels(view: RunView) -> list[LevelView]:
     """Levels with a prediction, before or after, for a child that has an accuracy."""
-    return [level for level in record.level_numbers if any(_pairs(record, level))]
+    return [level for level in levels_of(view) if any(_pairs(level))]
 
 
-def draw_predictions(record: RunRecord) -> Figure:
+def draw_predictions(view: RunView, narrow: bool = False) -> Figure:
     """One column a level: before it was trained (above; the first level has none) and after fitting.
 
-    The two panels of a column share their limits, and children far outside are open circles on the
-    edge. The diagonal is a perfect prediction; ρ is Spearman's rank correlation as the search
-    recorded it.
+    The two panels of a level share their limits, and children far outside are open circles on the edge. The
+    diagonal is a perfect prediction; ρ is Spearman's rank correlation as the search recorded it. A
+    ``narrow`` figure has one row a level instead.
     """
-    levels = predicted_levels(record)
-    columns = [_pairs(record, level) for level in levels]
-    rows = [row for row in (0, 1) if any(pairs[row] for pairs in columns)]
-    side = min(_LARGEST_PANEL, (WIDE - _LEFT - _RIGHT + _GAP) / len(levels) - _GAP)
-    width = _LEFT + len(levels) * (side + _GAP) - _GAP + _RIGHT
-    height = _BOTTOM + len(rows) * (side + _HEADING) + (len(rows) - 1) * _TICKS
+    levels = predicted_levels(view)
+    pairs_of = [_pairs(level) for level in levels]
+    moments = [moment for moment in (0, 1) if any(pairs[moment] for pairs in pairs_of)]
+    rows, columns = (len(levels), len(moments)) if narrow else (len(moments), len(levels))
+    figure, grid = _panels(rows, columns, NARROW if narrow else WIDE)
+    for level, pairs, line in zip(levels, pairs_of, grid if narrow else grid.T, strict=True):
+        limits = _limits([(trial.accuracy, value) for moment in moments for trial, value in pairs[moment]])
+        for axes, moment in zip(line, moments, strict=True):
+            if pairs[moment]:
+                _draw_panel(axes, pairs[moment], limits, level.group)
+                rho = (level.rho_before, level.rho_after)[moment]
+                grade = "ρ undefined" if rho is None else f"ρ = {correlation(rho)}"
+                axes.set_title(f"{level.group.label}, {_MOMENTS[moment]}\n{grade}", fontsize=8.5)
+            else:
+                _draw_absence(axes)
+    return figure
+
+
+def _panels(rows: int, columns: int, width: float) -> tuple[Figure, npt.NDArray[np.object_]]:
+    side = min(_LARGEST_PANEL, (width - _LEFT - _RIGHT + _GAP) / columns - _GAP)
+    width = _LEFT + columns * (side + _GAP) - _GAP + _RIGHT
+    height = _BOTTOM + rows * (side + _HEADING) + (rows - 1) * _TICKS
     figure = Figure(figsize=(width, height))
-    grid = figure.subplots(len(rows), len(levels), squeeze=False)
+    grid = figure.subplots(rows, columns, squeeze=False)
     figure.subplots_adjust(
         left=_LEFT / width,
         right=1 - _RIGHT / width,
@@ -53,62 +72,49 @@ def draw_predictions(record: RunRecord) -> Figure:
         wspace=_GAP / side,
         hspace=(_HEADING + _TICKS) / side,
     )
-    for place, (level, pairs) in enumerate(zip(levels, columns, strict=True)):
-        limits = _limits(pairs[0] + pairs[1])
-        for axes, row in zip(grid[:, place], rows, strict=True):
-            if pairs[row]:
-                _draw_panel(axes, pairs[row], limits, level)
-                rho = _rhos(record, level)[row]
-                grade = "ρ undefined" if rho is None else f"ρ = {correlation(rho)}"
-                axes.set_title(f"level {level}, {_MOMENTS[row]}\n{grade}", fontsize=8.5)
-            else:
-                _draw_absence(axes)
     label: dict[str, Any] = {"fontsize": 9, "color": MUTED, "va": "center", "ha": "center"}
     middle = (_LEFT / width + 1 - _RIGHT / width) / 2, (_BOTTOM / height + 1 - _HEADING / height) / 2
     figure.text(middle[0], 0.12 / height, "measured accuracy, %", **label)
     figure.text(0.12 / width, middle[1], "predicted accuracy, %", rotation="vertical", **label)
-    return figure
+    return figure, grid
 
 
-def _pairs(record: RunRecord, level: int) -> tuple[Pairs, Pairs]:
+def _pairs(level: LevelView) -> tuple[Pairs, Pairs]:
     """A level's finished children with their predictions before its training, and after."""
-    known = [
-        (item.accuracy, record.predictions[item.trial.cell])
-        for item in record.done_at(level)
-        if item.trial.cell in record.predictions
-    ]
-    before = [(accuracy, pair.before) for accuracy, pair in known]
-    after = [(accuracy, pair.after) for accuracy, pair in known]
-    return _finite(before), _finite(after)
+    before = [(trial, number(trial.proposal.note.get("predicted"))) for trial in level.group.done]
+    after = [(trial, level.predicted_after(trial)) for trial in level.group.done]
+    return _known(before), _known(after)
 
 
-def _finite(pairs: Sequence[tuple[float, float | None]]) -> Pairs:
-    return [(measured, value) for measured, value in pairs if value is not None and isfinite(value)]
+def _known(pairs: Sequence[tuple[Trial, float | None]]) -> Pairs:
+    return [(trial, value) for trial, value in pairs if value is not None]
 
 
-def _rhos(record: RunRecord, number: int) -> tuple[float | None, float | None]:
-    level = record.level(number)
-    return (None, None) if level is None else (level.rho_before, level.rho_after)
-
-
-def _limits(pairs: Pairs) -> tuple[float, float]:
+def _limits(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
     measured, predicted = zip(*pairs, strict=True)
     ranges = typical_range(measured), typical_range(predicted)
     return padded(min(low for low, _ in ranges), max(high for _, high in ranges))
 
 
-def _draw_panel(axes: Axes, pairs: Pairs, limits: tuple[float, float], level: int) -> None:
+def _draw_panel(axes: Axes, pairs: Pairs, limits: tuple[float, float], group: Group) -> None:
     axes.set(xlim=limits, ylim=limits, aspect="equal")
     axes.locator_params(nbins=4)
     percent_ticks(axes.xaxis)
     percent_ticks(axes.yaxis)
     axes.plot(limits, limits, color=MUTED, linewidth=0.9, dashes=(4, 3))
-    points = np.array(pairs)
+    points = np.array([(trial.accuracy, value) for trial, value in pairs])
     shown = points.clip(*limits)
     outside = (shown != points).any(axis=1)
-    colour = level_colour(level)
-    axes.plot(*shown[~outside].T, "o", color=colour, markersize=3.9, alpha=0.75, markeredgewidth=0)
-    axes.plot(*shown[outside].T, "o", color=colour, markersize=4.2, markerfacecolor="none", clip_on=False)
+    looks: tuple[dict[str, Any], ...] = (
+        {"markersize": 3.9, "alpha": 0.75, "markeredgewidth": 0},
+        {"markersize": 4.2, "markerfacecolor": "none", "clip_on": False},
+    )
+    for is_outside, look in enumerate(looks):
+        chosen = np.flatnonzero(outside == is_outside)
+        x, y = shown[chosen].T
+        plot_dots(
+            axes, [pairs[index][0] for index in chosen], x, y, "o", color=level_colour(group.number), **look
+        )
 
 
 def _draw_absence(axes: Axes) -> None:

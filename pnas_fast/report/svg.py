@@ -13,12 +13,12 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from pnas_fast.report.dots import with_trials
 from pnas_fast.report.palette import INK, MUTED, RULE, SURFACE, THEME
 
 # Text is measured in the font that Matplotlib brings along, wherever the report is written, and shown
 # in the reader's own sans-serif font, which is rarely wider.
 _MEASURED_FONT = "DejaVu Sans"
-_LEAST_SCALE = 0.66
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": _MEASURED_FONT,
@@ -67,14 +67,11 @@ class SvgFigure:
 
     @property
     def inline(self) -> str:
-        """The figure for the page: neutral colours become the page's CSS variables.
-
-        On a small screen it shrinks only as far as its text stays readable, and scrolls from there on.
-        """
+        """The figure for the page: neutral colours become the page's CSS variables."""
         text = self.svg
         for colour, variable in THEME.items():
             text = text.replace(colour, variable)
-        return text.replace("<svg ", f'<svg style="min-width: {_LEAST_SCALE * self.width:.0f}pt" ', 1)
+        return text
 
 
 @contextmanager
@@ -93,7 +90,7 @@ def to_svg(figure: Figure, name: str, title: str) -> SvgFigure:
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", metadata=no_metadata)
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
+    svg = with_trials(svg[svg.index("<svg") :])
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     svg = svg.replace(f"'{_MEASURED_FONT}'", "sans-serif")
     heading = f'<title id="{name}-title">{escape(title)}</title>'

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from math import floor, log10
+from math import floor, isfinite, log10
 from typing import Any
 
 MISSING = "–"
+"""What stands for a value that is None or no finite number."""
 
 
-def count(value: int | None) -> str:
+def number(value: Any) -> float | None:
+    """A JSON value as a number; None where it is none, or not finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def count(value: float | None) -> str:
     """A whole number with its thousands marked: ``559,090``."""
-    return MISSING if value is None else f"{value:,}"
+    return MISSING if value is None or not isfinite(value) else f"{value:,.0f}"
 
 
-def magnitude(value: int) -> str:
+def magnitude(value: float | None) -> str:
     """A large number in millions (M) or billions (B): ``0.35 M``, ``112.0 M``, ``1.04 B``.
 
     Below 100,000, where millions would round it away, it is written out.
     """
-    if value < 100_000:
+    if value is None or not isfinite(value) or value < 100_000:
         return count(value)
     scaled, unit = (value / 1e9, "B") if value >= 1e9 else (value / 1e6, "M")
     return f"{scaled:,.2f} {unit}" if scaled < 10 else f"{scaled:,.1f} {unit}"
@@ -26,7 +37,14 @@ def magnitude(value: int) -> str:
 
 def percent(fraction: float | None, digits: int = 1) -> str:
     """A fraction as a percentage: 0.974 is ``97.4 %``."""
-    return MISSING if fraction is None else f"{100 * fraction:.{digits}f} %"
+    return MISSING if fraction is None or not isfinite(fraction) else f"{100 * fraction:.{digits}f} %"
+
+
+def accuracy(fraction: float | None, error: float | None, digits: int = 2) -> str:
+    """A fraction and its standard error, where that is known: ``97.40 ± 0.51 %``."""
+    if error is None or fraction is None or not isfinite(fraction):
+        return percent(fraction, digits)
+    return f"{100 * fraction:.{digits}f} ± {percent(error, digits)}"
 
 
 def share(fraction: float | None) -> str:
@@ -41,12 +59,14 @@ def share(fraction: float | None) -> str:
 
 def correlation(value: float | None) -> str:
     """A rank correlation with two decimals and a proper minus sign."""
-    return MISSING if value is None else f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+    return (
+        MISSING if value is None or not isfinite(value) else f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+    )
 
 
 def duration(seconds: float | None) -> str:
     """Seconds in the two units that matter: ``0.8 s``, ``4 min 05 s``, ``3 h 07 min``, ``2 d 03 h``."""
-    if seconds is None:
+    if seconds is None or not isfinite(seconds):
         return MISSING
     if seconds < 59.95:
         return f"{seconds:.1f} s"
@@ -58,7 +78,12 @@ def duration(seconds: float | None) -> str:
     return "{:d} d {:02d} h".format(*divmod(round(seconds / 3600), 24))
 
 
-def gib(memory: int) -> str:
+def plain(value: float | None) -> str:
+    """Any other number, in at most five figures: ``3.1416``, ``12``, ``0.00052``."""
+    return MISSING if value is None or not isfinite(value) else f"{float(f'{value:.5g}'):.15g}"
+
+
+def gib(memory: float) -> str:
     """Bytes in binary gigabytes: ``3.25 GiB``."""
     return f"{memory / 2**30:.2f} GiB"
 
@@ -77,3 +102,8 @@ def setting(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(setting, value))
     return str(value)
+
+
+def printable(text: str) -> str:
+    """Text that UTF-8 can hold: what stands for other bytes, in names of files, is written as ``\\udcff``."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

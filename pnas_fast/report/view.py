@@ -1,0 +1,110 @@
+"""A run as the page looks at it: which children have an accuracy, how they are grouped, how sure each is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import isfinite, sqrt
+
+from pnas_fast.protocols import Trial
+from pnas_fast.report.text import number
+from pnas_fast.runs.record import RunRecord
+
+VALIDATION_IMAGES = "validation_images"
+"""The name, in the configuration or among a trial's values, of how many images its accuracy is of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Children of one colour in all figures: those of a level, or else with equally many blocks."""
+
+    number: int
+    label: str
+    trials: tuple[Trial, ...]
+
+    @property
+    def done(self) -> list[Trial]:
+        """Those with an accuracy, in order of number."""
+        return [trial for trial in self.trials if isfinite(trial.accuracy)]
+
+    @property
+    def failed(self) -> int:
+        """How many failed."""
+        return sum(not trial.done for trial in self.trials)
+
+
+class RunView:
+    """What the parts of the page share, computed once; repeated proposals count once."""
+
+    def __init__(self, record: RunRecord) -> None:
+        self.record = record
+
+    @cached_property
+    def trials(self) -> list[Trial]:
+        """What was evaluated, in order of number."""
+        return self.record.distinct
+
+    @cached_property
+    def done(self) -> list[Trial]:
+        """Trials with an accuracy, in order of number."""
+        return [trial for trial in self.trials if isfinite(trial.accuracy)]
+
+    @cached_property
+    def ranked(self) -> list[Trial]:
+        """Trials with an accuracy, the best first."""
+        return sorted(self.done, key=lambda trial: trial.order, reverse=True)
+
+    @property
+    def failed(self) -> list[Trial]:
+        """Failed trials, in order of number."""
+        return self.record.failed
+
+    @cached_property
+    def by_number(self) -> dict[int, Trial]:
+        """All trials, repeated proposals too."""
+        return {trial.number: trial for trial in self.record.trials}
+
+    @cached_property
+    def has_levels(self) -> bool:
+        """Whether the strategy went by levels: then they are the groups."""
+        return bool(self.trials) and all(_level(trial) is not None for trial in self.trials)
+
+    @property
+    def grouping(self) -> str:
+        """What a group's number counts."""
+        return "level" if self.has_levels else "blocks"
+
+    def group_number(self, trial: Trial) -> int:
+        """The number of a trial's group."""
+        level = _level(trial) if self.has_levels else None
+        return len(trial.cell) if level is None else level
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """All groups that have a trial, in order of their number."""
+        members: dict[int, list[Trial]] = {}
+        for trial in self.trials:
+            members.setdefault(self.group_number(trial), []).append(trial)
+        return [Group(key, self._label(key), tuple(members[key])) for key in sorted(members)]
+
+    def _label(self, key: int) -> str:
+        if self.has_levels:
+            return f"level {key}"
+        return "1 block" if key == 1 else f"{key} blocks"
+
+    def standard_error(self, trial: Trial) -> float | None:
+        """√(p(1−p)/n) of a trial's accuracy p over n validation images; None where n is not known."""
+        images = number(self.record.config.get(VALIDATION_IMAGES)) or trial.value(VALIDATION_IMAGES)
+        accuracy = trial.accuracy
+        if not images >= 1 or not 0 <= accuracy <= 1:
+            return None
+        return sqrt(accuracy * (1 - accuracy) / images)
+
+    def has_value(self, name: str) -> bool:
+        """Whether some trial with an accuracy has a finite value of that name."""
+        return any(isfinite(trial.value(name)) for trial in self.done)
+
+
+def _level(trial: Trial) -> int | None:
+    level = trial.proposal.note.get("level")
+    return level if isinstance(level, int) and not isinstance(level, bool) else None
