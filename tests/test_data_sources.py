@@ -232,6 +232,20 @@ def test_a_data_set_and_a_source_stay_what_they_are() -> None:
         as_source(data, flip=True)
 
 
+def test_anything_that_does_what_a_source_does_is_one() -> None:
+    class Mine:
+        name = "mine"
+
+        def identity(self) -> str:
+            return "7"
+
+        def open(self) -> DataSet:
+            return made()
+
+    mine = Mine()
+    assert as_source(mine) is mine
+
+
 IMAGES, LABELS = arrays()
 
 

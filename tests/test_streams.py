@@ -2,8 +2,10 @@
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,50 @@ def test_a_pipe_that_does_not_wait_is_waited_for() -> None:
         with os.fdopen(reader, "rb") as file:
             assert file.read().split() == [b"%d" % number for number in range(100000)]
         assert process.wait() == 0
+
+
+WRITING = """\
+from pathlib import Path
+import time
+from pnas_fast.files import replacing
+with replacing(Path(sys.argv[1])) as path:
+    path.write_text('half')
+    print('ready', flush=True)
+    time.sleep(60)
+    return 0"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_leaves_no_half_written_file(tmp_path: Path, number: int) -> None:
+    command = [sys.executable, "-c", text_of(WRITING), str(tmp_path / "file")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(number)
+        assert process.wait() == 128 + number
+        assert process.stderr.read() == b""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_signal_ends_at_once_what_does_not_end() -> None:
+    kill = f"os.kill(os.getpid(), {signal.SIGTERM})"
+    body = f"try: {kill}\nfinally: {kill}\nreturn 0"
+    assert program(body).returncode == -signal.SIGTERM
+
+
+def test_a_signal_that_was_to_be_ignored_still_is() -> None:
+    body = f"os.kill(os.getpid(), {signal.SIGHUP})\nprint('goes on')\nreturn 0"
+    done = program(body, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    assert (done.returncode, done.stdout) == (0, b"goes on\n")
+
+
+def test_a_callers_signals_are_left_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
+    assert listing([]) == 0
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)) == before
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(listing, []).result() == 0
 
 
 def test_ctrl_c_that_nobody_handles_is_no_traceback() -> None:

@@ -1,4 +1,4 @@
-"""How a command starts and ends: what it prints can neither stop it by accident nor end in a traceback.
+"""How a command starts and ends: neither what it prints nor a signal ends in a traceback or in half a file.
 
 This module imports nothing but Python's own, so that a command can begin with it.
 """
@@ -13,9 +13,12 @@ import gc
 import io
 import os
 import select
+import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, ParamSpec, TextIO
 
 INTERRUPTED = 130
@@ -40,8 +43,9 @@ def run_command(main: Callable[_Arguments, int]) -> Callable[_Arguments, int]:
     While it runs, text that standard output and error cannot encode is written with backslashes. A pipe
     that nobody reads any more ends it without a word, with status `CLOSED`. Output that cannot be written
     for another reason, as on a full disk, is lost with one line on standard error; the command goes on, and
-    its status is 1 where it would have been 0. Ctrl-C that the command does not handle is status
-    `INTERRUPTED`. A standard stream that was closed from the beginning leads nowhere.
+    its status is 1 where it would have been 0. A standard stream that was closed from the beginning leads
+    nowhere. Ctrl-C, SIGTERM and SIGHUP that the command does not handle itself let it clean up; its status
+    is 128 and the signal's number. A signal that was to be ignored, as under nohup, still is.
     """
 
     @functools.wraps(main)
@@ -55,7 +59,8 @@ def run_command(main: Callable[_Arguments, int]) -> Callable[_Arguments, int]:
         sys.stdout = _watched(sys.stdout, "standard output", outputs)
         sys.stderr = _watched(sys.stderr, "standard error", outputs)
         try:
-            status = _status(main, outputs, *args, **kwargs)
+            with _signals() as stopped:
+                status = _status(main, outputs, stopped, *args, **kwargs)
         finally:
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(OutputClosed):
@@ -71,6 +76,7 @@ def run_command(main: Callable[_Arguments, int]) -> Callable[_Arguments, int]:
 def _status(
     main: Callable[_Arguments, int],
     outputs: list[_Output],
+    stopped: list[int],
     *args: _Arguments.args,
     **kwargs: _Arguments.kwargs,
 ) -> int:
@@ -81,12 +87,37 @@ def _status(
             sys.stdout.flush()
             sys.stderr.flush()
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return 128 + stopped[0] if stopped else INTERRUPTED
     except SystemExit as end:
         # Such as after --help, which may not have been written.
         if end.code or not any(output.error for output in outputs):
             raise
         return 0
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """The signals that have come: such as would end the process do what Ctrl-C does, the first time."""
+    stopped: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        stopped.append(number)
+        raise KeyboardInterrupt
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [
+        number for name in names if signal.getsignal(number := getattr(signal, name)) == signal.SIG_DFL
+    ]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []  # Python sets them in the main thread alone
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield stopped
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class _Output(io.RawIOBase):

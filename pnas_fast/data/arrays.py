@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from pnas_fast.data.dataset import (
     usual_validation,
 )
 from pnas_fast.data.source import Description, Source, described
+from pnas_fast.protocols import DataSource
 
 ARRAYS = "arrays"
 """The name of a data set that is given without one."""
@@ -47,7 +48,7 @@ def as_source(
     validation: int | None = None,
     crop_padding: int | None = None,
     flip: bool = False,
-) -> Source:
+) -> DataSource:
     """A source of what a Python program has in memory.
 
     Images are copied into a fixed random order, the same for the same number of images; the last of them
@@ -55,7 +56,7 @@ def as_source(
 
     Args:
         data: (images, labels): uint8 (n, H, W, C) grey levels 0 to 255, and whole numbers (n,) from 0. Or
-            a `DataSet`, whose own split and augmentation are kept. Or a `Source`, which is given back.
+            a `DataSet`, whose own split and augmentation are kept. Or a `DataSource`, which is given back.
         classes: how many there are; one more than the greatest label by default.
         validation: images that validate; a tenth of them, at least one, by default.
         crop_padding: pixels on every side that a random crop may move by; by default 4, or an eighth of
@@ -67,12 +68,12 @@ def as_source(
         DataError: arrays of another shape, type or range; fewer than two images or classes; settings for
             a data set that has its own.
     """
-    if isinstance(data, Source | DataSet):
+    if isinstance(data, DataSet) or _is_source(data):
         if (classes, validation, crop_padding, flip) != (None, None, None, False):
             raise DataError(
                 f"{data.name}: has its own classes, split and augmentation, allowed are no others"
             )
-        return data if isinstance(data, Source) else InMemory(data)
+        return InMemory(data) if isinstance(data, DataSet) else data
     images, labels = _checked(data)
     count, height, width, _ = images.shape
     held = max(1, usual_validation(count)) if validation is None else validation
@@ -92,6 +93,10 @@ def as_source(
             flip=flip,
         )
     )
+
+
+def _is_source(data: Any) -> TypeGuard[DataSource]:
+    return all(hasattr(data, name) for name in ("name", "identity", "open"))
 
 
 def _checked(data: Any) -> tuple[Images, npt.NDArray[np.int64]]:
