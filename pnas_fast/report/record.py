@@ -13,7 +13,7 @@ from pnas_fast.objectives import pareto_front
 from pnas_fast.runs.store import Level, Prediction, Trial, TrialStore
 
 PAPER_IMAGES = 1_160 * 20 * 45_000
-"""What the paper's search cost, M1·E1: children times epochs times training images (SPEC 2)."""
+"""What the paper's search cost, M1·E1: children times epochs times training images (docs/method.md, 2)."""
 
 
 class ReportError(ValueError):

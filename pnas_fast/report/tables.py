@@ -49,7 +49,7 @@ class FrontRow:
 
 
 def headline(record: RunRecord) -> list[Fact]:
-    """Size of the best child and cost of the search, the latter as the paper counts it (SPEC 2)."""
+    """Size of the best child and cost of the search, which is counted as in the paper (docs/method.md, 2)."""
     facts = []
     if record.ranked:
         best = record.ranked[0].trial
