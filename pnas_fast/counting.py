@@ -24,8 +24,8 @@ def count_distinct(blocks: int, operations: Sequence[str] = OPERATIONS) -> int:
     """The exact number of distinct cells of ``blocks`` blocks.
 
     Two cells are the same when swapping the sides of blocks and reordering blocks, with references
-    renamed, turns one into the other (SPEC 1.4: 136, 31,620 and 10,979,688 for 1 to 3 blocks of the
-    eight operations).
+    renamed, turns one into the other (docs/method.md, 1.4): 136, 31,620 and 10,979,688 for 1 to 3 blocks
+    of the eight operations.
 
     Args:
         blocks: 1 to `MAX_BLOCKS`.

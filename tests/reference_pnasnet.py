@@ -1,7 +1,7 @@
-"""PNASNet-5 written down plainly with timm's parameter names (SPEC 3, 5.1): the oracle of released files.
+"""PNASNet-5 written down plainly with timm's parameter names: the oracle of released files.
 
-Knows nothing of `pnas_fast`. Checked by hand against timm 1.0.31's pnasnet5large: the same 1,380 names and
-shapes, and the same logits.
+See docs/method.md, 3 and 5.1. Knows nothing of `pnas_fast`. Checked by hand against timm 1.0.31's
+pnasnet5large: the same 1,380 names and shapes, and the same logits.
 """
 
 import torch

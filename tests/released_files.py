@@ -1,4 +1,4 @@
-"""Weights in the layouts of released files (SPEC 5.2, 5.3), made from timm's layout tensor by tensor."""
+"""Weights in the layouts of released files (docs/method.md, 5.2, 5.3), made from timm's layout."""
 
 import numpy as np
 import numpy.typing as npt

@@ -128,7 +128,7 @@ def test_epsilon_and_momentum_of_a_layout_reach_every_batch_norm(backend: str) -
     torch.testing.assert_close(state, (z - norm.running_mean.view(-1, 1, 1)) * scale)
 
 
-# SPEC 3.2: the stem's output, then every cell's.
+# docs/method.md, 3.2: the stem's output, then every cell's.
 SHAPES = {
     "pnasnet5_large": [(96, 165), (270, 83), (540, 42)]
     + [(1080, 42)] * 4
@@ -187,7 +187,7 @@ def test_sizes_are_exactly_the_known_ones(
 
 
 def test_every_part_of_the_large_network_has_its_known_size() -> None:
-    """SPEC 4, parameters and multiply-adds."""
+    """Parameters and multiply-adds, docs/method.md, 4."""
     network = counted("pnasnet5_large")
     parts = [network.stem, *network.cells]
     sizes = [(sum(p.numel() for p in part.parameters()), multiply_adds_of(part)) for part in parts]
@@ -229,7 +229,7 @@ def inputs_of(network: CellNetwork) -> list[list[int]]:
 
 @pytest.mark.parametrize(("skip", "before"), [(False, [2, 5]), (True, [1, 4])])
 def test_what_the_cell_after_an_extra_reduction_reads(skip: bool, before: list[int]) -> None:
-    """Counts are the same either way (SPEC 6.3). The third and sixth cells are the reductions."""
+    """Counts are the same either way (docs/method.md, 6.3). The third and sixth cells are the reductions."""
     layout = Layout(repeats=2, filters=4, extra_reductions=True, skip_reduction_input=skip)
     inputs = inputs_of(CellNetwork(PLAIN, layout, 3, (3, 32, 32)))
     second, third = before

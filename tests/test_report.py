@@ -20,21 +20,17 @@ from hypothesis import strategies as st
 from cells import PNASNET5
 from pnas_fast.cli.options import ConfigError
 from pnas_fast.counting import count_distinct
+from pnas_fast.objectives import Accuracy, pareto_front
 from pnas_fast.protocols import Measurement, Proposal
 from pnas_fast.report import text as wording
 from pnas_fast.report.__main__ import main
 from pnas_fast.report.axes import typical_range
-from pnas_fast.objectives import Accuracy, pareto_front
 from pnas_fast.report.levels import levels_of
 from pnas_fast.report.page import write_report
 from pnas_fast.report.palette import THEME
 from pnas_fast.report.prediction import draw_predictions
 from pnas_fast.report.progress import draw_progress
-<<<<<<< HEAD
-from pnas_fast.report.record import PAPER_IMAGES, ReportError, RunRecord
-=======
 from pnas_fast.report.strategies.progressive import PAPER_IMAGES
->>>>>>> report
 from pnas_fast.report.time import draw_times
 from pnas_fast.report.usage import operation_shares
 from pnas_fast.report.view import RunView
@@ -414,14 +410,8 @@ def test_pareto_front_is_what_no_other_child_beats(view):
             for other in view.done
         )
 
-<<<<<<< HEAD
-    assert {item.trial.cell for item in record.front(cost)} == {
-        item.trial.cell for item in record.done if not beaten(item)
-    }
-=======
     expected = {trial.number for trial in view.done if not beaten(trial)}
     assert {trial.number for trial in pareto_front(view.trials, cost, Accuracy().of)} == expected
->>>>>>> report
 
 
 def test_shares_count_both_sides_of_every_block():

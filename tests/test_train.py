@@ -400,7 +400,7 @@ def test_published_networks_are_trained_at_their_size_and_kept_whole(name: str, 
 def test_the_default_is_pnasnet_5_at_its_published_size() -> None:
     genotype, layout = design(parse([], processes=1).config)
     network = CellNetwork(genotype, layout, 10, (3, 32, 32), auxiliary=True)
-    assert network.parameters_count == 4_832_868  # SPEC 4: with the auxiliary classifier
+    assert network.parameters_count == 4_832_868  # docs/method.md, 4: with the auxiliary classifier
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The zoo: networks by name, cell and run, the talk's tables, fetching weights, timm."""
+"""The zoo: networks by name, cell and run, the published tables, fetching weights, timm."""
 
 import hashlib
 import sys

@@ -17,13 +17,13 @@ from torch.optim.sgd import sgd
 from pnas_fast.engine.settings import TrainingSettings
 
 MOMENTUM = 0.9
-"""Of both optimisers; RMSprop's is AmoebaNet's (SPEC 3.3)."""
+"""Of both optimisers; RMSprop's is AmoebaNet's (docs/method.md, 3.3)."""
 
 ALPHA = 0.9
-"""RMSprop's decay of the mean of squares (SPEC 3.3)."""
+"""RMSprop's decay of the mean of squares (docs/method.md, 3.3)."""
 
 EPSILON = 1.0
-"""Added to RMSprop's root (SPEC 3.3)."""
+"""Added to RMSprop's root (docs/method.md, 3.3)."""
 
 
 class Optimizer:
@@ -100,7 +100,7 @@ class SGD(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """RMSprop with momentum, ε outside of the root (SPEC 3.3).
+    """RMSprop with momentum, ε outside of the root (docs/method.md, 3.3).
 
     ``s ← 0.9·s + 0.1·g²``, ``v ← 0.9·v + g/(√s + 1)``, ``w ← w − rate·v``.
     """

@@ -21,8 +21,8 @@ class Stepper:
     """Updates a network's parameters by the recipe of its settings.
 
     The learning rate falls from ``settings.learning_rate`` to 0 along half a cosine over the whole
-    training (SPEC 2). Whatever a step reads or changes is on the network's device and stays where it is,
-    and a step waits for nothing, so a CUDA graph can hold it.
+    training (docs/method.md, 2). Whatever a step reads or changes is on the network's device and stays where
+    it is, and a step waits for nothing, so a CUDA graph can hold it.
 
     With ``precision`` fp16 the loss is scaled before the backward: twice as much after 2,000 steps without
     an overflow, half as much after one, whose step changes nothing else (Micikevicius et al. 2018).
@@ -30,7 +30,8 @@ class Stepper:
     Args:
         network: returns logits, or `Logits` where it has an auxiliary classifier; on its device already.
         settings: the recipe, its precision resolved.
-        auxiliary: what the auxiliary classifier's loss is multiplied by before it is added (SPEC 3.2).
+        auxiliary: what the auxiliary classifier's loss is multiplied by before it is added
+            (docs/method.md, 3.2).
         average: replaces gradients by their mean over the processes that train together.
     """
 

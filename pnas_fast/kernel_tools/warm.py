@@ -88,8 +88,8 @@ class Children(NamedTuple):
 
 
 def _short_cells() -> Iterator[Cell]:
-    """Cells of one and two blocks, which read some cells' outputs as they are (SPEC 1.3): the wider of
-    `search_cells` take all of them through a convolution.
+    """Cells of one and two blocks, which read some cells' outputs as they are (docs/method.md, 1.3): the
+    wider of `search_cells` take all of them through a convolution.
     """
     alike = [(operation, operation) for operation in OPERATIONS]
     for left, right in dict.fromkeys([*itertools.product(KINDS, repeat=2), *alike]):

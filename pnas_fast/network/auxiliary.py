@@ -1,4 +1,4 @@
-"""The auxiliary classifier of training: a second loss halfway down the network (SPEC 3.2)."""
+"""The auxiliary classifier of training: a second loss halfway down the network (docs/method.md, 3.2)."""
 
 from __future__ import annotations
 

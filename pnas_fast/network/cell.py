@@ -1,4 +1,7 @@
-"""A cell as a module: its inputs brought to F channels, its blocks, their concatenation (SPEC 1.3)."""
+"""A cell as a module: its inputs brought to F channels, its blocks, their concatenation.
+
+See docs/method.md, 1.3.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The child network that a search trains to judge a cell (SPEC 2 and 3.2, CIFAR layout)."""
+"""The child network that a search trains to judge a cell (docs/method.md, 2 and 3.2, CIFAR layout)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drop-path, scheduled: whole operations left out for some images while a network trains (SPEC 3.3)."""
+"""Drop-path, scheduled: whole operations left out for some images in training (docs/method.md, 3.3)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What the cells of a network are: blocks, which of a cell's states leave it, and two kinds of cell.
 
-A searched `Cell` has eight operations, one kind, and all its blocks leave it. Published networks (SPEC 6.1)
-have normal and reduction cells, operations of their own and other concatenations.
+A searched `Cell` has eight operations, one kind, and all its blocks leave it. Published networks
+(docs/method.md, 6.1) have normal and reduction cells, operations of their own and other concatenations.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Genotype:
 
     @classmethod
     def of(cls, cell: Cell) -> Genotype:
-        """Of a searched cell: one kind, every block concatenated (SPEC 1.1)."""
+        """Of a searched cell: one kind, every block concatenated (docs/method.md, 1.1)."""
         wiring = Wiring(cell.blocks, _all_blocks(cell.blocks))
         return cls(wiring, wiring)
 

@@ -29,7 +29,7 @@ class Shape(NamedTuple):
 
 
 def new_weight(outputs: int, inputs: int, height: int, width: int, groups: int = 1) -> nn.Parameter:
-    """A convolution's weight, normal with variance 2 / fan_out (SPEC 3.3: variance scaling, FAN_OUT)."""
+    """A convolution's weight, normal with variance 2 / fan_out (docs/method.md, 3.3)."""
     fan_out = outputs // groups * height * width
     weight = torch.randn(outputs, inputs, height, width).mul_(math.sqrt(2.0 / max(fan_out, 1)))
     return nn.Parameter(weight)
@@ -124,7 +124,7 @@ class SeparableHalf(Layer):
 
 
 class FactorizedReduction(Layer):
-    """[ReLU,] two strided 1×1 paths one pixel apart, concatenated, batch norm (SPEC 1.3)."""
+    """[ReLU,] two strided 1×1 paths one pixel apart, concatenated, batch norm (docs/method.md, 1.3)."""
 
     def __init__(self, backend: Backend[State], source: Shape, filters: int, *, rectify: bool = True) -> None:
         super().__init__(backend, source.strided(filters, 2))

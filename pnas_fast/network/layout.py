@@ -1,4 +1,4 @@
-"""How a network is put together from cells, as data (SPEC 3.2, 6.1, 6.3)."""
+"""How a network is put together from cells, as data (docs/method.md, 3.2, 6.1, 6.3)."""
 
 from __future__ import annotations
 

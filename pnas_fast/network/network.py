@@ -39,7 +39,7 @@ class CellNetwork(nn.Module):
         backend: a name in `pnas_fast.kernels.BACKENDS`.
         drop_path: largest probability of dropping an operation's result while training; it grows
             linearly with depth and with `set_progress`.
-        auxiliary: whether there is an auxiliary classifier (SPEC 3.2).
+        auxiliary: whether there is an auxiliary classifier (docs/method.md, 3.2).
 
     Attributes:
         genotype, layout, image_shape: as given.
@@ -110,7 +110,7 @@ class CellNetwork(nn.Module):
 
     def set_progress(self, progress: float | Tensor) -> None:
         """Set how far training has come, in [0, 1]: drop-path's keep probability at cell i of n is
-        ``1 - drop_path * progress * (i + 1) / n`` (SPEC 3.3, scheduled drop path); a stem's cells count.
+        ``1 - drop_path * progress * (i + 1) / n`` (docs/method.md, 3.3); a stem's cells count.
         """
         if isinstance(progress, Tensor):
             self.drop.progress.copy_(progress)

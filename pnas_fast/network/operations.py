@@ -1,7 +1,8 @@
-"""Operations as modules: the eight of the search space (SPEC 1.2) and those of published cells (SPEC 6.2).
+"""Operations as modules: the eight of the search space, and those of published cells.
 
-Where sources leave a choice open, conv1x7_7x1 and dil_conv3x3 take the form of the authors' PyTorch
-code. A module maps a state to a `Side`, so that the addition that follows can fuse a pool.
+See docs/method.md, 1.2 and 6.2. Where sources leave a choice open, conv1x7_7x1 and dil_conv3x3 take the form
+of the authors' PyTorch code. A module maps a state to a `Side`, so that the addition that follows can fuse a
+pool.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ a batch norm after each. Skips are identities; strided, they are factorized redu
 """
 
 NEVER_DROPPED = ("identity", "skip", "skip_linear")
-"""Drop-path leaves these alone, even where they hold a convolution (SPEC 3.3)."""
+"""Drop-path leaves these alone, even where they hold a convolution (docs/method.md, 3.3)."""
 
 
 class Stack(nn.Module):

@@ -9,25 +9,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pnas_fast.objectives import Accuracy, pareto_front
 from pnas_fast.protocols import Trial
 from pnas_fast.report.axes import NARROW, WIDE, limit_accuracy, magnitude_ticks, name_group, plot_group
-from pnas_fast.objectives import Accuracy, pareto_front
 from pnas_fast.report.palette import INK, level_marker
-<<<<<<< HEAD
-from pnas_fast.report.record import RunRecord
-from pnas_fast.runs.store import Trial
-
-Cost = Callable[[Trial], int]
-
-COSTS: dict[str, Cost] = {
-    "parameters": lambda trial: trial.parameters,
-    "multiply-adds": lambda trial: trial.multiply_adds,
-}
-"""What a child costs, by the name of the measure."""
-=======
 from pnas_fast.report.text import number
 from pnas_fast.report.view import RunView
->>>>>>> report
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +64,6 @@ def draw_costs(view: RunView, narrow: bool = False) -> Figure:
     return figure
 
 
-<<<<<<< HEAD
-def _draw_panel(axes: Axes, record: RunRecord, cost: Cost) -> None:
-    for level in record.level_numbers:
-        items = record.done_at(level)
-        if items:
-            plot_level(
-                axes, items, [cost(item.trial) for item in items], f"level {level}", level_marker(level)
-            )
-    front = record.front(cost)
-    costs, accuracies = [cost(item.trial) for item in front], [item.accuracy for item in front]
-=======
 def _draw_panel(axes: Axes, view: RunView, cost: Callable[[Trial], float]) -> None:
     for group in view.groups:
         trials = [trial for trial in group.done if cost(trial) == cost(trial)]
@@ -97,7 +73,6 @@ def _draw_panel(axes: Axes, view: RunView, cost: Callable[[Trial], float]) -> No
             plot_group(axes, group, trials, [cost(trial) for trial in trials], marker)
     front = pareto_front(view.done, cost, Accuracy().of)
     costs, accuracies = [cost(trial) for trial in front], [trial.accuracy for trial in front]
->>>>>>> report
     axes.step(costs, accuracies, where="post", color=INK, linewidth=0.9)
     ring: dict[str, Any] = {"markersize": 8, "markerfacecolor": "none", "markeredgecolor": INK}
     axes.plot(costs, accuracies, "o", label="Pareto front", markeredgewidth=1.0, **ring)

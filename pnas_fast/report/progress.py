@@ -1,4 +1,4 @@
-"""The talk's own plot: every child's accuracy in the order in which the search trained them."""
+"""The authors' own plot: every child's accuracy in the order in which the search trained them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The surrogate a search talks to: five members that predict accuracy from codes (SPEC 2)."""
+"""The surrogate a search talks to: five members that predict accuracy from codes (docs/method.md, 2)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ PREDICTORS = ("mlp", "lstm")
 REFITS = ("finetune", "scratch")
 
 # Chosen on synthetic searches: more steps fit the trials closer but rank the next level no better.
-# New weights get SPEC 2's first rate at any level: its later, lower one ranked clearly worse from scratch
-# in as many steps, most of all with the LSTM, and is kept for fine-tuning.
+# New weights get the paper's first rate (docs/method.md, 2) at any level: its later, lower one ranked clearly
+# worse from scratch in as many steps, most of all with the LSTM, and is kept for fine-tuning.
 FRESH = Schedule(steps=500, batch=64, learning_rate=0.01)
 FINETUNE = Schedule(steps=400, batch=64, learning_rate=0.002)
 
@@ -48,8 +48,8 @@ class Surrogate:
         seed: of initial weights, folds and the order of batches; not negative.
         members: E, at least 2.
         device: where weights live and scoring runs.
-        refit: what `fit` does after the first time: ``finetune`` goes on from the present weights (the
-            talk), ``scratch`` starts from new ones (the paper).
+        refit: what `fit` does after the first time: ``finetune`` goes on from the present weights,
+            ``scratch`` starts from new ones (docs/method.md, 2).
 
     Raises:
         SurrogateError: an argument outside its limits.

@@ -89,7 +89,7 @@ def member_weights(trials: int, members: int, seed: int) -> npt.NDArray[np.float
 
 
 def fit_members(model: MemberModule, trials: Trials, schedule: Schedule, rng: np.random.Generator) -> None:
-    """Minimise each member's mean absolute error over its trials with Adam (SPEC 2), all at once.
+    """Minimise each member's mean absolute error over its trials with Adam (docs/method.md, 2), all at once.
 
     Members share the order of batches, never a gradient: the loss is the sum of theirs.
     """

@@ -1,4 +1,4 @@
-"""The LSTM ensemble: size is handled by unrolling over the cell's 4b tokens (SPEC 2)."""
+"""The LSTM ensemble: size is handled by unrolling over the cell's 4b tokens (docs/method.md, 2)."""
 
 from __future__ import annotations
 

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from pnas_fast.space import CELL_INPUTS, MAX_BLOCKS, OPERATIONS
 
 EMBEDDING = 100
-"""Width D of a token's embedding (SPEC 2)."""
+"""Width D of a token's embedding (docs/method.md, 2)."""
 
 HIDDEN = 100
-"""Units of a hidden layer, and of the LSTM's state (SPEC 2)."""
+"""Units of a hidden layer, and of the LSTM's state (docs/method.md, 2)."""
 
 INPUTS = CELL_INPUTS + MAX_BLOCKS - 1
 """Distinct input tokens: two cells before and four earlier blocks."""
 
 OUTPUT_BIAS = 1.8
-"""The sigmoid of it, 0.858, is about the mean accuracy of one-block cells (SPEC 2)."""
+"""The sigmoid of it, 0.858, is about the mean accuracy of one-block cells (docs/method.md, 2)."""
 
 
 class MemberModule(nn.Module):

@@ -1,4 +1,4 @@
-"""The MLP ensemble: size is handled by mean pooling over blocks (SPEC 2)."""
+"""The MLP ensemble: size is handled by mean pooling over blocks (docs/method.md, 2)."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ class TrainConfig(RunConfig):
     """How one cell's network is built and trained for long.
 
     Without arguments: PNASNet-5's cell, N = 3, F = 48, 600 epochs on CIFAR-10 by NASNet's released recipe
-    (SPEC 3.3: SGD, 0.025 along one cosine, batch 32, drop-path 0.4, auxiliary loss 0.4, norm 5, weight decay
-    5e-4) with cutout of 16 pixels. Every field but ``data_identity`` is also an option of
+    (docs/method.md, 3.3: SGD, 0.025 along one cosine, batch 32, drop-path 0.4, auxiliary loss 0.4, norm 5,
+    weight decay 5e-4) with cutout of 16 pixels. Every field but ``data_identity`` is also an option of
     ``python -m pnas_fast.train``, where defaults follow the images (`pnas_fast.train.recipe`).
 
     In a run's folder the fields of `MACHINE` are as they were asked for, ``auto`` among them; `resolved`

@@ -13,8 +13,8 @@ from pnas_fast.cli.streams import run_command
 from pnas_fast.zoo.table import Row, rows
 
 DESCRIPTION = """\
-The networks that create_model builds by name, and the talk's tables anew: parameters and multiply-adds of
-each as counted here (convolutions and classifier, one image), as published, and the difference. Exits with
+The networks that create_model builds by name, and the published tables anew: parameters and multiply-adds
+of each as counted here (convolutions and classifier, one image), as published, and the difference. Exits with
 status 1 where a figure is further from the published one than 5 % (1 % for PNASNet-5) for no known reason."""
 
 WIDTH = 150

@@ -1,4 +1,4 @@
-"""Published cells (SPEC 3.1, 6.1) in the notation of `pnas_fast.network.Wiring`."""
+"""Published cells (docs/method.md, 3.1, 6.1) in the notation of `pnas_fast.network.Wiring`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published networks by name: cells, layout, images, and the figures that were published (SPEC 6.3).
+"""Published networks by name: cells, layout, images, and published figures (docs/method.md, 6.3).
 
 All pad as TensorFlow's SAME does. DARTS pads alike on both sides; no figure here depends on it.
 """
@@ -19,7 +19,7 @@ class Preprocessing:
     """What a network's images go through before it sees them.
 
     The middle ``crop`` of height and of width is resized, bilinearly, to the network's size; values in
-    [0, 1] have ``mean`` subtracted and are divided by ``std``, per channel (SPEC 5.4).
+    [0, 1] have ``mean`` subtracted and are divided by ``std``, per channel (docs/method.md, 5.4).
     """
 
     crop: float = 0.875
@@ -29,7 +29,7 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Figures from the talk's tables.
+    """Figures from the published tables.
 
     Attributes:
         parameters: millions of them.
@@ -290,4 +290,4 @@ UNDEFINED: dict[str, Published] = {
     "NASNet-B CIFAR": Published(2.6, None, "3.73", "no public code or genotype defines its cells"),
     "NASNet-C CIFAR": Published(3.1, None, "3.59", "no public code or genotype defines its cells"),
 }
-"""Rows of the talk's tables that cannot be built: their cells are drawn in a paper, but defined nowhere."""
+"""Rows of the published tables that cannot be built: their cells are drawn in a paper and defined nowhere."""

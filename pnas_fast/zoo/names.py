@@ -1,4 +1,4 @@
-"""What released files of PNASNet-5 call a network's tensors (SPEC 5): one table of rules for each layout.
+"""What released files of PNASNet-5 call a network's tensors: rules for each layout (docs/method.md, 5).
 
 The rules of a layout turn every *role* into one name, so reading a file is a comparison of two sets of names
 and nothing is missed in either direction. A role is our own name of a parameter or buffer with what rules
@@ -105,7 +105,7 @@ CADENE = NameMap(title="Cadene's or timm's", marker="conv_0.conv.weight", rules=
     (r"(pooled|project)\.weight", "conv.weight"),
     (r"(pooled|project)\.norm", "bn"),
 ))  # fmt: skip
-"""SPEC 5.1: ``pnasnet5large-bf079911.pth`` and timm's ``pnasnet5large.tf_in1k``."""
+"""docs/method.md, 5.1: ``pnasnet5large-bf079911.pth`` and timm's ``pnasnet5large.tf_in1k``."""
 
 AUTHOR = NameMap(title="the author's", marker="conv0.weight", rules=(
     (r"^stem\.weight", "conv0.weight"),
@@ -132,7 +132,7 @@ AUTHOR = NameMap(title="the author's", marker="conv0.weight", rules=(
     (r"project\.weight", "op.1.weight"),
     (r"project\.norm", "op.2"),
 ))  # fmt: skip
-"""SPEC 5.2: ``PNASNet-5_Large.pth``."""
+"""docs/method.md, 5.2: ``PNASNet-5_Large.pth``."""
 
 SLIM = NameMap(
     title="TensorFlow-slim's",
@@ -169,6 +169,6 @@ SLIM = NameMap(
         (r"(^stem|align_\w+|pooled|project)\.weight$|\.(pointwise|even|odd)$", (3, 2, 0, 1)),
     ),
 )
-"""SPEC 5.3."""
+"""docs/method.md, 5.3."""
 
 LAYOUTS = (OWN, CADENE, AUTHOR, SLIM)

@@ -1,4 +1,4 @@
-"""Reading released weights into a network: which file it is, whether it fits, and the tensors (SPEC 5)."""
+"""Reading released weights into a network: its layout, whether it fits, its tensors (docs/method.md, 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The talk's tables, computed anew: what each network has, beside what was published."""
+"""The published tables, computed anew: what each network has, beside what was published."""
 
 from __future__ import annotations
 
