@@ -423,7 +423,7 @@ def test_every_optimizer_backend_and_precision_goes_on_with_the_same_bits(
         whole.step(1, index)
     for index in range(2):
         first.step(1, index)
-    save_checkpoint(tmp_path, Place(1, 2), MACHINE, first.tensors())
+    save_checkpoint(tmp_path, Place(1, 2), Machine.here(config, 1), first.tensors())
     checkpoint = latest_checkpoint(tmp_path, pytest.fail)
     assert checkpoint is not None
     second.restore(checkpoint)
