@@ -3,13 +3,21 @@
 import errno
 import json
 import os
+import resource
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+
+import torch
 
 from pnas_fast.data import DataSet, load
+from pnas_fast.evaluation import child
+from pnas_fast.evaluation.train import Train
+from pnas_fast.network import ChildNetwork
 from pnas_fast.protocols import Context, EvaluatorError, Measurement, Proposal, Spec
 from pnas_fast.space import Cell
 
@@ -110,3 +118,60 @@ def log(folder: Path, number: int, what: str) -> None:
 
 def logged(folder: Path) -> list[tuple[int, int, str]]:
     return [tuple(json.loads(line)) for line in (folder / "log").read_text().splitlines()]
+
+
+class FaultyTrain(Train):
+    """Trains children, some of which do what ``faults`` says of their cell when they are built."""
+
+    def __init__(self, settings: Mapping[str, Any], data: str, faults: Mapping[str, str]) -> None:
+        super().__init__(settings, data)
+        self._faults = faults
+
+    def measure(self, proposal: Proposal, context: Context) -> Measurement:
+        build = child.build_child
+
+        def build_or_fail(cell: Cell, *others: Any) -> ChildNetwork:
+            log(context.folder, context.number, str(cell))
+            tries = len([line for line in logged(context.folder) if line[1] == context.number])
+            fault = self._faults.get(str(cell), "")
+            if fault and not (fault.endswith(" once") and tries > 1):
+                getattr(Fault, fault.removesuffix(" once"))()
+            return build(cell, *others)
+
+        with patch.object(child, "build_child", build_or_fail):
+            return super().measure(proposal, context)
+
+
+class Fault:
+    """What may happen in the midst of a child."""
+
+    @staticmethod
+    def exception() -> None:
+        raise ValueError("this cell is cursed")
+
+    @staticmethod
+    def kill() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @staticmethod
+    def crash() -> None:
+        signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    @staticmethod
+    def memory() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    @staticmethod
+    def hang() -> None:
+        threading.Event().wait()
+
+    @staticmethod
+    def quota() -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "/home/you/.cache")
+
+    @staticmethod
+    def disk() -> None:
+        """From now on no file may grow beyond a kilobyte, as on a disk that is full but for that."""
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

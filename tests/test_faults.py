@@ -1,149 +1,103 @@
 """A search whose children raise, run out of memory or hang, and one whose machine is at fault.
 
 The first are one failed trial each. The others stop the search with one line, and when the fault is mended
-the same search goes on to the same end. Faults are put into real workers of a real search from outside:
-Python imports a ``sitecustomize`` that lies on its path before anything else, and this one replaces what a
-worker calls to train a child.
+the same search goes on to the same end.
 """
 
-import json
-import os
-import re
-import signal
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pnas_fast.protocols import Trial
-from pnas_fast.search.result import SearchResult
+from faulty import Source, logged
+from pnas_fast.candidates import one_block_cells
+from pnas_fast.engine import TrainingSettings
+from pnas_fast.evaluation.guard import make_evaluator
+from pnas_fast.evaluation.train import plain_settings
+from pnas_fast.executors.local import LOG, LocalExecutor
+from pnas_fast.protocols import Event, MachineError, Proposal, Spec, Told, Trial
+from pnas_fast.runs.store import TrialStore
+from pnas_fast.runs.weights import child_file
+from pnas_fast.search.driver import Driver
+from pnas_fast.space import Cell
 
-FAULTS = """
-import json, os, sys
-from pathlib import Path
+SETTINGS = TrainingSettings(filters=4, batch=32, train_images=128, device="cpu", time_limit=15.0)
+CELLS = [Cell.from_codes(codes) for codes in one_block_cells(("sep3x3", "max_pool3x3"))]
 
-faults = json.loads(os.environ["FAULTS"])
-here = Path(__file__).parent
-
-def in_worker():
-    import errno, signal, threading
-    import torch
-    from pnas_fast.evaluation import child as trainer
-
-    build = trainer.build_child
-
-    def build_or_fail(cell, *others):
-        fault = faults.get(str(cell), "")
-        seen = here / str(cell)
-        if fault.endswith(" once") and seen.exists():
-            fault = ""
-        with seen.open("a") as file:
-            file.write(f"{os.getpid()}\\n")
-        if fault.startswith("exception"):
-            raise ValueError("this cell is cursed")
-        if fault.startswith("kill"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if fault.startswith("crash"):
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if fault.startswith("disk"):
-            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "/home/you/.cache")
-        if fault.startswith("memory"):
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
-        if fault.startswith("hang"):
-            threading.Event().wait()
-        return build(cell, *others)
-
-    trainer.build_child = build_or_fail
-
-if any("pnas_fast.executors.fork_server" in word for word in sys.orig_argv):
-    import importlib.abc, importlib.util
-
-    class Late(importlib.abc.MetaPathFinder):
-        def find_spec(self, name, path=None, target=None):
-            if name == "pnas_fast.executors.worker":
-                sys.meta_path.remove(self)
-                in_worker()
-
-    sys.meta_path.insert(0, Late())
-elif "pnas_fast.search" in sys.orig_argv:
-    from pnas_fast.executors import local
-    local.LocalExecutor.__init__.__kwdefaults__["grace"] = 1.0
-"""
-
-CELLS = {
+FAULTS = {
     "0:sep3x3+0:sep3x3": "exception",
     "0:max_pool3x3+0:max_pool3x3": "kill once",
     "0:sep3x3+0:max_pool3x3": "memory",
     "1:sep3x3+1:sep3x3": "hang",
     "0:sep3x3+1:sep3x3": "memory once",
 }
-OPTIONS = (
-    "--preset quick --device cpu --beam 3 --operations sep3x3,max_pool3x3 --filters 4 --epochs 1 --batch 32 "
-    "--train-images 128 --workers 2 --time-limit 15"
-)
 
 
-def search(
-    folder: Path, blocks: int, faults: dict[str, str], prepare: Callable[[], None] | None = None
-) -> tuple[int, str]:
-    """Run the command; its exit status and what it wrote to standard error."""
+class AllOf:
+    """Proposes some cells, and that is that."""
+
+    planned = len(CELLS)
+
+    def __init__(self) -> None:
+        self._left: Sequence[Proposal] = [Proposal(cell, 1) for cell in CELLS]
+
+    def ask(self) -> Sequence[Proposal]:
+        asked, self._left = self._left, []
+        return asked
+
+    def tell(self, trial: Trial) -> None:
+        pass
+
+
+def search(folder: Path, faults: dict[str, str], workers: int = 2) -> list[tuple[Any, ...]]:
+    """Search, or go on with it; of each trial what must not depend on how a search went."""
     folder.mkdir(exist_ok=True)
-    (folder / "sitecustomize.py").write_text(FAULTS)
-    options = [*OPTIONS.split(), "--blocks", str(blocks), "--out", str(folder / "run")]
-    command = [sys.executable, "-m", "pnas_fast.search", *options]
-    environment = os.environ | {"PYTHONPATH": str(folder), "FAULTS": json.dumps(faults)}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, preexec_fn=prepare
-    )
-    return done.returncode, done.stderr
+    settings = {"settings": plain_settings(SETTINGS), "data": "digits", "faults": faults}
+    spec = Spec("faulty:FaultyTrain", settings)
+    found: list[tuple[Any, ...]] = []
 
+    def listen(event: Event) -> None:
+        if isinstance(event, Told):
+            measurement = event.trial.measurement
+            values = {name: value for name, value in measurement.values.items() if "second" not in name}
+            found.append((event.trial.number, event.trial.proposal, replace(measurement, values=values)))
 
-def essence(trial: Trial) -> tuple[Any, ...]:
-    """What must not depend on how a search went."""
-    found = trial.measurement
-    values = {name: value for name, value in found.values.items() if "second" not in name}
-    return trial.number, trial.proposal, replace(found, values=values)
+    with (
+        LocalExecutor(["cpu"] * workers, folder, SETTINGS.time_limit, grace=1.0) as executor,
+        TrialStore(folder / "trials.sqlite", write=True) as store,
+    ):
+        executor.start(spec, Source())
+        Driver(AllOf(), "all", make_evaluator(spec), executor, store, 0, listen).run()
+    return found
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
-    folder = tmp_path_factory.mktemp("sound")
-    assert search(folder, 1, {}) == (0, "")
-    return [essence(trial) for trial in SearchResult.load(folder / "run").record.trials]
+    return search(tmp_path_factory.mktemp("sound"), {})
 
 
-def test_what_a_cell_does_is_one_failed_trial_and_the_search_finishes(
-    tmp_path: Path, sound: list[tuple[Any, ...]]
-) -> None:
-    assert search(tmp_path, 2, CELLS) == (0, "")
-    result = SearchResult.load(tmp_path / "run")
-    trials = result.record.trials
-    errors = {str(trial.cell): trial.measurement.error for trial in trials}
+def test_what_a_cell_does_is_one_failed_trial(tmp_path: Path, sound: list[tuple[Any, ...]]) -> None:
+    found = search(tmp_path, FAULTS)
+    errors = {str(proposal.cell): measurement.error for _, proposal, measurement in found}
     assert {cell: error for cell, error in errors.items() if error} == {
         "0:sep3x3+0:sep3x3": "ValueError: this cell is cursed",
         "0:sep3x3+0:max_pool3x3": "out of memory: CUDA out of memory. Tried to allocate 9 GiB "
         "(2 times, the last time alone)",
         "1:sep3x3+1:sep3x3": "hung: no result 1 s past the time limit of 15 s",
     }
-    assert len(trials) == 10 + 3
-    assert not (result.folder / "children").exists()
-    for cell, tries in {
-        "0:sep3x3+0:sep3x3": 1,
-        "0:max_pool3x3+0:max_pool3x3": 2,
-        "0:sep3x3+0:max_pool3x3": 2,
-        "1:sep3x3+1:sep3x3": 1,
-        "0:sep3x3+1:sep3x3": 2,
-    }.items():
-        processes = (tmp_path / cell).read_text().split()
-        assert len(set(processes)) == len(processes) == tries, cell
+    tries = {"exception": 1, "kill once": 2, "memory": 2, "hang": 1, "memory once": 2}
+    for cell, fault in FAULTS.items():
+        processes = [pid for pid, _, built in logged(tmp_path) if built == cell]
+        assert len(set(processes)) == len(processes) == tries[fault], cell
     # Children that were tried again, and those beside the faults, are what they are without faults.
-    done = [essence(trial) for trial in trials if trial.done and len(trial.cell) == 1]
-    assert len(done) == 7
-    assert all(trial in sound for trial in done)
+    assert [trial for trial in found if trial[2].done] == [
+        trial for trial in sound if not errors[str(trial[1].cell)]
+    ]
+    assert "cursed" in (tmp_path / LOG).read_text()
+    weights = [child_file(tmp_path, trial[0]).exists() for trial in found]
+    assert weights == [trial[2].done for trial in found]
 
 
 @pytest.mark.parametrize(
@@ -151,36 +105,25 @@ def test_what_a_cell_does_is_one_failed_trial_and_the_search_finishes(
     [
         (
             "kill",
-            r"a worker on cpu was killed \(SIGKILL\), perhaps by the system for want of memory .* child 2 ",
+            r"cpu was killed \(SIGKILL\), perhaps .* for want of memory .* child 1 \(0:s.* 2 times, the",
         ),
-        ("crash", r"a worker on cpu crashed \(SIGSEGV\) in compiled code.* with child 2 .* 2 times"),
-        ("disk", r"a worker on cpu: Disk quota exceeded: /home/you/\.cache \(free some of your quota, then"),
+        ("crash", r"cpu crashed \(SIGSEGV\) in compiled code.* with child 1 .* 2 times, the last time alone"),
+        (
+            "quota",
+            r"cpu: Disk quota exceeded: /home/you/\.cache \(free some of your quota, then run the same",
+        ),
+        (
+            "disk",
+            r"cpu: File too large.* \(raise the limit on a file's size \(ulimit -f\), then run the same",
+        ),
     ],
 )
 def test_what_the_machine_does_stops_the_search_and_is_no_trial(
     tmp_path: Path, sound: list[tuple[Any, ...]], fault: str, message: str
 ) -> None:
-    status, errors = search(tmp_path, 1, {"0:sep3x3+0:max_pool3x3": fault})
-    assert status == 1
-    assert re.fullmatch(rf"python -m pnas_fast.search: error: .*{message}.*\n", errors), errors
-    assert search(tmp_path, 1, {}) == (0, "")
-    assert [essence(trial) for trial in SearchResult.load(tmp_path / "run").record.trials] == sound
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems limit files otherwise")
-def test_a_disk_without_room_for_weights_is_not_the_cells_fault(
-    tmp_path: Path, sound: list[tuple[Any, ...]]
-) -> None:
-    def limit() -> None:
-        import resource
-
-        # The search's own files grow to more than the weights: only workers, which are told of it, stop.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
-    status, errors = search(tmp_path, 1, {}, limit)
-    assert status != 0
-    assert "Traceback" not in errors
-    assert errors.count("\n") == 1
-    assert search(tmp_path, 1, {}) == (0, "")
-    assert [essence(trial) for trial in SearchResult.load(tmp_path / "run").record.trials] == sound
+    with pytest.raises(MachineError, match=message) as caught:
+        search(tmp_path, {"0:sep3x3+0:max_pool3x3": fault})
+    assert "\n" not in str(caught.value)
+    with TrialStore(tmp_path / "trials.sqlite") as store:
+        assert all(trial.done for trial in store.trials())
+    assert search(tmp_path, {}) == sound
