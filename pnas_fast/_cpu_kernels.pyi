@@ -126,6 +126,7 @@ def average_backward(
 
 def augment(
     shape: tuple[int, ...],
+    known: int,
     padding: int,
     cutout: int,
     images: int,

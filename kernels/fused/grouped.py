@@ -47,18 +47,21 @@ class GroupedBackend(FusedBackend):
     @between_graphs
     def concatenate(self, states: list[Fused], output: CellOutput) -> Fused:
         """See `Backend.concatenate`."""
+        self._arguments.concatenate(states, output)
         compute(self._grouped, states)
         return super().concatenate(states, output)
 
     @between_graphs
     def global_average(self, x: Fused) -> Tensor:
         """See `Backend.global_average`."""
+        self._arguments.state(x)
         compute(self._grouped, [x])
         return super().global_average(x)
 
     @between_graphs
     def materialise(self, x: Fused) -> Tensor:
         """See `Backend.materialise`."""
+        self._arguments.state(x)
         state = self._add([Side(x)], None)
         compute(self._grouped, [state])
         return state.z
@@ -66,22 +69,15 @@ class GroupedBackend(FusedBackend):
     def _convolve(
         self, x: Fused, convolution: Convolution, norm: nn.BatchNorm2d | None, *weights: Tensor
     ) -> Activation:
-        self._check(x)
         (n, _, h, w), (down, right) = x.shape, convolution.stride
         state = Deferred((n, filters(convolution, weights), -(-h // down), -(-w // right)), x)
         state.operation = Convolve(state, x, convolution, norm, weights)
         return state
 
     def _add(self, sides: list[Side[Fused]], out: Tensor | None) -> Activation:
-        for side in sides:
-            self._check(side.state)
         if out is None:
             source, stride = sides[0].state, sides[0].stride
             out = new_output(source, source.shape[1], (stride, stride))
         state = Deferred(out.shape, out)
         state.operation = Add(state, tuple(sides), out)
         return state
-
-    def _check(self, x: Fused) -> None:
-        if isinstance(x, Tensor):
-            self._kernels.check(x)

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, Protocol
 from torch import Tensor, nn
 
 from pnas_fast.kernels.activation import Accumulator
+from pnas_fast.kernels.arguments import Limits
 from pnas_fast.kernels.backend import PoolKind
 
 
@@ -92,12 +93,9 @@ class Primitives(Protocol):
 
     name: str
 
-    def check(self, x: Tensor) -> None:
-        """Refuse an activation these kernels cannot read.
-
-        Raises:
-            BackendError: naming the dtype, layout or device found and those allowed.
-        """
+    @property
+    def limits(self) -> Limits:
+        """What they can read; what they are given was compared with it."""
 
     def convolution(
         self,

@@ -55,12 +55,23 @@ class Optimizer:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update every parameter that has a gradient."""
+        """Update every parameter that has a gradient.
+
+        Raises:
+            ValueError: what is remembered of a parameter is not laid out as it, which fused updates believe.
+        """
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if parameters:
-                memory = [[self.state[p][name] for p in parameters] for name in self.MEMORY]
+                memory = [[self._remembered(p, name) for p in parameters] for name in self.MEMORY]
                 self._update(parameters, [p.grad for p in parameters], memory, group["weight_decay"])
+
+    def _remembered(self, parameter: nn.Parameter, name: str) -> Tensor:
+        own = self.state[parameter].get(name)
+        if own is None or not _alike(own, parameter):
+            found, allowed = "missing" if own is None else _layout(own), _layout(parameter)
+            raise ValueError(f"optimiser: {name} is {found}, allowed is its parameter's {allowed}")
+        return own
 
     def _update(
         self, parameters: list[Tensor], gradients: list[Tensor], memory: list[list[Tensor]], decay: float
@@ -120,6 +131,19 @@ class RMSprop(Optimizer):
         torch._foreach_mul_(velocities, MOMENTUM)
         torch._foreach_addcdiv_(velocities, gradients, roots)
         torch._foreach_sub_(parameters, torch._foreach_mul(velocities, self._rate))
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return (
+        one.shape == other.shape
+        and one.stride() == other.stride()
+        and one.dtype == other.dtype
+        and one.device == other.device
+    )
+
+
+def _layout(tensor: Tensor) -> tuple[object, ...]:
+    return tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device
 
 
 def build_optimizer(
