@@ -102,6 +102,7 @@ cdef extern from "cpu/run.hpp" namespace "pnas::cpu" nogil:
     ctypedef void (*ParallelEntry)(void (*)(void*), void*, unsigned, unsigned)
     ParallelEntry g_parallel_entry
     const Kernels& kernels()
+    const char* asked_for()
 
 
 cdef extern from "cpu/tape.hpp" namespace "pnas::cpu" nogil:
@@ -181,6 +182,11 @@ def share_threads(size_t entry):
 def instruction_set():
     """The name of the instruction set in use."""
     return kernels().name.decode()
+
+
+def asked_instruction_set():
+    """What the environment variable PNAS_FAST_CPU asks for, empty where it does not."""
+    return asked_for().decode(errors="replace")
 
 
 cdef inline Source _source(size_t z, ptrdiff_t pixel, size_t affine, int channels) noexcept:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 
@@ -49,13 +51,20 @@ def augment(images: Tensor, rows: Tensor, table: Tensor, padding: int, cutout: i
             _check_rows(rows, len(images), padding)
         augment_triton(images, rows, table, padding, cutout, out)
     else:
-        from pnas_fast.kernels.cpu import augment as augment_cpu
-
-        try:
-            augment_cpu(images, rows, table, padding, cutout, out)
-        except ValueError as error:
-            raise BackendError(str(error)) from error
+        _augment_cpu(images, rows, table, padding, cutout, out)
     return out
+
+
+def _augment_cpu(images: Tensor, rows: Tensor, table: Tensor, padding: int, cutout: int, out: Tensor) -> None:
+    if find_spec("pnas_fast._cpu_kernels") is None:  # the eager backend needs nothing compiled
+        out.copy_(augment_eager(images, rows, table, padding, cutout))
+        return
+    from pnas_fast.kernels.cpu import augment as augment_compiled
+
+    try:
+        augment_compiled(images, rows, table, padding, cutout, out)
+    except ValueError as error:
+        raise BackendError(str(error)) from error
 
 
 def augment_eager(images: Tensor, rows: Tensor, table: Tensor, padding: int, cutout: int) -> Tensor:

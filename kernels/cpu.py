@@ -7,8 +7,7 @@ variable PNAS_FAST_CPU names another one to use. Results have the same bits at a
 from __future__ import annotations
 
 import ctypes
-import os
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import threadpoolctl
@@ -26,8 +25,9 @@ from pnas_fast.kernels.layout import pixel
 try:
     from pnas_fast import _cpu_kernels as compiled
 except ImportError as error:
-    raise ImportError(
-        f"the compiled module pnas_fast._cpu_kernels is not usable ({error}); build it with: pip install -e ."
+    raise BackendError(
+        f"backend cpu: the compiled module pnas_fast._cpu_kernels is not usable ({error}); "
+        "build it with: pip install -e ."
     ) from error
 
 _KINDS = {"separable": 0, "dense": 1, "factorized": 2}
@@ -37,7 +37,9 @@ WeightView = tuple[int, int, int, int]
 """Address, and the strides of filters, channels and taps."""
 
 
-def _share_threads_of_torch() -> None:
+@cache
+def share_threads_of_torch() -> None:
+    """Have the compiled kernels run on PyTorch's own threads, from the first call on."""
     # Two OpenMP runtimes, or a thread pool beside one, would fight over the cores. PyTorch's own comes
     # first; where it came without one it runs on the system's.
     home = Path(torch.__file__).parent
@@ -51,16 +53,13 @@ def _share_threads_of_torch() -> None:
             return
 
 
-_share_threads_of_torch()
-
-
 def require_instruction_set() -> None:
     """Check that the kernels use what PNAS_FAST_CPU asks for.
 
     Raises:
         BackendError: this machine does not have it, or there is no such set.
     """
-    wish, used = os.environ.get("PNAS_FAST_CPU"), compiled.instruction_set()
+    wish, used = compiled.asked_instruction_set(), compiled.instruction_set()
     if wish and wish != used:
         raise BackendError(
             f"PNAS_FAST_CPU is {wish!r}, which this machine does not have; allowed are those of "
@@ -84,6 +83,9 @@ class CpuPrimitives:
         taps=TAPS,
         depthwise=DEPTHWISE,
     )
+
+    def __init__(self) -> None:
+        share_threads_of_torch()
 
     def convolution(
         self,
@@ -198,6 +200,7 @@ def augment(images: Tensor, rows: Tensor, table: Tensor, padding: int, cutout: i
     Raises:
         ValueError: a row of an image that there is not; a replay looks at its rows, too.
     """
+    share_threads_of_torch()
     compiled.augment(
         tuple(out.shape),
         len(images),
