@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 S = TypeVar("S")
@@ -60,15 +61,27 @@ class Backend(Protocol[S]):
 
     Attributes:
         name: in `pnas_fast.kernels.BACKENDS`.
+        dtypes: of the activations that it can read.
+        warms: whether kernels are compiled when they are first launched, so that who starts many children
+            does well to have them compiled before (`pnas_fast.kernel_tools.warm`).
         branches: whether independent operations, whose states are tensors then, may run on streams of
             their own. (Not where readers of one activation add to its gradient in place.)
         records: whether a training step is worth recording (see `pnas_fast.kernels.recording`): operations
             are calls of the compiled module then.
     """
 
-    name: str
     branches: bool
     records: bool
+    warms: bool
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def dtypes(self) -> tuple[torch.dtype, ...]: ...  # noqa: D102
+
+    def arrange(self, depthwise: Tensor) -> Tensor:
+        """A depthwise weight (C, 1, k, k) with its values laid in memory as they are read fastest."""
 
     def convolution(
         self,

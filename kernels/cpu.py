@@ -71,10 +71,10 @@ class CpuPrimitives:
     """See `Primitives`."""
 
     name = "cpu"
-
+    dtypes: tuple[torch.dtype, ...] = (torch.float32,)
     limits = Limits(
         "cpu",
-        activations=(torch.float32,),
+        activations=dtypes,
         weights=(torch.float32,),
         states=(Tensor, Activation),
         device=lambda: "cpu",

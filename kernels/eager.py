@@ -35,8 +35,14 @@ class EagerBackend:
     """The fused operations as compositions of PyTorch's own; see `Backend` for their mathematics."""
 
     name = "eager"
+    dtypes = FLOATS
     branches = True
     records = False
+    warms = False
+
+    def arrange(self, depthwise: Tensor) -> Tensor:
+        """See `Backend.arrange`."""
+        return depthwise
 
     def convolution(
         self,

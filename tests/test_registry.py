@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from pnas_fast.kernels import BACKENDS, get_backend
 
@@ -77,3 +78,20 @@ def test_a_name_is_always_the_same_backend(name: str) -> None:
     backend = get_backend(name)
     assert backend is get_backend(name)
     assert backend.name == name
+
+
+def test_backends_are_asked_what_they_are_like() -> None:
+    full, half, quarter = torch.float32, torch.bfloat16, torch.float16
+    assert [name for name in BACKENDS if get_backend(name).warms] == ["triton"]
+    assert [name for name in BACKENDS if get_backend(name).records] == ["cpu"]
+    assert get_backend("cpu").dtypes == (full,)
+    assert get_backend("triton").dtypes == (full, half, quarter)
+    assert {full, half, quarter} < set(get_backend("eager").dtypes)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_arranging_changes_no_weight(name: str) -> None:
+    weight = torch.randn(5, 1, 3, 3)
+    arranged = get_backend(name).arrange(weight)
+    assert torch.equal(arranged, weight)
+    assert (arranged.stride() == (1, 5, 15, 5)) == (name == "triton")

@@ -35,10 +35,15 @@ class FusedBackend:
 
     branches = False
     records = True
+    warms = False
 
     def __init__(self, kernels: Primitives) -> None:
-        self.name = kernels.name
+        self.name, self.dtypes = kernels.name, kernels.dtypes
         self._kernels = kernels
+
+    def arrange(self, depthwise: Tensor) -> Tensor:
+        """See `Backend.arrange`."""
+        return depthwise
 
     @cached_property
     def _arguments(self) -> Arguments:

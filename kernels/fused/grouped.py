@@ -28,10 +28,15 @@ class GroupedBackend(FusedBackend):
     """
 
     records = False
+    warms = True
 
     def __init__(self, kernels: GroupedPrimitives) -> None:
         super().__init__(kernels)
         self._grouped = kernels
+
+    def arrange(self, depthwise: Tensor) -> Tensor:
+        """See `Backend.arrange`: as (k, k, C), tap after tap."""
+        return depthwise.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
 
     convolution = between_graphs(FusedBackend.convolution)
     separable = between_graphs(FusedBackend.separable)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from pnas_fast.kernels.activation import Accumulator
@@ -92,6 +93,7 @@ class Primitives(Protocol):
     """The kernels of one device."""
 
     name: str
+    dtypes: tuple[torch.dtype, ...]
 
     @property
     def limits(self) -> Limits:

@@ -12,6 +12,7 @@ from pnas_fast.kernels.arguments import DEPTHWISE, LARGEST, TAPS, Limits
 from pnas_fast.kernels.fused import Convolution, Gradients, Normal, Pooled, Result, Source
 from pnas_fast.kernels.fused.problems import Backward, Forward, Sum, SumBackward
 from pnas_fast.kernels.layout import is_nhwc, pixel
+from pnas_fast.kernels.triton import DTYPES
 from pnas_fast.kernels.triton.add import add
 from pnas_fast.kernels.triton.add_backward import add_backward
 from pnas_fast.kernels.triton.average import global_average, global_average_backward
@@ -22,8 +23,6 @@ from pnas_fast.kernels.triton.pointwise_backward import pointwise_backward, serv
 from pnas_fast.kernels.triton.problems import alike
 from pnas_fast.kernels.triton.separable import separable
 from pnas_fast.kernels.triton.separable_backward import separable_backward
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def _device() -> str | None:
@@ -41,7 +40,7 @@ class TritonPrimitives:
     """
 
     name = "triton"
-
+    dtypes: tuple[torch.dtype, ...] = DTYPES
     limits = Limits(
         "triton",
         activations=DTYPES,
