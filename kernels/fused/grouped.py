@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-# PyTorch's public name for it, torch.compiler.disable, imports the compiler at once, which takes a second.
-from torch._compile import _disable_dynamo as between_graphs
-
+from pnas_fast.kernels._torch_internals import between_graphs
 from pnas_fast.kernels.activation import Activation
 from pnas_fast.kernels.backend import CellOutput, Side
 from pnas_fast.kernels.fused.backend import Fused, FusedBackend

@@ -12,9 +12,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.sgd import sgd
 
 from pnas_fast.engine.settings import TrainingSettings
+from pnas_fast.kernels._torch_internals import (
+    foreach_add,
+    foreach_add_,
+    foreach_addcdiv_,
+    foreach_addcmul_,
+    foreach_mul,
+    foreach_mul_,
+    foreach_sqrt,
+    foreach_sub_,
+    sgd,
+)
 
 MOMENTUM = 0.9
 """Of both optimisers; RMSprop's is AmoebaNet's (SPEC 3.3)."""
@@ -123,14 +133,14 @@ class RMSprop(Optimizer):
     ) -> None:
         squares, velocities = memory
         if decay:
-            gradients = list(torch._foreach_add(gradients, parameters, alpha=decay))
-        torch._foreach_mul_(squares, ALPHA)
-        torch._foreach_addcmul_(squares, gradients, gradients, value=1 - ALPHA)
-        roots = torch._foreach_sqrt(squares)
-        torch._foreach_add_(roots, EPSILON)
-        torch._foreach_mul_(velocities, MOMENTUM)
-        torch._foreach_addcdiv_(velocities, gradients, roots)
-        torch._foreach_sub_(parameters, torch._foreach_mul(velocities, self._rate))
+            gradients = list(foreach_add(gradients, parameters, alpha=decay))
+        foreach_mul_(squares, ALPHA)
+        foreach_addcmul_(squares, gradients, gradients, value=1 - ALPHA)
+        roots = foreach_sqrt(squares)
+        foreach_add_(roots, EPSILON)
+        foreach_mul_(velocities, MOMENTUM)
+        foreach_addcdiv_(velocities, gradients, roots)
+        foreach_sub_(parameters, foreach_mul(velocities, self._rate))
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
