@@ -67,9 +67,6 @@ if not list((ROOT / "pnas_fast").glob("_*.so")):
     # Without compiled modules the package itself cannot be imported, but kernels, networks, training and
     # workers can; the kernels of CPUs are asked for nothing here, and weights of children are not kept.
     stand_in("pnas_fast", __path__=[str(ROOT / "pnas_fast")])
-    stand_in("pnas_fast._cpu_kernels", share_threads=lambda entry: None)
-    if is_missing("threadpoolctl"):
-        stand_in("threadpoolctl", threadpool_info=list)
     if is_missing("safetensors"):
         stand_in("safetensors", SafetensorError=Exception, safe_open=None)
         stand_in("safetensors.torch", load_file=None, save=lambda *_: b"")

@@ -13,7 +13,7 @@ from libcpp cimport bool
 
 cdef extern from "cpu/augment.hpp" namespace "pnas::cpu" nogil:
     cdef struct AugmentShape:
-        int images, channels, height, width, padding, cutout
+        int images, channels, height, width, padding, cutout, known
 
     cdef struct AugmentRow:
         pass
@@ -102,6 +102,7 @@ cdef extern from "cpu/run.hpp" namespace "pnas::cpu" nogil:
     ctypedef void (*ParallelEntry)(void (*)(void*), void*, unsigned, unsigned)
     ParallelEntry g_parallel_entry
     const Kernels& kernels()
+    const char* asked_for()
 
 
 cdef extern from "cpu/tape.hpp" namespace "pnas::cpu" nogil:
@@ -181,6 +182,11 @@ def share_threads(size_t entry):
 def instruction_set():
     """The name of the instruction set in use."""
     return kernels().name.decode()
+
+
+def asked_instruction_set():
+    """What the environment variable PNAS_FAST_CPU asks for, empty where it does not."""
+    return asked_for().decode(errors="replace")
 
 
 cdef inline Source _source(size_t z, ptrdiff_t pixel, size_t affine, int channels) noexcept:
@@ -369,11 +375,14 @@ cdef int _augment(
 
 
 def augment(
-    tuple shape, int padding, int cutout, size_t images, size_t rows, size_t table, int value_size,
+    tuple shape, int known, int padding, int cutout, size_t images, size_t rows, size_t table, int value_size,
     size_t out, int threads
 ):
-    """A batch of shape (N, C, H, W), its values of 2, 4 or 8 bytes; see pnas_fast.kernels.augment."""
-    cdef AugmentShape size = AugmentShape(shape[0], shape[1], shape[2], shape[3], padding, cutout)
+    """A batch of shape (N, C, H, W), its values of 2, 4 or 8 bytes; see pnas_fast.kernels.augment.
+
+    Raises ValueError, now or in a replay, where a row is of none of so many known images.
+    """
+    cdef AugmentShape size = AugmentShape(shape[0], shape[1], shape[2], shape[3], padding, cutout, known)
     with nogil:
         if value_size == 2:
             _augment(size, images, rows, table, <uint16_t*> out, threads)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pnas_fast.kernels._torch_internals import current_pass
+
 
 class Accumulator(NamedTuple):
     """Where a reader puts its share of a source's gradient.
@@ -29,6 +31,7 @@ class GradientSink:
     makes the tensor and hands it to autograd; the others add to it in place and hand over nothing.
     """
 
+    # A run of backward has a number: what an earlier one left behind, having failed, must not count.
     __slots__ = ("_affine", "_pass", "_z")
 
     def __init__(self) -> None:
@@ -38,14 +41,14 @@ class GradientSink:
 
     def put(self, z: Tensor) -> None:
         """Begin with a gradient that is already there."""
-        self._z, self._affine, self._pass = z, None, _current_pass()
+        self._z, self._affine, self._pass = z, None, current_pass()
 
     def claim(self, z: Tensor, affine: Tensor | None) -> Accumulator:
         """Room for a share of the gradient of ``z`` and of its scale and shift."""
-        if self._z is not None and self._pass == _current_pass():
+        if self._z is not None and self._pass == current_pass():
             return Accumulator(self._z, self._affine, accumulate=True)
         fresh = new_gradient(z, affine)
-        self._z, self._affine, self._pass = fresh.z, fresh.affine, _current_pass()
+        self._z, self._affine, self._pass = fresh.z, fresh.affine, current_pass()
         return fresh
 
     def holds(self, gradient: Tensor) -> bool:
@@ -61,12 +64,6 @@ def new_gradient(z: Tensor, affine: Tensor | None) -> Accumulator:
     """Room of its own for a source's gradient."""
     own = torch.empty_like(z, memory_format=torch.channels_last)
     return Accumulator(own, None if affine is None else torch.empty_like(affine), accumulate=False)
-
-
-def _current_pass() -> int:
-    # A number for each run of backward: what an earlier one left behind, having failed, must not count.
-    number: int = torch._C._current_graph_task_id()
-    return number
 
 
 @dataclass(slots=True)

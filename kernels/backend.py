@@ -7,9 +7,10 @@ padding goes to the bottom and right.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 S = TypeVar("S")
@@ -43,30 +44,44 @@ class Side(NamedTuple, Generic[S]):
 class CellOutput:
     """Where the blocks of one cell write, so that their concatenation copies nothing.
 
-    ``blocks`` is how many states are concatenated. ``memory`` is a backend's own: one forward pass of one
-    cell holds what its blocks have written.
+    ``blocks`` is how many states are concatenated. The others are the backend's: one forward pass of one cell
+    holds what its blocks have written, by their places, and the memory that is in.
     """
 
     blocks: int
     memory: Tensor | None = None
+    written: dict[int, State] = field(default_factory=dict)
 
 
 class Backend(Protocol[S]):
     """Fused operations, forward and backward. Implementations are stateless.
 
-    An operation computes in the type of its activations; weights and statistics stay in theirs.
+    An operation computes in the type of its activations; weights and statistics stay in theirs. What it
+    cannot serve it refuses with a `BackendError` (see `pnas_fast.kernels.arguments`), before computing.
 
     Attributes:
         name: in `pnas_fast.kernels.BACKENDS`.
+        dtypes: of the activations that it can read.
+        warms: whether kernels are compiled when they are first launched, so that who starts many children
+            does well to have them compiled before (`pnas_fast.kernel_tools.warm`).
         branches: whether independent operations, whose states are tensors then, may run on streams of
             their own. (Not where readers of one activation add to its gradient in place.)
         records: whether a training step is worth recording (see `pnas_fast.kernels.recording`): operations
             are calls of the compiled module then.
     """
 
-    name: str
     branches: bool
     records: bool
+    warms: bool
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def dtypes(self) -> tuple[torch.dtype, ...]: ...  # noqa: D102
+
+    def arrange(self, depthwise: Tensor) -> Tensor:
+        """A depthwise weight (C, 1, k, k) with its values laid in memory as they are read fastest."""
 
     def convolution(
         self,
@@ -83,7 +98,7 @@ class Backend(Protocol[S]):
             x: (N, C, H, W).
             weight: (F, C, kh, kw); 1×1, 1×7, 7×1 and the stem's 3×3 are used.
             norm: batch norm of the F outputs, or None for none.
-            stride: along (H, W).
+            stride: along (H, W), each 1 or 2.
             rectify: whether a ReLU comes first.
         """
 
@@ -104,7 +119,7 @@ class Backend(Protocol[S]):
             depthwise: (C, 1, k, k), SAME-padded, with the stride and dilation.
             pointwise: (F, C, 1, 1).
             norm: batch norm of the F outputs.
-            stride: along both axes.
+            stride: along both axes, 1 or 2.
             dilation: of the depthwise kernel.
         """
 
@@ -125,7 +140,7 @@ class Backend(Protocol[S]):
         """
 
     def pool(self, x: S, kind: PoolKind, stride: int) -> S:
-        """3×3 SAME pool; the average is over the pixels inside the image."""
+        """3×3 SAME pool of stride 1 or 2; the average is over the pixels inside the image."""
 
     def add(self, left: Side[S], right: Side[S] | None, output: CellOutput, block: int) -> S:
         """A block's output: the sum of its two sides, each pooled and scaled as it says.
@@ -134,11 +149,11 @@ class Backend(Protocol[S]):
             left: one side.
             right: the other, of the same shape; without one the left side is put in its place.
             output: of the cell.
-            block: the place in it, counted from 0.
+            block: the place in it, counted from 0, in which nothing is yet.
         """
 
     def concatenate(self, states: list[S], output: CellOutput) -> S:
-        """A cell's output: the states put in its places, all of them and in order, along the channels."""
+        """A cell's output: the states that `add` put in its places, all of them, in order of channels."""
 
     def global_average(self, x: S) -> Tensor:
         """(N, C, H, W) to (N, C): the mean of relu(x) over all pixels."""

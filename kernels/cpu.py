@@ -7,38 +7,39 @@ variable PNAS_FAST_CPU names another one to use. Results have the same bits at a
 from __future__ import annotations
 
 import ctypes
-import os
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import threadpoolctl
 import torch
 from torch import Tensor, nn
 
-from pnas_fast.kernels.activation import Accumulator
+from pnas_fast.kernels.activation import Accumulator, Activation
+from pnas_fast.kernels.arguments import DEPTHWISE, LARGEST, TAPS, Limits
 from pnas_fast.kernels.backend import BackendError
 from pnas_fast.kernels.eager import same_padding
 from pnas_fast.kernels.fused import Convolution, Gradients, Normal, Pooled, Result, Source
 from pnas_fast.kernels.fused.functions import filters
+from pnas_fast.kernels.layout import pixel
 
 try:
     from pnas_fast import _cpu_kernels as compiled
 except ImportError as error:
-    raise ImportError(
-        f"the compiled module pnas_fast._cpu_kernels is not usable ({error}); build it with: pip install -e ."
+    raise BackendError(
+        f"backend cpu: the compiled module pnas_fast._cpu_kernels is not usable ({error}); "
+        "build it with: pip install -e ."
     ) from error
 
 _KINDS = {"separable": 0, "dense": 1, "factorized": 2}
 _POOLS = {None: 0, "avg": 1, "max": 2}
-_MOST_TAPS = 49
-_DEPTHWISE = {(3, 1), (5, 1), (7, 1), (3, 2)}
-"""Width and dilation."""
 
 WeightView = tuple[int, int, int, int]
 """Address, and the strides of filters, channels and taps."""
 
 
-def _share_threads_of_torch() -> None:
+@cache
+def share_threads_of_torch() -> None:
+    """Have the compiled kernels run on PyTorch's own threads, from the first call on."""
     # Two OpenMP runtimes, or a thread pool beside one, would fight over the cores. PyTorch's own comes
     # first; where it came without one it runs on the system's.
     home = Path(torch.__file__).parent
@@ -52,16 +53,13 @@ def _share_threads_of_torch() -> None:
             return
 
 
-_share_threads_of_torch()
-
-
 def require_instruction_set() -> None:
     """Check that the kernels use what PNAS_FAST_CPU asks for.
 
     Raises:
         BackendError: this machine does not have it, or there is no such set.
     """
-    wish, used = os.environ.get("PNAS_FAST_CPU"), compiled.instruction_set()
+    wish, used = compiled.asked_instruction_set(), compiled.instruction_set()
     if wish and wish != used:
         raise BackendError(
             f"PNAS_FAST_CPU is {wish!r}, which this machine does not have; allowed are those of "
@@ -73,19 +71,21 @@ class CpuPrimitives:
     """See `Primitives`."""
 
     name = "cpu"
+    dtypes: tuple[torch.dtype, ...] = (torch.float32,)
+    limits = Limits(
+        "cpu",
+        activations=dtypes,
+        weights=(torch.float32,),
+        states=(Tensor, Activation),
+        device=lambda: "cpu",
+        compiled=True,
+        elements=LARGEST,
+        taps=TAPS,
+        depthwise=DEPTHWISE,
+    )
 
-    def check(self, x: Tensor) -> None:
-        """See `Primitives.check`."""
-        if x.device.type != "cpu" or x.dtype != torch.float32 or x.ndim != 4:
-            raise BackendError(
-                f"backend cpu: found {x.dtype} on {x.device} of {x.ndim} dimensions, "
-                "allowed is torch.float32 on cpu of 4"
-            )
-        if not x.is_contiguous(memory_format=torch.channels_last):
-            raise BackendError(
-                f"backend cpu: found shape {tuple(x.shape)} with strides {x.stride()}, "
-                "allowed is memory_format=torch.channels_last"
-            )
+    def __init__(self) -> None:
+        share_threads_of_torch()
 
     def convolution(
         self,
@@ -96,7 +96,6 @@ class CpuPrimitives:
         out: Tensor,
     ) -> Normal | None:
         """See `Primitives.convolution`."""
-        _check_weights(weights)
         call = _compiled_convolution(convolution, source.z.shape, filters(convolution, weights))
         views = tuple(map(_view, weights))
         threads = torch.get_num_threads()
@@ -142,7 +141,7 @@ class CpuPrimitives:
             tuple(map(_view, weights)),
             result.z.data_ptr(),
             result.g.data_ptr(),
-            _pixel(result.g),
+            pixel(result.g),
             _address(gamma),
             0 if normal is None else normal.statistics.data_ptr(),
             _address(result.d_affine),
@@ -159,7 +158,7 @@ class CpuPrimitives:
     def add(self, left: Pooled, right: Pooled | None, out: Tensor) -> None:
         """See `Primitives.add`."""
         sides = _side(left), None if right is None else _side(right)
-        compiled.add_forward(tuple(out.shape), *sides, out.data_ptr(), _pixel(out), torch.get_num_threads())
+        compiled.add_forward(tuple(out.shape), *sides, out.data_ptr(), pixel(out), torch.get_num_threads())
 
     def add_backward(self, side: Pooled, g: Tensor, into: Accumulator) -> None:
         """See `Primitives.add_backward`."""
@@ -167,7 +166,7 @@ class CpuPrimitives:
             tuple(g.shape),
             _side(side),
             g.data_ptr(),
-            _pixel(g),
+            pixel(g),
             *_gradient_addresses(into),
             into.accumulate,
             torch.get_num_threads(),
@@ -177,7 +176,7 @@ class CpuPrimitives:
         """See `Primitives.global_average`."""
         z = source.z
         compiled.average_forward(
-            tuple(z.shape), z.data_ptr(), _pixel(z), out.data_ptr(), torch.get_num_threads()
+            tuple(z.shape), z.data_ptr(), pixel(z), out.data_ptr(), torch.get_num_threads()
         )
 
     def global_average_backward(self, source: Source, g: Tensor, into: Accumulator) -> None:
@@ -186,19 +185,25 @@ class CpuPrimitives:
         compiled.average_backward(
             tuple(z.shape),
             z.data_ptr(),
-            _pixel(z),
+            pixel(z),
             g.data_ptr(),
             dz.data_ptr(),
-            _pixel(dz),
+            pixel(dz),
             into.accumulate,
             torch.get_num_threads(),
         )
 
 
 def augment(images: Tensor, rows: Tensor, table: Tensor, padding: int, cutout: int, out: Tensor) -> None:
-    """Write a batch to ``out``; see `pnas_fast.kernels.augment.augment`."""
+    """Write a batch to ``out``; see `pnas_fast.kernels.augment.augment`.
+
+    Raises:
+        ValueError: a row of an image that there is not; a replay looks at its rows, too.
+    """
+    share_threads_of_torch()
     compiled.augment(
         tuple(out.shape),
+        len(images),
         padding,
         cutout,
         images.data_ptr(),
@@ -220,7 +225,6 @@ def _compiled_convolution(
         convolution.stride,
         convolution.dilation,
     )
-    _check_geometry(convolution)
     return compiled.Convolution(
         _KINDS[convolution.kind],
         images=images,
@@ -241,37 +245,6 @@ def _compiled_convolution(
     )
 
 
-def _check_geometry(convolution: Convolution) -> None:
-    (height, width), stride, dilation = convolution.kernel, convolution.stride, convolution.dilation
-    if convolution.kind == "separable":
-        fits = (
-            height == width
-            and stride[0] == stride[1]
-            and (width, dilation) in _DEPTHWISE
-            and stride[0] in (1, 2)
-        )
-        if not fits:
-            raise BackendError(
-                f"backend cpu: depthwise {height}×{width}, stride {stride}, dilation {dilation}; allowed are "
-                "3×3 5×5 7×7 with dilation 1 and 3×3 with dilation 2, of stride 1 or 2"
-            )
-    elif height * width > _MOST_TAPS:
-        raise BackendError(f"backend cpu: a kernel of {height}×{width}, allowed are up to {_MOST_TAPS} taps")
-
-
-def _check_weights(weights: tuple[Tensor, ...]) -> None:
-    for weight in weights:
-        if weight.dtype != torch.float32 or weight.device.type != "cpu":
-            raise BackendError(
-                f"backend cpu: a weight of {weight.dtype} on {weight.device}, allowed is torch.float32 on cpu"
-            )
-        if weight.shape[2] > 1 and weight.stride(2) != weight.shape[3] * weight.stride(3):
-            raise BackendError(
-                f"backend cpu: a weight of shape {tuple(weight.shape)} with strides {weight.stride()}, "
-                "allowed are contiguous and channels_last ones"
-            )
-
-
 def _momentum(norm: nn.BatchNorm2d) -> float:
     if norm.training and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
@@ -284,22 +257,12 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _pixel(z: Tensor) -> int:
-    # The stride of a dimension of size 1 says nothing.
-    images, channels, height, width = z.shape
-    if width > 1:
-        return z.stride(3)
-    if height > 1:
-        return z.stride(2)
-    return z.stride(0) if images > 1 else channels
-
-
 def _addresses(source: Source) -> tuple[int, int, int]:
-    return source.z.data_ptr(), _pixel(source.z), _address(source.affine)
+    return source.z.data_ptr(), pixel(source.z), _address(source.affine)
 
 
 def _gradient_addresses(into: Accumulator | None) -> tuple[int, int, int]:
-    return (0, 0, 0) if into is None else (into.z.data_ptr(), _pixel(into.z), _address(into.affine))
+    return (0, 0, 0) if into is None else (into.z.data_ptr(), pixel(into.z), _address(into.affine))
 
 
 def _view(weight: Tensor) -> WeightView:

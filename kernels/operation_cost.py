@@ -20,7 +20,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from pnas_fast.kernels._torch_internals import TorchDispatchMode
 
 
 class Cost(NamedTuple):

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pnas_fast import _cpu_kernels as compiled
+from pnas_fast.kernels._torch_internals import TorchDispatchMode, foreach_copy_, writes
 
 _aten = torch.ops.aten
 _MAKE_MEMORY = {
@@ -105,7 +105,7 @@ class _Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _note(self, operator: Any, arguments: Any, keywords: Any, result: Any) -> None:
         made = list(_tensors(result))
-        changes = operator._schema.is_mutable
+        changes = writes(operator)
         if not changes:
             read = set(map(_place, _tensors((arguments, tuple(keywords.values())))))
             if made and read.issuperset(map(_place, made)):
@@ -135,7 +135,7 @@ def _write(call: Callable[[], Any], to: list[Tensor]) -> None:
     if isinstance(again, Tensor):
         to[0].copy_(again)
     else:
-        torch._foreach_copy_(to, list(_tensors(again)))
+        foreach_copy_(to, list(_tensors(again)))
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:

@@ -9,6 +9,9 @@ Shape = tuple[int, ...]
 def share_threads(entry: int) -> None:
     """Use the OpenMP runtime whose GOMP_parallel is at this address."""
 
+def asked_instruction_set() -> str:
+    """What the environment variable PNAS_FAST_CPU asks for, empty where it does not."""
+
 def instruction_set() -> str:
     """The name of the instruction set in use."""
 
@@ -126,6 +129,7 @@ def average_backward(
 
 def augment(
     shape: tuple[int, ...],
+    known: int,
     padding: int,
     cutout: int,
     images: int,

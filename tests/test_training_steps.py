@@ -16,6 +16,7 @@ from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import DataSet, TrainingBatches, load
 from pnas_fast.engine import DTYPES, Stepper, TrainingLoop, TrainingSettings, evaluate, resolve_precision
 from pnas_fast.engine.graph import GraphedStep, RecordedStep, Step
+from pnas_fast.engine.optimizer import build_optimizer
 from pnas_fast.evaluation import train_child
 from pnas_fast.network import ChildNetwork
 from pnas_fast.space import Cell
@@ -225,6 +226,27 @@ def test_scaling_the_loss_does_not_change_what_is_learned() -> None:
             stepper.step(*batches.batch(0, index), 0.0)
     first, second = networks
     assert same_tensors(first.state_dict(), second.state_dict())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "rmsprop"])
+@pytest.mark.parametrize("memory", ["smaller", "transposed", "of doubles", "missing"])
+def test_what_is_remembered_is_laid_out_as_its_parameter(memory: str, optimizer: str) -> None:
+    """Fused updates are given addresses alone, by a recorded step over and over."""
+    rate, parameter = torch.zeros(()), nn.Parameter(torch.zeros(4, 6))
+    parameter.grad = torch.zeros(4, 6)
+    updates = build_optimizer([parameter], replace(SETTINGS, optimizer=optimizer), rate)
+    updates.step()
+    own = updates.state[parameter]
+    other = {
+        "smaller": torch.zeros(2),
+        "transposed": torch.zeros(6, 4).T,
+        "of doubles": torch.zeros(4, 6).double(),
+    }
+    del own["momentum_buffer"]
+    if memory in other:
+        own["momentum_buffer"] = other[memory]
+    with pytest.raises(ValueError, match=r"optimiser: momentum_buffer is .*, allowed is"):
+        updates.step()
 
 
 def test_precisions_are_resolved_for_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

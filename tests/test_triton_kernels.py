@@ -364,17 +364,15 @@ def test_the_same_bits_twice() -> None:
 
 def test_refusals_name_what_was_found_and_what_is_allowed() -> None:
     weights, norm = separable_weights(4, 5, 3), nn.BatchNorm2d(5)
-    with pytest.raises(
-        BackendError, match=r"activation of torch.float64: allowed are torch.float32 torch.bf"
-    ):
+    with pytest.raises(BackendError, match=r"type is torch.float64, allowed is torch.float32 torch.bf"):
         TRITON.separable(activation(2, 4, 3, 3).double(), *weights, norm)
-    with pytest.raises(BackendError, match=r"strides \(36, 9, 3, 1\): allowed is NHWC"):
+    with pytest.raises(BackendError, match=r"strides \(36, 9, 3, 1\), allowed is NHWC"):
         TRITON.separable(torch.randn(2, 4, 3, 3), *weights, norm)
-    with pytest.raises(BackendError, match=r"on meta: allowed is cpu"):
+    with pytest.raises(BackendError, match=r"device is meta, allowed is cpu"):
         TRITON.separable(torch.empty(2, 4, 3, 3, device="meta"), *weights, norm)
     with pytest.raises(BackendError, match=r"without affine or running statistics"):
         TRITON.materialise(
             TRITON.separable(activation(2, 4, 3, 3), *weights, nn.BatchNorm2d(5, affine=False))
         )
-    with pytest.raises(BackendError, match=r"trained on 1 value per channel: allowed are 2 or more"):
+    with pytest.raises(BackendError, match=r"trained on 1 value per channel, allowed is 2 or more"):
         TRITON.materialise(TRITON.separable(activation(1, 4, 1, 1), *weights, norm))

@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 
 #include "threads.hpp"
 
@@ -11,6 +13,7 @@ namespace pnas::cpu {
 struct AugmentShape {
   int images, channels, height, width;  // of the batch
   int padding, cutout;
+  int known;  // images of the data set
 };
 
 struct AugmentRow {
@@ -19,7 +22,7 @@ struct AugmentRow {
 
 // Whether a place along one axis is in the square that is blanked out.
 inline bool in_square(int place, int centre, int cutout) {
-  const int first = centre - cutout / 2;
+  const std::int64_t first = static_cast<std::int64_t>(centre) - cutout / 2;
   return place >= first && place < first + cutout;
 }
 
@@ -29,16 +32,30 @@ inline void augment_line(const AugmentShape& shape, const AugmentRow& row, const
                          bool square, T* out) {
   const int shift = row.left - shape.padding;
   for (int x = 0; x < shape.width; ++x, out += shape.channels) {
-    const int from = (row.mirror ? shape.width - 1 - x : x) + shift;
+    const int from = (row.mirror == 1 ? shape.width - 1 - x : x) + shift;
     const bool blank = !line || from < 0 || from >= shape.width || (square && in_square(x, row.centre_x, shape.cutout));
     for (int c = 0; c < shape.channels; ++c)
       out[c] = blank ? T{} : table[256 * c + line[static_cast<std::ptrdiff_t>(from) * shape.channels + c]];
   }
 }
 
+// Rows are values, which differ in every call: they are looked at here, each time.
+inline void check_rows(const AugmentShape& shape, const AugmentRow* rows) {
+  const auto outside = [](std::int32_t value, std::int64_t end) { return value < 0 || value >= end; };
+  const std::int64_t crops = 2 * static_cast<std::int64_t>(shape.padding) + 1;
+  for (int i = 0; i < shape.images; ++i)
+    if (outside(rows[i].image, shape.known) || outside(rows[i].top, crops) || outside(rows[i].left, crops))
+      throw std::invalid_argument(
+          "augment: row " + std::to_string(i) + " (image, top, left) is (" + std::to_string(rows[i].image) + ", " +
+          std::to_string(rows[i].top) + ", " + std::to_string(rows[i].left) + "), allowed is up to (" +
+          std::to_string(shape.known - 1) + ", " + std::to_string(crops - 1) + ", " + std::to_string(crops - 1) +
+          ")");
+}
+
 template <typename T>
 void augment(const AugmentShape& shape, const std::uint8_t* images, const AugmentRow* rows, const T* table, T* out,
              int threads) {
+  check_rows(shape, rows);
   const std::ptrdiff_t line = static_cast<std::ptrdiff_t>(shape.width) * shape.channels, size = shape.height * line;
   const int chunks = chunk_count(shape.images, 4 * shape.images * size);
   for_chunks(shape.images, chunks, threads, [&](int, std::int64_t first, std::int64_t last) {

@@ -16,8 +16,8 @@ bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_support
 #endif
 
 const Kernels& choose() {
-  const char* wish = std::getenv("PNAS_FAST_CPU");
-  const bool any = !wish || !*wish;
+  const char* wish = asked_for();
+  const bool any = !*wish;
   const auto wanted = [&](const Kernels& set) { return any || std::strcmp(wish, set.name) == 0; };
 #if defined(__x86_64__)
   const bool halves = __builtin_cpu_is("amdfam19h");  // Zen 4: 512 bits in two cycles
@@ -29,6 +29,11 @@ const Kernels& choose() {
 }
 
 }  // namespace
+
+const char* asked_for() {
+  const char* wish = std::getenv("PNAS_FAST_CPU");
+  return wish ? wish : "";
+}
 
 const Kernels& kernels() {
   static const Kernels& chosen = choose();

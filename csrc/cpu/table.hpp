@@ -36,6 +36,9 @@ namespace avx512vl { extern const Kernels kTable; }
 namespace avx512 { extern const Kernels kTable; }
 #endif
 
+// What PNAS_FAST_CPU says now; empty where it is not set. Nothing else reads it.
+const char* asked_for();
+
 // The best for this machine; PNAS_FAST_CPU=plain|avx2|avx512vl|avx512 asks for another one it can run.
 const Kernels& kernels();
 

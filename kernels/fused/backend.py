@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor, nn
 
 from pnas_fast.kernels.activation import Activation, GradientSink
+from pnas_fast.kernels.arguments import Arguments
 from pnas_fast.kernels.backend import CellOutput, PoolKind, Side
 from pnas_fast.kernels.fused.functions import (
     Add,
@@ -32,10 +35,19 @@ class FusedBackend:
 
     branches = False
     records = True
+    warms = False
 
     def __init__(self, kernels: Primitives) -> None:
-        self.name = kernels.name
+        self.name, self.dtypes = kernels.name, kernels.dtypes
         self._kernels = kernels
+
+    def arrange(self, depthwise: Tensor) -> Tensor:
+        """See `Backend.arrange`."""
+        return depthwise
+
+    @cached_property
+    def _arguments(self) -> Arguments:
+        return Arguments(self._kernels.limits)
 
     def convolution(
         self,
@@ -47,6 +59,7 @@ class FusedBackend:
         rectify: bool = True,
     ) -> Fused:
         """See `Backend.convolution`."""
+        self._arguments.convolution(x, weight, norm, stride)
         convolution = Convolution("dense", (weight.shape[2], weight.shape[3]), stride, rectify=rectify)
         return self._convolve(x, convolution, norm, weight)
 
@@ -61,6 +74,7 @@ class FusedBackend:
         dilation: int = 1,
     ) -> Fused:
         """See `Backend.separable`."""
+        self._arguments.separable(x, depthwise, pointwise, norm, stride, dilation)
         kernel = (depthwise.shape[2], depthwise.shape[3])
         convolution = Convolution("separable", kernel, (stride, stride), dilation)
         return self._convolve(x, convolution, norm, depthwise, pointwise)
@@ -69,17 +83,19 @@ class FusedBackend:
         self, x: Fused, even: Tensor, odd: Tensor, norm: nn.BatchNorm2d, *, rectify: bool = True
     ) -> Fused:
         """See `Backend.factorized_reduction`."""
+        self._arguments.factorized_reduction(x, even, odd, norm)
         convolution = Convolution("factorized", stride=(2, 2), rectify=rectify)
         return self._convolve(x, convolution, norm, even, odd)
 
     def pool(self, x: Fused, kind: PoolKind, stride: int) -> Fused:
         """See `Backend.pool`."""
+        self._arguments.pool(x, kind, stride)
         return self._add([Side(x, kind, stride)], None)
 
     def add(self, left: Side[Fused], right: Side[Fused] | None, output: CellOutput, block: int) -> Fused:
         """See `Backend.add`."""
-        z = left.state.shape
-        channels = z[1]
+        self._arguments.add(left, right, output, block)
+        channels = left.state.shape[1]
         if output.memory is None:
             output.memory = new_output(left.state, channels * output.blocks, (left.stride, left.stride))
         # Memory of its own as far as autograd knows: it must not take blocks for views of one tensor.
@@ -87,10 +103,14 @@ class FusedBackend:
         out = torch.empty(0, dtype=memory.dtype, device=memory.device)
         shape = (memory.shape[0], channels, *memory.shape[2:])
         out.set_(memory.untyped_storage(), block * channels, shape, memory.stride())
-        return self._add([left] if right is None else [left, right], out)
+        written = self._add([left] if right is None else [left, right], out)
+        output.written[block] = written
+        return written
 
     def concatenate(self, states: list[Fused], output: CellOutput) -> Fused:
         """See `Backend.concatenate`."""
+        self._arguments.concatenate(states, output)
+        output.written.clear()
         blocks = [state for state in states if isinstance(state, Activation)]
         assert output.memory is not None
         room, output.memory = Room(output.memory), None
@@ -100,6 +120,7 @@ class FusedBackend:
 
     def global_average(self, x: Fused) -> Tensor:
         """See `Backend.global_average`."""
+        self._arguments.state(x)
         z, sink = (
             (x.z, x.sink) if isinstance(x, Activation) and x.affine is None else (self.materialise(x), None)
         )
@@ -108,12 +129,13 @@ class FusedBackend:
 
     def materialise(self, x: Fused) -> Tensor:
         """See `Backend.materialise`."""
+        self._arguments.state(x)
         return self._add([Side(x)], None).z
 
     def _convolve(
         self, x: Fused, convolution: Convolution, norm: nn.BatchNorm2d | None, *weights: Tensor
     ) -> Activation:
-        z, affine, source_sink = self._read(x)
+        z, affine, source_sink = _read(x)
         sink = GradientSink()
         call = ConvolutionCall(self._kernels, convolution, norm, source_sink, sink)
         gamma, beta = (None, None) if norm is None else (norm.weight, norm.bias)
@@ -124,7 +146,7 @@ class FusedBackend:
         tensors: list[Tensor | None] = []
         calls = []
         for side in sides:
-            z, affine, sink = self._read(side.state)
+            z, affine, sink = _read(side.state)
             tensors += [z, affine]
             calls.append(SideCall(side.pool, side.stride, side.keep, sink))
         if out is None:
@@ -134,8 +156,6 @@ class FusedBackend:
         z = Add.apply(AddCall(self._kernels, tuple(calls), result_sink), Room(out), *tensors)  # type: ignore[no-untyped-call]
         return Activation(z, None, result_sink)
 
-    def _read(self, x: Fused) -> tuple[Tensor, Tensor | None, GradientSink | None]:
-        if isinstance(x, Activation):
-            return x.z, x.affine, x.sink
-        self._kernels.check(x)
-        return x, None, None
+
+def _read(x: Fused) -> tuple[Tensor, Tensor | None, GradientSink | None]:
+    return (x.z, x.affine, x.sink) if isinstance(x, Activation) else (x, None, None)

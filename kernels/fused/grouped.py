@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-# PyTorch's public name for it, torch.compiler.disable, imports the compiler at once, which takes a second.
-from torch._compile import _disable_dynamo as between_graphs
-
+from pnas_fast.kernels._torch_internals import between_graphs
 from pnas_fast.kernels.activation import Activation
 from pnas_fast.kernels.backend import CellOutput, Side
 from pnas_fast.kernels.fused.backend import Fused, FusedBackend
@@ -28,10 +26,15 @@ class GroupedBackend(FusedBackend):
     """
 
     records = False
+    warms = True
 
     def __init__(self, kernels: GroupedPrimitives) -> None:
         super().__init__(kernels)
         self._grouped = kernels
+
+    def arrange(self, depthwise: Tensor) -> Tensor:
+        """See `Backend.arrange`: as (k, k, C), tap after tap."""
+        return depthwise.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
 
     convolution = between_graphs(FusedBackend.convolution)
     separable = between_graphs(FusedBackend.separable)
@@ -47,18 +50,21 @@ class GroupedBackend(FusedBackend):
     @between_graphs
     def concatenate(self, states: list[Fused], output: CellOutput) -> Fused:
         """See `Backend.concatenate`."""
+        self._arguments.concatenate(states, output)
         compute(self._grouped, states)
         return super().concatenate(states, output)
 
     @between_graphs
     def global_average(self, x: Fused) -> Tensor:
         """See `Backend.global_average`."""
+        self._arguments.state(x)
         compute(self._grouped, [x])
         return super().global_average(x)
 
     @between_graphs
     def materialise(self, x: Fused) -> Tensor:
         """See `Backend.materialise`."""
+        self._arguments.state(x)
         state = self._add([Side(x)], None)
         compute(self._grouped, [state])
         return state.z
@@ -66,22 +72,15 @@ class GroupedBackend(FusedBackend):
     def _convolve(
         self, x: Fused, convolution: Convolution, norm: nn.BatchNorm2d | None, *weights: Tensor
     ) -> Activation:
-        self._check(x)
         (n, _, h, w), (down, right) = x.shape, convolution.stride
         state = Deferred((n, filters(convolution, weights), -(-h // down), -(-w // right)), x)
         state.operation = Convolve(state, x, convolution, norm, weights)
         return state
 
     def _add(self, sides: list[Side[Fused]], out: Tensor | None) -> Activation:
-        for side in sides:
-            self._check(side.state)
         if out is None:
             source, stride = sides[0].state, sides[0].stride
             out = new_output(source, source.shape[1], (stride, stride))
         state = Deferred(out.shape, out)
         state.operation = Add(state, tuple(sides), out)
         return state
-
-    def _check(self, x: Fused) -> None:
-        if isinstance(x, Tensor):
-            self._kernels.check(x)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from pnas_fast.kernels.activation import Accumulator
+from pnas_fast.kernels.arguments import Limits
 from pnas_fast.kernels.backend import PoolKind
 
 
@@ -91,13 +93,11 @@ class Primitives(Protocol):
     """The kernels of one device."""
 
     name: str
+    dtypes: tuple[torch.dtype, ...]
 
-    def check(self, x: Tensor) -> None:
-        """Refuse an activation these kernels cannot read.
-
-        Raises:
-            BackendError: naming the dtype, layout or device found and those allowed.
-        """
+    @property
+    def limits(self) -> Limits:
+        """What they can read; what they are given was compared with it."""
 
     def convolution(
         self,

@@ -6,15 +6,15 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
+import torch
+
 from pnas_fast.kernels.backend import BackendError
 from pnas_fast.kernels.fused.problems import GroupedPrimitives
 
-__all__ = ["LazyPrimitives", "has_triton", "require_triton"]
+__all__ = ["DTYPES", "LazyPrimitives", "require_triton"]
 
-
-def has_triton() -> bool:
-    """Whether it is installed."""
-    return find_spec("triton") is not None
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""Of activations."""
 
 
 def require_triton() -> None:
@@ -23,7 +23,7 @@ def require_triton() -> None:
     Raises:
         BackendError: it is not installed.
     """
-    if not has_triton():
+    if find_spec("triton") is None:
         raise BackendError("backend triton: the package triton is not installed; pip install 'triton>=3.6'")
 
 
@@ -31,6 +31,7 @@ class LazyPrimitives:
     """`pnas_fast.kernels.triton.primitives.TritonPrimitives`, imported when it is first called."""
 
     name = "triton"
+    dtypes: tuple[torch.dtype, ...] = DTYPES
 
     def __getattr__(self, name: str) -> Any:
         return getattr(_primitives(), name)

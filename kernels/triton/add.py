@@ -24,8 +24,9 @@ from torch import Tensor
 from pnas_fast.kernels.eager import same_padding
 from pnas_fast.kernels.fused import Pooled
 from pnas_fast.kernels.fused.problems import Sum
+from pnas_fast.kernels.layout import pixel
 from pnas_fast.kernels.triton.device import CHUNK, PIXELS, load_affine, pick, widen
-from pnas_fast.kernels.triton.launch import Tile, alignment, launch, pixel
+from pnas_fast.kernels.triton.launch import Tile, alignment, launch
 from pnas_fast.kernels.triton.problems import each
 
 POOLS = {None: 0, "avg": 1, "max": 2}

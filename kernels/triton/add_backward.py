@@ -24,6 +24,7 @@ import triton
 import triton.language as tl
 
 from pnas_fast.kernels.fused.problems import SumBackward
+from pnas_fast.kernels.layout import pixel
 from pnas_fast.kernels.triton.add import side_arguments, side_tensors
 from pnas_fast.kernels.triton.device import (
     CHUNK,
@@ -34,7 +35,7 @@ from pnas_fast.kernels.triton.device import (
     rows_of,
     widen,
 )
-from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
+from pnas_fast.kernels.triton.launch import alignment, launch, tickets
 from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept
 from pnas_fast.kernels.triton.tiles import new_partials, spread, tile_of
 from pnas_fast.kernels.triton.windows import direction_of, take_row

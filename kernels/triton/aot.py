@@ -7,15 +7,11 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Hashable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.runtime import driver
-from triton.runtime.jit import MockTensor
 
+from pnas_fast.kernels.triton._triton_internals import MockTensor, build_elsewhere, cuobjdump
 from pnas_fast.kernels.triton.cache_keys import settle_name
 from pnas_fast.kernels.triton.launch import Launch, Pointer
 
@@ -93,14 +89,7 @@ class Variant(NamedTuple):
             self._argument(index, self.signature[parameter.name])
             for index, parameter in enumerate(self.kernel.params)
         ]
-        before, elsewhere = driver._active, _Elsewhere(architecture)
-        driver.set_active(elsewhere)
-        try:
-            return self.kernel.warmup(*given, grid=(1,), **self.options)
-        finally:
-            # Machine code is kept in files: in memory nobody asks for it again.
-            self.kernel.device_caches.pop(elsewhere.get_current_device(), None)
-            driver.set_active(before)
+        return build_elsewhere(self.kernel, given, self.options, architecture)
 
     def compile(self, architecture: int) -> Resources:
         """Compile as `build` does; what the machine code uses."""
@@ -115,25 +104,6 @@ class Variant(NamedTuple):
         if kind == "constexpr":
             return self.constants[self.kernel.params[index].name]
         return _example(kind, (index,) in self.attributes)
-
-
-class _Elsewhere:
-    """What Triton asks a driver for before it compiles: here of a card that need not be there."""
-
-    def __init__(self, architecture: int) -> None:
-        self._architecture = architecture
-
-    def get_current_target(self) -> GPUTarget:
-        """The card."""
-        return GPUTarget("cuda", self._architecture, 32)
-
-    def get_current_device(self) -> str:
-        """No number: under those Triton keeps, in memory, what it has compiled for cards that are there."""
-        return f"sm_{self._architecture}, elsewhere"
-
-    def get_current_stream(self, device: str) -> int:
-        """Nothing runs on it."""
-        return 0
 
 
 class _Unaligned(MockTensor):  # type: ignore[misc]
@@ -215,11 +185,10 @@ def disassemble(cubin: bytes) -> str:
 
 
 def _cuobjdump(cubin: bytes, option: str) -> str:
-    tool = Path(triton.backends.__file__).parent / "nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [str(tool), option, file.name]
+        command = [str(cuobjdump()), option, file.name]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 

@@ -21,8 +21,8 @@ PIECE = tl.constexpr(1024)
 COLUMNS = tl.constexpr(6)
 
 
-@triton.jit(do_not_specialize=["height", "width", "padding", "cutout"])
-def augment_kernel(images, rows, table, out, height, width, padding, cutout, C: tl.constexpr):
+@triton.jit(do_not_specialize=["known", "height", "width", "padding", "cutout"])
+def augment_kernel(images, rows, table, out, known, height, width, padding, cutout, C: tl.constexpr):
     """See the top of the file."""
     row = rows + tl.program_id(1) * COLUMNS
     size = height * width * C
@@ -35,7 +35,10 @@ def augment_kernel(images, rows, table, out, height, width, padding, cutout, C: 
     from_x = tl.where(tl.load(row + 3) == 1, width - 1 - x, x) + tl.load(row + 2) - padding
     inside = (from_y >= 0) & (from_y < height) & (from_x >= 0) & (from_x < width) & (value < size)
     # A data set may hold more than 2**31 values.
-    image = images + tl.load(row).to(tl.int64) * size
+    # A replay's rows were looked at by nobody.
+    number = tl.load(row)
+    inside = inside & (number >= 0) & (number < known)
+    image = images + number.to(tl.int64) * size
     level = tl.load(image + (from_y * width + from_x) * C + c, mask=inside, other=0).to(tl.int32)
     result = tl.load(table + c * 256 + level, mask=inside & (square == 0), other=0.0)
     tl.store(out + tl.program_id(1).to(tl.int64) * size + value, result, mask=value < size)
@@ -48,5 +51,5 @@ def augment(images: Tensor, rows: Tensor, table: Tensor, padding: int, cutout: i
         augment_kernel, (-(-channels * height * width // PIECE.value), batch), TILE,
         reads=(images[:batch],), writes=(out,),
         images=images, rows=rows, table=table, out=out,
-        height=height, width=width, padding=padding, cutout=cutout, C=channels,
+        known=len(images), height=height, width=width, padding=padding, cutout=cutout, C=channels,
     )  # fmt: skip

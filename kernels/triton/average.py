@@ -21,8 +21,9 @@ from torch import Tensor
 
 from pnas_fast.kernels.activation import Accumulator
 from pnas_fast.kernels.fused import Source
+from pnas_fast.kernels.layout import pixel
 from pnas_fast.kernels.triton.device import CHUNK, PIXELS, activate, finish_affine, load_affine, widen
-from pnas_fast.kernels.triton.launch import Tile, alignment, launch, pixel, tickets
+from pnas_fast.kernels.triton.launch import Tile, alignment, launch, tickets
 from pnas_fast.kernels.triton.tiles import new_partials, spread
 
 TILE = Tile(warps=4, registers=None, programs=4)

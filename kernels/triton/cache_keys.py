@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from triton.runtime.jit import JITFunction
+from pnas_fast.kernels.triton._triton_internals import JITFunction, hash_of
 
 _named: set[int] = set()
 """By identity: a function's own hash is this very name."""
@@ -25,7 +25,7 @@ def settle_name(function: Any) -> None:
     _named.add(id(function))
     for called in _mentioned(function.fn):
         settle_name(called)
-    _ = function.cache_key
+    hash_of(function)
 
 
 def _mentioned(function: Any) -> Iterator[Any]:

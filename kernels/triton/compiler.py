@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import triton
 
+from pnas_fast.kernels.triton._triton_internals import build_launcher
 from pnas_fast.kernels.triton.aot import variant_from
 
 
@@ -33,8 +34,7 @@ def main() -> None:
         try:
             compiled = variant_from(json.loads(line)).build(architecture)
             if torch.cuda.is_available():
-                # Triton 3.6 compiles C code that launches a kernel, too, with a C compiler.
-                triton.runtime.driver.active.launcher_cls(compiled.src, compiled.metadata)
+                build_launcher(compiled)
             answer: dict[str, Any] = {"cached": all(hits)}
         except Exception as error:  # the others are compiled all the same
             answer = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:500]}

@@ -28,6 +28,7 @@ import triton.language as tl
 
 from pnas_fast.kernels.fused import Convolution, Gradients
 from pnas_fast.kernels.fused.problems import Backward
+from pnas_fast.kernels.layout import pixel
 from pnas_fast.kernels.triton import norm as norms
 from pnas_fast.kernels.triton.dense import (
     block_of_filters,
@@ -52,7 +53,7 @@ from pnas_fast.kernels.triton.device import (
     tickets_of,
     widen,
 )
-from pnas_fast.kernels.triton.launch import alignment, capability, launch, pixel, tickets
+from pnas_fast.kernels.triton.launch import alignment, capability, launch, tickets
 from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept, new_like
 from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
 

@@ -204,16 +204,3 @@ def _tickets(device: torch.device, stream: int | None) -> Tensor:
 def alignment(*counts: int) -> int:
     """Elements by which channel counts and strides are all divisible, 8 at most: how wide loads may be."""
     return math.gcd(8, *counts)
-
-
-def pixel(x: Tensor) -> int:
-    """Elements from one pixel of an (N, C, H, W) tensor in NHWC memory to the next."""
-    return x.stride(3) if x.shape[3] > 1 else x.stride(2) if x.shape[2] > 1 else x.stride(0)
-
-
-def is_nhwc(x: Tensor) -> bool:
-    """Whether (N, C, H, W) lies as NHWC, perhaps as a channel slice of a wider NHWC tensor."""
-    n, c, h, w = x.shape
-    step = pixel(x)
-    wanted = zip((n, h, w), (x.stride(0), x.stride(2), x.stride(3)), (h * w, w, 1), strict=True)
-    return (c == 1 or x.stride(1) == 1) and all(size == 1 or stride == step * k for size, stride, k in wanted)

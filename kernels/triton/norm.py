@@ -23,7 +23,6 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-from pnas_fast.kernels.backend import BackendError
 from pnas_fast.kernels.fused import Gradients, Normal, Result
 from pnas_fast.kernels.triton.device import last_to_arrive, pick, rows_of, widen
 from pnas_fast.kernels.triton.problems import each
@@ -174,18 +173,6 @@ def load_gradient(g, z, at_g, at_z, mask, offset, slope, NORM: tl.constexpr):
         value = widen(tl.load(z + at_z, mask=mask, other=0.0))
         gradient += tl.where(mask, offset[None, :] + slope[None, :] * value, 0.0)
     return gradient
-
-
-def check_norm(norm: nn.BatchNorm2d, pixels: int) -> None:
-    """Refuse a batch norm without what the kernels update.
-
-    Raises:
-        BackendError: no affine, no running statistics, or training on one value a channel.
-    """
-    if norm.weight is None or norm.running_mean is None:
-        raise BackendError("batch norm without affine or running statistics: allowed is one with both")
-    if norm.training and pixels == 1:
-        raise BackendError("batch norm trained on 1 value per channel: allowed are 2 or more")
 
 
 def new_normal(norm: nn.BatchNorm2d) -> Normal:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from pnas_fast.kernels.fused import Convolution, Gradients
 from pnas_fast.kernels.fused.problems import Backward
+from pnas_fast.kernels.layout import pixel
 from pnas_fast.kernels.triton import norm as norms
 from pnas_fast.kernels.triton.device import (
     CHUNK,
@@ -38,7 +39,7 @@ from pnas_fast.kernels.triton.device import (
     tickets_of,
     widen,
 )
-from pnas_fast.kernels.triton.launch import alignment, capability, launch, pixel, tickets
+from pnas_fast.kernels.triton.launch import alignment, capability, launch, tickets
 from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept, new_like
 from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
 

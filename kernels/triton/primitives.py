@@ -7,25 +7,29 @@ from collections.abc import Callable, Hashable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pnas_fast.kernels.activation import Accumulator
-from pnas_fast.kernels.backend import BackendError
+from pnas_fast.kernels.activation import Accumulator, Activation
+from pnas_fast.kernels.arguments import DEPTHWISE, LARGEST, TAPS, Limits
 from pnas_fast.kernels.fused import Convolution, Gradients, Normal, Pooled, Result, Source
 from pnas_fast.kernels.fused.problems import Backward, Forward, Sum, SumBackward
-from pnas_fast.kernels.triton import norm as norms
+from pnas_fast.kernels.layout import is_nhwc, pixel
+from pnas_fast.kernels.triton import DTYPES
 from pnas_fast.kernels.triton.add import add
 from pnas_fast.kernels.triton.add_backward import add_backward
 from pnas_fast.kernels.triton.average import global_average, global_average_backward
 from pnas_fast.kernels.triton.dense import dense
 from pnas_fast.kernels.triton.dense_backward import dense_backward
-from pnas_fast.kernels.triton.launch import INTERPRETED, is_nhwc, is_recording, pixel
+from pnas_fast.kernels.triton.launch import INTERPRETED, is_recording
 from pnas_fast.kernels.triton.pointwise_backward import pointwise_backward, serves
 from pnas_fast.kernels.triton.problems import alike
 from pnas_fast.kernels.triton.separable import separable
 from pnas_fast.kernels.triton.separable_backward import separable_backward
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-LARGEST = 2**31 - 1
-"""Elements that an activation may span: offsets are 32-bit."""
+
+def _device() -> str | None:
+    """What tensors must be on; what is only recorded is read nowhere."""
+    if is_recording():
+        return None
+    return "cpu" if INTERPRETED else "cuda"
 
 
 class TritonPrimitives:
@@ -36,26 +40,18 @@ class TritonPrimitives:
     """
 
     name = "triton"
-
-    def check(self, x: Tensor) -> None:
-        """See `pnas_fast.kernels.fused.Primitives.check`."""
-        device = "cpu" if INTERPRETED else "cuda"
-        if x.device.type != device and not is_recording():
-            raise BackendError(f"backend triton reads an activation on {x.device}: allowed is {device}")
-        if x.dtype not in DTYPES:
-            raise BackendError(
-                f"backend triton reads an activation of {x.dtype}: allowed are "
-                + " ".join(str(dtype) for dtype in DTYPES)
-            )
-        if not is_nhwc(x):
-            raise BackendError(
-                f"backend triton reads an activation of strides {x.stride()}: allowed is NHWC memory "
-                "(torch.channels_last)"
-            )
-        if x.numel() > LARGEST:
-            raise BackendError(
-                f"backend triton reads an activation of {x.numel():,} elements: allowed are {LARGEST:,}"
-            )
+    dtypes: tuple[torch.dtype, ...] = DTYPES
+    limits = Limits(
+        "triton",
+        activations=DTYPES,
+        weights=(torch.float32,),
+        states=(Tensor, Activation),
+        device=_device,
+        compiled=True,
+        elements=LARGEST,
+        taps=TAPS,
+        depthwise=DEPTHWISE,
+    )
 
     def convolution(
         self,
@@ -70,9 +66,6 @@ class TritonPrimitives:
 
     def convolutions(self, convolution: Convolution, problems: Sequence[Forward]) -> Sequence[Normal | None]:
         """Convolutions of one shape, in one launch."""
-        for problem in problems:
-            if problem.norm is not None:
-                norms.check_norm(problem.norm, problem.out.numel() // problem.out.shape[1])
         if convolution.kind == "separable":
             return separable(convolution, problems)
         return dense(convolution, problems) or [None] * len(problems)

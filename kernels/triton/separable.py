@@ -28,9 +28,10 @@ from torch import Tensor
 from pnas_fast.kernels.eager import same_padding
 from pnas_fast.kernels.fused import Convolution, Normal
 from pnas_fast.kernels.fused.problems import Forward
+from pnas_fast.kernels.layout import pixel
 from pnas_fast.kernels.triton import norm as norms
 from pnas_fast.kernels.triton.device import CHUNK, load_affine, multiply, pick
-from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
+from pnas_fast.kernels.triton.launch import alignment, launch, tickets
 from pnas_fast.kernels.triton.problems import each
 from pnas_fast.kernels.triton.strips import (
     convolve,

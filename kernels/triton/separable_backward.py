@@ -32,9 +32,10 @@ import triton.language as tl
 from pnas_fast.kernels.eager import same_padding
 from pnas_fast.kernels.fused import Convolution, Gradients
 from pnas_fast.kernels.fused.problems import Backward
+from pnas_fast.kernels.layout import pixel
 from pnas_fast.kernels.triton import norm as norms
 from pnas_fast.kernels.triton.device import CHUNK, last_to_arrive, pick, rows_of, tickets_of, wait_for
-from pnas_fast.kernels.triton.launch import alignment, launch, pixel, tickets
+from pnas_fast.kernels.triton.launch import alignment, launch, tickets
 from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept, new_like
 from pnas_fast.kernels.triton.separable import arranged, strips_of
 from pnas_fast.kernels.triton.separable_parts import depthwise_part, pointwise_part, source_part

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from pnas_fast.kernels._torch_internals import foreach_copy_, foreach_lerp_
+
 
 class WeightAverage:
     """The exponential moving average of a network's weights and running statistics.
@@ -34,6 +36,6 @@ class WeightAverage:
     def update(self, step: int) -> None:
         """Take in the weights after a step, counted from 0."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
+        foreach_lerp_(self._averages, self._weights, 1 - decay)
         if self._copies:
-            torch._foreach_copy_(self._copies, self._counters)
+            foreach_copy_(self._copies, self._counters)

@@ -12,7 +12,6 @@ from typing import Protocol
 import torch
 
 from pnas_fast.kernels import get_backend
-from pnas_fast.kernels.recording import Recording
 
 Step = Callable[[], None]
 
@@ -108,6 +107,9 @@ class RecordedStep:
         self._next = self._record
 
     def _record(self) -> None:
+        # Here, since it needs the compiled module, which other steps go without.
+        from pnas_fast.kernels.recording import Recording
+
         recording = Recording()
         recording.record(self._step)
         self.recorded = recording.refusal is None

@@ -12,9 +12,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.sgd import sgd
 
 from pnas_fast.engine.settings import TrainingSettings
+from pnas_fast.kernels._torch_internals import (
+    foreach_add,
+    foreach_add_,
+    foreach_addcdiv_,
+    foreach_addcmul_,
+    foreach_mul,
+    foreach_mul_,
+    foreach_sqrt,
+    foreach_sub_,
+    sgd,
+)
 
 MOMENTUM = 0.9
 """Of both optimisers; RMSprop's is AmoebaNet's (docs/method.md, 3.3)."""
@@ -55,12 +65,23 @@ class Optimizer:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update every parameter that has a gradient."""
+        """Update every parameter that has a gradient.
+
+        Raises:
+            ValueError: what is remembered of a parameter is not laid out as it, which fused updates believe.
+        """
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if parameters:
-                memory = [[self.state[p][name] for p in parameters] for name in self.MEMORY]
+                memory = [[self._remembered(p, name) for p in parameters] for name in self.MEMORY]
                 self._update(parameters, [p.grad for p in parameters], memory, group["weight_decay"])
+
+    def _remembered(self, parameter: nn.Parameter, name: str) -> Tensor:
+        own = self.state[parameter].get(name)
+        if own is None or not _alike(own, parameter):
+            found, allowed = "missing" if own is None else _layout(own), _layout(parameter)
+            raise ValueError(f"optimiser: {name} is {found}, allowed is its parameter's {allowed}")
+        return own
 
     def _update(
         self, parameters: list[Tensor], gradients: list[Tensor], memory: list[list[Tensor]], decay: float
@@ -112,14 +133,27 @@ class RMSprop(Optimizer):
     ) -> None:
         squares, velocities = memory
         if decay:
-            gradients = list(torch._foreach_add(gradients, parameters, alpha=decay))
-        torch._foreach_mul_(squares, ALPHA)
-        torch._foreach_addcmul_(squares, gradients, gradients, value=1 - ALPHA)
-        roots = torch._foreach_sqrt(squares)
-        torch._foreach_add_(roots, EPSILON)
-        torch._foreach_mul_(velocities, MOMENTUM)
-        torch._foreach_addcdiv_(velocities, gradients, roots)
-        torch._foreach_sub_(parameters, torch._foreach_mul(velocities, self._rate))
+            gradients = list(foreach_add(gradients, parameters, alpha=decay))
+        foreach_mul_(squares, ALPHA)
+        foreach_addcmul_(squares, gradients, gradients, value=1 - ALPHA)
+        roots = foreach_sqrt(squares)
+        foreach_add_(roots, EPSILON)
+        foreach_mul_(velocities, MOMENTUM)
+        foreach_addcdiv_(velocities, gradients, roots)
+        foreach_sub_(parameters, foreach_mul(velocities, self._rate))
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return (
+        one.shape == other.shape
+        and one.stride() == other.stride()
+        and one.dtype == other.dtype
+        and one.device == other.device
+    )
+
+
+def _layout(tensor: Tensor) -> tuple[object, ...]:
+    return tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device
 
 
 def build_optimizer(

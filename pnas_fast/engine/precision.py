@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from pnas_fast.cli.options import ConfigError
+from pnas_fast.kernels import get_backend
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """By the name of a precision."""
@@ -33,8 +34,10 @@ def resolve_precision(name: str, device: str, backend: str, optimizer: str) -> s
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16"
         return "fp16" if optimizer == "sgd" else "fp32"
-    if backend == "cpu" and name != "fp32":
-        raise ConfigError(f"precision is {name} with backend cpu, allowed are auto fp32")
+    dtypes = get_backend(backend).dtypes
+    if DTYPES[name] not in dtypes:
+        allowed = " ".join(known for known, dtype in DTYPES.items() if dtype in dtypes)
+        raise ConfigError(f"precision is {name} with backend {backend}, allowed are auto {allowed}")
     if optimizer != "sgd" and name == "fp16":
         raise ConfigError(f"precision is fp16 with optimizer {optimizer}, allowed are auto fp32 bf16")
     return name

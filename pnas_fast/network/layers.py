@@ -112,9 +112,8 @@ class SeparableHalf(Layer):
         self._count(self.depthwise, self.pointwise)
 
     def arrange(self) -> None:
-        """Lay the depthwise weight in memory as (k, k, C), tap after tap."""
-        taps = self.depthwise.data.permute(2, 3, 1, 0).contiguous()
-        self.depthwise.data = taps.permute(3, 2, 0, 1)
+        """Lay the depthwise weight in memory as the backend reads it fastest."""
+        self.depthwise.data = self.backend.arrange(self.depthwise.data)
 
     def forward(self, x: State) -> State:
         """(N, C, H, W) to (N, filters, ceil(H / stride), ceil(W / stride))."""

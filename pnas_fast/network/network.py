@@ -103,10 +103,9 @@ class CellNetwork(nn.Module):
     def arrange(self) -> None:
         """Lay weights in memory as the backend reads them fastest: with channels side by side."""
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.backend.name == "triton":
-            for module in self.modules():
-                if isinstance(module, SeparableHalf):
-                    module.arrange()
+        for module in self.modules():
+            if isinstance(module, SeparableHalf):
+                module.arrange()
 
     def set_progress(self, progress: float | Tensor) -> None:
         """Set how far training has come, in [0, 1]: drop-path's keep probability at cell i of n is

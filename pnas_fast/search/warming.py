@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from pnas_fast.engine.precision import DTYPES
+from pnas_fast.kernels import get_backend
 from pnas_fast.search.config import SearchConfig
 
 
@@ -22,7 +23,7 @@ def warm_kernels(
         image_shape: (C, H, W) of the data set.
         note: is given a line for people.
     """
-    if config.backend != "triton":
+    if not get_backend(config.backend).warms:
         return
     channels, height, width = image_shape
     command = [
