@@ -1,15 +1,17 @@
 """A batch norm shared by processes: alone it is the plain one. Together: test_train_processes."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from oracle import EAGER, FORWARD, GRADIENT, activation, new_norm, relative_error, run
-from pnas_fast.kernels import get_backend, share_batch_norms
+from pnas_fast.kernels import Backend, get_backend, share_batch_norms
 from pnas_fast.kernels.shared_norm import SharedBatchNorm2d
+from where_triton_runs import DEVICE, default_device
 
 
 @pytest.fixture
@@ -21,12 +23,20 @@ def alone() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-@pytest.mark.usefixtures("alone")
+@pytest.fixture
+def where_it_runs(backend: str) -> Iterator[None]:
+    with default_device(DEVICE if backend == "triton" else "cpu"):
+        yield
+
+
+def operation(kernels: Backend[Any], sources: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+    return kernels.convolution(sources[0], weights[0], norm)
+
+
+@pytest.mark.usefixtures("alone", "where_it_runs")
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("backend", ["eager", "cpu", "triton"])
 def test_alone_it_is_a_plain_norm(backend: str, training: bool) -> None:
-    def operation(kernels, sources, weights, norm):
-        return kernels.convolution(sources[0], weights[0], norm)
 
     sources, weights, norm = (
         [activation(2, 8, 6, 6)],

@@ -25,7 +25,6 @@ from pnas_fast.kernel_tools.cost import H100
 from pnas_fast.kernels.triton.launch import recording
 
 ROOT = Path(__file__).parent.parent
-HAS_CARD = torch.cuda.is_available()
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +103,7 @@ class InThisProcess:
         """It has ended."""
 
 
+@pytest.mark.interpreter
 def test_everything_runs_and_is_written(
     card: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +131,7 @@ def test_everything_runs_and_is_written(
     assert any(line.startswith("add_kernel") and "3 launches" in line for line in lines)
 
 
+@pytest.mark.interpreter
 def test_a_part_that_fails_leaves_the_others_their_results(
     card: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,6 +197,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Any:
     return lambda backend: gpu_children.settings_for(backend, 1, 2, 4, 4)
 
 
+@pytest.mark.interpreter
 def test_a_child_of_either_backend_is_trained_as_a_search_trains_it(
     small: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +269,7 @@ def test_times_are_matched_with_what_was_launched() -> None:
         gpu_timing.beside_rooflines(timed[:2], launches, H100)
 
 
+@pytest.mark.interpreter
 def test_correct_operations_pass() -> None:
     for case in (gpu_cases.separable(8, 4, 3, 2), gpu_cases.branches(4, 2)):
         assert gpu_cases.check(case, torch.float32, 1) <= gpu_cases.LIMITS[torch.float32]
@@ -275,6 +278,7 @@ def test_correct_operations_pass() -> None:
         assert gpu_cases.check(case, torch.bfloat16, 2) <= 2 * gpu_cases.LIMITS[torch.bfloat16]
 
 
+@pytest.mark.interpreter
 def test_a_wrong_result_and_one_that_changes_do_not_pass() -> None:
     case = gpu_cases.dense(8, 6, 4, (1, 1), (1, 1))
     factor = iter([1.0, 2.0, 1.0, 1.0])
@@ -294,8 +298,10 @@ def test_every_kind_of_operation_is_among_the_cases() -> None:
     assert {case.name.split()[0] for case in gpu_cases.small_cases()} == names
 
 
-@pytest.mark.skipif(HAS_CARD, reason="there is a card")
-def test_without_a_card_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_card_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpu.main([]) == 2
     assert "needs a CUDA card" in capsys.readouterr().out
 

@@ -1,6 +1,6 @@
 """Kernels as PyTorch operators."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -16,12 +16,19 @@ from pnas_fast.kernels.triton.average import average_kernel
 from pnas_fast.kernels.triton.library import call, name_of
 from pnas_fast.network import ChildNetwork
 from pnas_fast.space import Cell
+from where_triton_runs import default_device
 
 TRITON = get_backend("triton")
 KERNELS = {
     *("add", "add_backward", "average", "average_backward", "dense", "dense_backward"),
     *("pointwise_backward", "separable", "separable_backward"),
 }
+
+
+@pytest.fixture(autouse=True)
+def where_they_run() -> Iterator[None]:
+    with default_device():
+        yield
 
 
 def every_kernel() -> None:
