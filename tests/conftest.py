@@ -48,4 +48,4 @@ def _cannot_run(item: pytest.Item) -> str | None:
 def _interpreted() -> bool:
     from where_triton_runs import INTERPRETED
 
-    return INTERPRETED
+    return bool(INTERPRETED)

@@ -72,15 +72,15 @@ def test_compiled(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("shape", "padding", "cutout"), [((5, 3, 20, 18), 4, 7), ((3, 1, 3, 2), 2, 0)])
 def test_triton(shape: tuple[int, int, int, int], padding: int, cutout: int, dtype: torch.dtype) -> None:
-    images, rows, table, *rest = case(5, shape, 4, padding, cutout, dtype)
+    images, rows, table, _, _ = case(5, shape, 4, padding, cutout, dtype)
     out = poisoned(images, rows, table).to(DEVICE)
-    augment_triton(images.to(DEVICE), rows.to(DEVICE), table.to(DEVICE), *rest, out)
-    assert_same_bits(out.cpu(), augment_eager(images, rows, table, *rest))
+    augment_triton(images.to(DEVICE), rows.to(DEVICE), table.to(DEVICE), padding, cutout, out)
+    assert_same_bits(out.cpu(), augment_eager(images, rows, table, padding, cutout))
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_triton_on_a_card(dtype: torch.dtype) -> None:
-    images, rows, table, *rest = case(6, (50, 3, 32, 32), 128, 4, 16, dtype)
-    got = augment(images.cuda(), rows.cuda(), table.cuda(), *rest)
-    assert_same_bits(got.cpu(), augment_eager(images, rows, table, *rest))
+    images, rows, table, padding, cutout = case(6, (50, 3, 32, 32), 128, 4, 16, dtype)
+    got = augment(images.cuda(), rows.cuda(), table.cuda(), padding, cutout)
+    assert_same_bits(got.cpu(), augment_eager(images, rows, table, padding, cutout))

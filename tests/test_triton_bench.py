@@ -21,7 +21,9 @@ import gpu_children
 import gpu_timing
 import machine_code
 from pnas_fast.data import DataSet
+from pnas_fast.data import load as load_data
 from pnas_fast.kernel_tools.cost import H100
+from pnas_fast.kernels import get_backend
 from pnas_fast.kernels.triton.launch import recording
 
 ROOT = Path(__file__).parent.parent
@@ -109,7 +111,7 @@ def test_everything_runs_and_is_written(
 ) -> None:
     card.setattr(subprocess, "Popen", InThisProcess)
     card.setattr(subprocess, "run", InThisProcess)
-    card.setattr(gpu.shutil, "which", lambda name: f"/tools/{name}")
+    card.setattr(shutil, "which", lambda name: f"/tools/{name}")
     assert gpu.main(["--out", str(tmp_path / "out.json")]) == 0
     report = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert list(tmp_path.iterdir()) == [tmp_path / "out.json"]
@@ -142,7 +144,7 @@ def test_a_part_that_fails_leaves_the_others_their_results(
     card.setattr(gpu_timing, "kernel_microseconds", broken)
     card.setattr(subprocess, "Popen", broken)
     card.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", "words"))
-    card.setattr(gpu.shutil, "which", lambda name: None)
+    card.setattr(shutil, "which", lambda name: None)
     assert gpu.main(["--no-compile", "--out", str(tmp_path / "out.json")]) == 1
     report = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     for part in ("compilation", "ceilings", "kernels of a step"):
@@ -173,7 +175,7 @@ def test_a_part_that_fails_leaves_the_others_their_results(
 def test_whose_failure_the_sanitizer_reports(
     status: int, words: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu.shutil, "which", lambda name: f"/tools/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/tools/{name}")
     done = subprocess.CompletedProcess("", status, words, "")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     assert gpu.sanitize().startswith(said)
@@ -201,7 +203,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_child_of_either_backend_is_trained_as_a_search_trains_it(
     small: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load_whole = gpu_children.load
+    load_whole = load_data
 
     def load(spec: str, *, device: str) -> DataSet:
         """Few images, for the interpreter's sake."""
@@ -256,9 +258,7 @@ def test_what_is_said_of_children() -> None:
 
 
 def test_times_are_matched_with_what_was_launched() -> None:
-    case = gpu_cases.Problem(
-        gpu_cases.add(4, 4, None, "max"), gpu_cases.get_backend("triton"), torch.float32, 2
-    )
+    case = gpu_cases.Problem(gpu_cases.add(4, 4, None, "max"), get_backend("triton"), torch.float32, 2)
     with recording() as launches:
         case.both(torch.randn(2, 4, 4, 4))
     timed = [(launch.kernel.__name__, 10.0) for launch in launches]

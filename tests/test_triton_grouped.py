@@ -49,7 +49,7 @@ def launches_of(operation: Any, shapes: list[tuple[int, ...]], weights: list[Ten
     sources = [activation(*shape).requires_grad_() for shape in shapes]
     weights = [weight.clone().requires_grad_() for weight in weights]
     with recording() as launches:
-        TRITON.materialise(operation(TRITON, sources, weights, None)).sum().backward()
+        TRITON.materialise(operation(TRITON, sources, weights, None)).sum().backward()  # type: ignore[no-untyped-call]
     kernels = [launch.kernel.__name__ for launch in launches]
     first, last = kernels.index("add_backward_kernel"), kernels.index("add_backward_kernel") - 1
     return launches[:last] + launches[first + 1 :]
@@ -67,8 +67,9 @@ def cell(kept: bool = False, stride: int = 1, pool: Any = "max") -> Any:
         keep = torch.tensor([0.5, 2.0]).view(2, 1, 1, 1).to(x[0].dtype) if kept else None
         pairs = []
         for i, state in enumerate(states):
-            half = backend.separable(state, *w[2 + 4 * i : 4 + 4 * i], norm_for(w, 7), stride=stride)
-            whole = backend.separable(half, *w[4 + 4 * i : 6 + 4 * i], norm_for(w, 7))
+            first, second, third, fourth = w[2 + 4 * i : 6 + 4 * i]
+            half = backend.separable(state, first, second, norm_for(w, 7), stride=stride)
+            whole = backend.separable(half, third, fourth, norm_for(w, 7))
             pairs.append((Side(whole, keep=keep), Side(state, pool, stride)))
         return blocks_of(backend, pairs)
 
@@ -94,7 +95,7 @@ def test_in_half_precision(dtype: torch.dtype) -> None:
 
     def operation(backend: Backend[Any], x: list[Tensor], w: list[Tensor], norm: Any) -> Any:
         x = [one.to(dtype) for one in x] if backend is TRITON else x
-        states = [backend.separable(x[i], *w[2 * i : 2 * i + 2], norm_for(w, 24)) for i in range(2)]
+        states = [backend.separable(x[i], w[2 * i], w[2 * i + 1], norm_for(w, 24)) for i in range(2)]
         return blocks_of(backend, [(Side(states[0]), Side(states[1]))])
 
     shape, weights = (2, 24, 4, 4), random_weights(*[(24, 1, 3, 3), (24, 24, 1, 1)] * 2)

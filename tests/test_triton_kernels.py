@@ -66,7 +66,7 @@ def norm_of(filters: int) -> nn.BatchNorm2d:
 
 
 def check(
-    operation: Any, shapes: list[tuple[int, ...]], weights: list[Tensor], norm: Any, dtype: torch.dtype
+    operation: Any, shapes: list[tuple[int, ...]], weights: Sequence[Tensor], norm: Any, dtype: torch.dtype
 ) -> None:
     """Compare an operation on random sources, rounded to a type, with the oracle."""
     forward, gradient = TOLERANCES[dtype]
@@ -76,7 +76,7 @@ def check(
         x = [source.to(dtype) for source in x] if backend is TRITON else x
         return operation(backend, x, weights, norm)
 
-    compare(TRITON, rounded, sources, weights, norm, forward=forward, gradient=gradient)
+    compare(TRITON, rounded, sources, list(weights), norm, forward=forward, gradient=gradient)
 
 
 def separable(stride: int, dilation: int = 1) -> Any:
@@ -86,8 +86,8 @@ def separable(stride: int, dilation: int = 1) -> Any:
     return operation
 
 
-def separable_weights(channels: int, filters: int, kernel: int) -> list[Tensor]:
-    return [torch.randn(channels, 1, kernel, kernel), torch.randn(filters, channels, 1, 1)]
+def separable_weights(channels: int, filters: int, kernel: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(channels, 1, kernel, kernel), torch.randn(filters, channels, 1, 1)
 
 
 @pytest.mark.parametrize(("spread", "shape"), beside(SPREADS, SHAPES), ids=str)
@@ -362,7 +362,9 @@ def test_nan_goes_through() -> None:
 
 def test_the_same_bits_twice() -> None:
     x = activation(5, 24, 8, 8).requires_grad_()
-    weights = [weight.requires_grad_() for weight in separable_weights(24, 24, 3)]
+    weights = separable_weights(24, 24, 3)
+    for weight in weights:
+        weight.requires_grad_()
     upstream, found = torch.randn(5, 24, 8, 8), []
     for _ in range(2):
         out = TRITON.materialise(TRITON.separable(x, *weights, nn.BatchNorm2d(24)))
