@@ -36,7 +36,8 @@ import sys
 import time
 import traceback
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,10 @@ import gpu_children  # noqa: E402
 import gpu_timing  # noqa: E402
 from gpu_cases import Case, Problem  # noqa: E402
 from pnas_fast.engine import TrainingSettings  # noqa: E402
-from pnas_fast.kernel_tools.cost import CELLS, Card  # noqa: E402
-from pnas_fast.kernels import get_backend, warm  # noqa: E402
+from pnas_fast.kernel_tools import warm  # noqa: E402
+from pnas_fast.kernel_tools.cost import CELLS, H100, Card  # noqa: E402
+from pnas_fast.kernels import get_backend  # noqa: E402
+from pnas_fast.kernels.triton.aot import Variant  # noqa: E402
 from pnas_fast.kernels.triton.launch import Launch, recording  # noqa: E402
 from pnas_fast.network import ChildNetwork  # noqa: E402
 from pnas_fast.space import MAX_BLOCKS, OPERATIONS, Cell  # noqa: E402
@@ -119,12 +122,13 @@ def compile_ahead(cases: Sequence[Case]) -> Report:
 
 def compile_children() -> Report:
     """Compile what the children of this benchmark launch, in as many processes as there are processors."""
-    architecture, found = card_numbers()[1], {}
+    architecture, found = card_numbers()[1], dict[Hashable, Variant]()
     for image in ((3, SIZE, SIZE), (1, 8, 8)):
         children = warm.Children(REPEATS, FILTERS, image, torch.bfloat16, MAX_BLOCKS, OPERATIONS)
         for variant in children.variants(Cell.parse(CELL), architecture):
             found.setdefault(variant.key(), variant)
-    return warm.compile_all(list(found.values()), architecture, os.cpu_count() or 1)._asdict()
+    outcome = warm.compile_all(list(found.values()), architecture, os.cpu_count() or 1)
+    return dict(outcome._asdict())
 
 
 def run_share(cases: Sequence[Case], share: str) -> None:
@@ -155,7 +159,7 @@ def time_case(case: Case, card: Card) -> Report:
     row: Report = {"name": str(case)}
     for name, problem in (("eager", eager), ("fused", fused)):
         row[f"{name} forward"] = gpu_timing.milliseconds(gpu_timing.graphed(problem.forward))
-        both = gpu_timing.graphed(lambda problem=problem: problem.both(upstream))
+        both = gpu_timing.graphed(partial(problem.both, upstream))
         row[f"{name} both"] = gpu_timing.milliseconds(both)
     launches = recorded(lambda: fused.both(upstream))
     row["roofline both"] = 1e3 * sum(map(card.least_seconds, launches))
@@ -185,7 +189,7 @@ def training_step(backend: str) -> tuple[ChildNetwork, Callable[[Any], None]]:
             parameter.grad = None
         with torch.autocast(device, torch.bfloat16):
             loss = nn.functional.cross_entropy(called(images), labels)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
 
     return network, step
 
@@ -314,15 +318,15 @@ def run_parts(parts: Parts, cases: Sequence[Case], compiled: bool) -> None:
     parts.run("checks", lambda: check_all(cases, 20))
     parts.run("compilation for children", compile_children)
     card = parts.run("ceilings", lambda: gpu_timing.ceilings()._asdict())
-    roof = Card(**card) if card else gpu_timing.H100
+    roof = Card(**card) if card else H100
     parts.run("steps of triton", lambda: time_steps("triton"))
     parts.run("kernels of a step", lambda: time_kernels(roof))
     parts.run("steps of eager", lambda: time_steps("eager"))
     for case in cases:
-        parts.run(f"operation {case}", lambda case=case: time_case(case, roof))
+        parts.run(f"operation {case}", partial(time_case, case, roof))
     parts.run(gpu_children.CEILING, lambda: step_ceiling(roof))
     for backend in gpu_children.BACKENDS:
-        parts.run(f"{gpu_children.ALONE} {backend}", lambda backend=backend: apart("--child", backend))
+        parts.run(f"{gpu_children.ALONE} {backend}", partial(apart, "--child", backend))
     parts.run(gpu_children.TOGETHER, time_children)
     if compiled:
         parts.run("steps of torch.compile", lambda: apart("--torch-compile"))
@@ -366,7 +370,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failed = check_all(gpu_cases.small_cases(), 2)["failed"]
         print(f"failed checks: {failed or 'none'}")
         return 1 if failed else 0
-    report = {
+    report: Report = {
         "device": torch.cuda.get_device_name(), "torch": torch.__version__,
         "triton": getattr(sys.modules.get("triton"), "__version__", None),
         "python": platform.python_version(),

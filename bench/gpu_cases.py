@@ -187,8 +187,10 @@ class Problem:
 class Poisoned:
     """While it lasts, new floating-point tensors are full of NaN."""
 
+    _PLACES = ((torch, "empty"), (torch, "empty_like"), (Tensor, "new_empty"))
+
     def __enter__(self) -> None:
-        self._kept = torch.empty, torch.empty_like, Tensor.new_empty
+        self._kept = [getattr(place, name) for place, name in self._PLACES]
 
         def poison(make: Any) -> Any:
             def call(*args: Any, **kwargs: Any) -> Tensor:
@@ -197,10 +199,12 @@ class Poisoned:
 
             return call
 
-        torch.empty, torch.empty_like, Tensor.new_empty = map(poison, self._kept)
+        for (place, name), made in zip(self._PLACES, self._kept, strict=True):
+            setattr(place, name, poison(made))
 
     def __exit__(self, *_: object) -> None:
-        torch.empty, torch.empty_like, Tensor.new_empty = self._kept
+        for (place, name), made in zip(self._PLACES, self._kept, strict=True):
+            setattr(place, name, made)
 
 
 def check(case: Case, dtype: torch.dtype, runs: int) -> float:

@@ -191,7 +191,10 @@ def overlapping_rate(children: Sequence[Times]) -> float | None:
     begin, end = max(times[0][0] for times in children), min(times[-1][0] for times in children)
     if begin >= end:
         return None
-    seen = [np.interp([begin, end], *zip(*times, strict=True)) for times in children]
+    seen = [
+        np.interp([begin, end], [at for at, _ in times], [images for _, images in times])
+        for times in children
+    ]
     return float(sum(after - before for before, after in seen) / (end - begin))
 
 

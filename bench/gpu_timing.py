@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch._C._autograd import DeviceType
 
 from pnas_fast.kernel_tools.cost import H100, Card
 from pnas_fast.kernels.triton.launch import Launch
@@ -20,7 +21,7 @@ def graphed(function: Callable[[], Any]) -> Callable[[], Any]:
     # An earlier call on another stream may lie about as garbage, and would keep the nodes by which gradients
     # are added up in leaves: they belong to the stream on which they were made, and would be used again here.
     gc.collect()
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
@@ -35,10 +36,10 @@ def graphed(function: Callable[[], Any]) -> Callable[[], Any]:
 def milliseconds(function: Callable[[], Any], repeats: int = 30) -> float:
     """The median time of a call, from a cold second-level cache."""
     flush = torch.empty(256 << 20, dtype=torch.int8, device=DEVICE)
-    times = []
+    times: list[float] = []
     for _ in range(repeats + 5):
         flush.zero_()
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in "be")
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in "be")  # type: ignore[no-untyped-call]
         begin.record()
         function()
         end.record()
@@ -63,7 +64,7 @@ def kernel_microseconds(function: Callable[[], Any]) -> list[tuple[str, float]]:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         function()
         torch.cuda.synchronize()
-    events = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    events = [event for event in profile.events() if event.device_type == DeviceType.CUDA]
     events.sort(key=lambda event: event.time_range.start)
     return [(event.name, event.time_range.elapsed_us()) for event in events]
 

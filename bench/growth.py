@@ -15,7 +15,7 @@ from pnas_fast.candidates import expand
 from pnas_fast.files import write_text
 from pnas_fast.report.palette import level_colour
 from pnas_fast.report.svg import report_style, to_svg
-from test_candidates import plain_expand, random_cells
+from test_speed_of_candidates import plain_expand, random_cells
 
 PICTURE = Path(__file__).parents[1] / "docs" / "growth.svg"
 ENGINE_PARENTS = (85, 270, 850, 2_700, 8_500)

@@ -3,9 +3,10 @@
     python bench/instructions.py             compare with bench/instructions.json; 1 if anything is worse
     python bench/instructions.py --update    write this build's counts there
 
-Valgrind counts the calls of `count_calls`, on AVX2, the widest that it knows. Counts depend
-on the compiler that built the kernels. Nothing is compared, and a line says so, where that is not the
-baseline's, or where there is no valgrind or no AVX2.
+Valgrind counts the calls of `count_calls`, on AVX2, the widest that it knows. Counts depend on the compiler
+that built the kernels. Where that is not the baseline's, or where there is no valgrind or no AVX2, nothing
+can be compared: a line says so, and it is a failure unless ``--allow-uncompared`` is given, with the reasons
+that are expected (compiler, valgrind, avx2) or with none for any.
 """
 
 from __future__ import annotations
@@ -32,14 +33,38 @@ MARGIN = 0.02
 """A count is the same each time; small changes elsewhere in the build move it a little."""
 
 
+REASONS = ("compiler", "valgrind", "avx2")
+"""What may keep counts from being compared."""
+
+
 class CountError(ValueError):
-    """What stands in the way of counting; the message is one line for people."""
+    """A count or a baseline that is not as it must be; the message is one line for people."""
+
+
+class UncomparedError(Exception):
+    """There is nothing to compare with, for one of `REASONS`; the message is one line for people."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 def compiler(module: Path) -> str:
     """What built a module, as it says itself."""
     found = re.search(rb"(GCC: \([^)]*\) [\d.]+|clang version [\d.]+)", module.read_bytes())
     return found[0].decode() if found else "an unknown compiler"
+
+
+def require_counter() -> None:
+    """See that instructions can be counted here.
+
+    Raises:
+        UncomparedError: there is no valgrind, or no AVX2.
+    """
+    if shutil.which("valgrind") is None:
+        raise UncomparedError("valgrind", "there is no valgrind here")
+    if _cpu_kernels.instruction_set() == "plain":
+        raise UncomparedError("avx2", "this machine has no AVX2")
 
 
 def count() -> dict[str, int]:
@@ -94,43 +119,55 @@ def compare(expected: dict[str, int], found: dict[str, int]) -> list[str]:
     return complaints
 
 
-def check() -> int:
+def check() -> list[str]:
+    """Count, print the table, and return what is wrong.
+
+    Raises:
+        UncomparedError: this build cannot be compared with the baseline.
+    """
     built_by, expected = read(BASELINE)
-    here = compiler(MODULE)
-    if built_by != here:
-        print(f"instructions not compared: the baseline's compiler is {built_by}, this build's is {here}")
-        return 0
+    require_counter()
+    if built_by != (here := compiler(MODULE)):
+        raise UncomparedError("compiler", f"the baseline's compiler is {built_by}, this build's is {here}")
     found = count()
     for name, instructions in found.items():
         print(f"{name:35} {instructions:12,} instructions, baseline {expected.get(name, 0):12,}")
-    complaints = compare(expected, found)
-    for complaint in complaints:
-        print(f"bench/instructions.py: worse: {complaint}", file=sys.stderr)
-    return 1 if complaints else 0
+    return compare(expected, found)
 
 
-def update() -> int:
+def update() -> list[str]:
+    """Write this build's counts to the baseline; nothing is wrong then.
+
+    Raises:
+        UncomparedError: instructions cannot be counted here.
+    """
+    require_counter()
     content = {"compiler": compiler(MODULE), "instructions": count()}
     write_text(BASELINE, json.dumps(content, indent=1) + "\n")
-    return 0
+    return []
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; its exit status: 0 no more than before, 1 something is worse, 2 bad input."""
+    """Run the command; its exit status: 0 no more than before, 1 worse or not compared, 2 bad input."""
     parser = argparse.ArgumentParser(prog="bench/instructions.py", description=__doc__.splitlines()[0])
-    parser.add_argument("--update", action="store_true", help="write this build's counts to the baseline")
-    wanted = parser.parse_args(arguments).update
-    if shutil.which("valgrind") is None:
-        print("instructions not counted: there is no valgrind here")
-        return 0
-    if _cpu_kernels.instruction_set() == "plain":
-        print("instructions not counted: this machine has no AVX2")
-        return 0
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--update", action="store_true", help="write this build's counts to the baseline")
+    what.add_argument(
+        "--allow-uncompared", nargs="*", choices=REASONS, help="no failure where nothing can be compared"
+    )
+    wanted = parser.parse_args(arguments)
+    allowed = REASONS if wanted.allow_uncompared == [] else wanted.allow_uncompared or ()
     try:
-        return update() if wanted else check()
+        complaints = update() if wanted.update else check()
     except CountError as error:
         print(f"bench/instructions.py: error: {error}", file=sys.stderr)
         return 2
+    except UncomparedError as error:
+        print(f"bench/instructions.py: not compared: {error}", file=sys.stderr)
+        return 0 if error.reason in allowed else 1
+    for complaint in complaints:
+        print(f"bench/instructions.py: worse: {complaint}", file=sys.stderr)
+    return 1 if complaints else 0
 
 
 if __name__ == "__main__":

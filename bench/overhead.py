@@ -39,11 +39,11 @@ from pnas_fast.engine.optimizer import SGD
 from pnas_fast.evaluation import train_child
 from pnas_fast.kernels.recording import Recording
 from pnas_fast.network import ChildNetwork
+from pnas_fast.runs.folder import TRIALS
 from pnas_fast.runs.store import TrialStore
 from pnas_fast.runs.weights import child_file, save_child
 from pnas_fast.search.config import quick
-from pnas_fast.search.plan import random_cell
-from pnas_fast.search.result import TRIALS
+from pnas_fast.search.preflight import random_cell
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "forward": [(ChildNetwork, "forward"), (nn.functional, "cross_entropy")],
@@ -107,9 +107,9 @@ def search(backend: str) -> None:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         wall = time.perf_counter() - started
         with TrialStore(Path(folder) / TRIALS) as store:
-            trials = store.trials()
-    steps = sum(trial.images_seen / trial.images_per_second for trial in trials if trial.images_per_second)
-    evaluation = sum(trial.evaluation_seconds for trial in trials)
+            trials = [trial for trial in store.trials() if trial.done]
+    steps = sum(trial.value("images_seen") / trial.value("images_per_second") for trial in trials)
+    evaluation = sum(trial.value("evaluation_seconds") for trial in trials)
     print(
         f"search     {1 - steps / (2 * wall):7.1%}   (evaluation {evaluation / (2 * wall):.1%}, "
         f"{wall:.1f} s, {len(trials)} children)"

@@ -1,11 +1,13 @@
 """Cells for tests."""
 
 import random
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from torch import nn
 
-from pnas_fast.search.plan import random_cell
+from pnas_fast.search.preflight import random_cell
 from pnas_fast.space import MAX_BLOCKS, OPERATIONS, Cell
 
 PNASNET5 = (
@@ -30,3 +32,8 @@ def random_cells(level: int, number: int, generator: random.Random) -> list[str]
     while len(found) < number:
         found[str(random_cell(level, OPERATIONS, generator))] = None
     return list(found)
+
+
+def cells_of(network: nn.Module) -> list[Any]:
+    """The cells of a network, without PyTorch's doubt whether what a module holds is a tensor."""
+    return list(network.get_submodule("cells").children())

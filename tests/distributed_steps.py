@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -14,11 +15,12 @@ import conftest  # noqa: F401 (before Triton)
 from oracle import activation, new_norm, run
 from pnas_fast.data import load
 from pnas_fast.kernels import BACKENDS as EVERY_BACKEND
-from pnas_fast.kernels import CellOutput, Side, get_backend
+from pnas_fast.kernels import Backend, CellOutput, Side, get_backend
 from pnas_fast.kernels.shared_norm import SharedBatchNorm2d
 from pnas_fast.train.config import TrainConfig
 from pnas_fast.train.group import Group, joined
 from pnas_fast.train.training import LongTraining
+from where_triton_runs import DEVICE
 
 BACKENDS = ("eager", "cpu")
 STEPS = 4
@@ -62,23 +64,27 @@ def normalised(group: Group, backend: str) -> dict[str, Tensor]:
     sources = [activation(4, 3, 5, 5) for _ in range(2)]
     weights = [torch.randn(4, 3, 1, 1) for _ in range(2)]
     norm, other, upstream = new_norm(4), new_norm(4), activation(4, 4, 5, 5)
+    device = DEVICE if backend == "triton" else "cpu"
     if group.size > 1:
         norm, other = SharedBatchNorm2d.of(norm), SharedBatchNorm2d.of(other)
+    norm, other = norm.to(device), other.to(device)
 
-    def operation(kernels, sources, weights, norm):
+    def operation(kernels: Backend[Any], sources: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
         norms = norm, other
         states = [kernels.convolution(*given) for given in zip(sources, weights, norms, strict=True)]
         output = CellOutput(1)
-        return kernels.concatenate([kernels.add(*map(Side, states), output, 0)], output)
+        return kernels.concatenate([kernels.add(Side(states[0]), Side(states[1]), output, 0)], output)
 
     mine = slice(group.rank, None, group.size)
-    parts = [source[mine] for source in sources]
-    done = run(get_backend(backend), operation, parts, weights, norm, upstream[mine])
-    own = {name: g for name, g in done.gradients.items() if name.startswith("source")} | {"out": done.out}
-    every = {name: g for name, g in done.gradients.items() if name not in own}
+    parts = [source[mine].to(device) for source in sources]
+    weights = [weight.to(device) for weight in weights]
+    done = run(get_backend(backend), operation, parts, weights, norm, upstream[mine].to(device))
+    gradients = {name: g for name, g in done.gradients.items() if g is not None}
+    own = {name: g for name, g in gradients.items() if name.startswith("source")} | {"out": done.out}
+    every = {name: g for name, g in gradients.items() if name not in own}
     group.average(list(every.values()))
     every = {name: g * group.size for name, g in every.items()}
-    return every | own | done.statistics
+    return {name: tensor.cpu() for name, tensor in (every | own | done.statistics).items()}
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ class Projection(nn.Module):
         self.bn = norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.conv(x))
+        out: Tensor = self.bn(self.conv(x))
+        return out
 
 
 class Path(nn.Module):
@@ -62,7 +63,8 @@ class Halving(nn.Module):
         moved = torch.zeros_like(x)
         moved[:, :, :-1, :-1] = x[:, :, 1:, 1:]
         halves = [self.path_1.conv(x[:, :, ::2, ::2]), self.path_2.conv(moved[:, :, ::2, ::2])]
-        return self.final_path_bn(torch.cat(halves, 1))
+        out: Tensor = self.final_path_bn(torch.cat(halves, 1))
+        return out
 
 
 class Separable(nn.Module):
@@ -72,7 +74,8 @@ class Separable(nn.Module):
         self.pointwise_conv2d = Conv(inputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pointwise_conv2d(self.depthwise_conv2d(x))
+        out: Tensor = self.pointwise_conv2d(self.depthwise_conv2d(x))
+        return out
 
 
 class Twice(nn.Module):
@@ -87,7 +90,8 @@ class Twice(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.bn_sep_1(self.separable_1(F.relu(x)))
-        return self.bn_sep_2(self.separable_2(F.relu(x)))
+        out: Tensor = self.bn_sep_2(self.separable_2(F.relu(x)))
+        return out
 
 
 class ReferenceCell(nn.Module):
@@ -136,7 +140,8 @@ class Stem(nn.Module):
         self.bn = norm(filters)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.conv(x))
+        out: Tensor = self.bn(self.conv(x))
+        return out
 
 
 class ReferencePNASNet(nn.Module):
@@ -163,7 +168,8 @@ class ReferencePNASNet(nn.Module):
         before, previous = previous, self.cell_stem_1(before, previous)
         for name in self.names:
             before, previous = previous, self.get_submodule(name)(before, previous)
-        return self.last_linear(F.relu(previous).mean((2, 3)))
+        logits: Tensor = self.last_linear(F.relu(previous).mean((2, 3)))
+        return logits
 
 
 def perturb(network: nn.Module, seed: int = 0) -> None:
@@ -174,5 +180,7 @@ def perturb(network: nn.Module, seed: int = 0) -> None:
             with torch.no_grad():
                 module.weight.uniform_(0.5, 1.5, generator=generator)
                 module.bias.normal_(0, 0.2, generator=generator)
+            assert module.running_mean is not None
+            assert module.running_var is not None
             module.running_mean.normal_(0, 0.3, generator=generator)
             module.running_var.uniform_(0.5, 2, generator=generator)

@@ -1,16 +1,21 @@
 """The benchmark gate on stored times: what turns it red, what does not, and what it says."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from platform import machine
 from typing import Any
 
 import pytest
 
 import gate
-from cases import Case
+from baseline import Baseline
+from cases import CASES, STEPS, Case
 from ratios import Times
 
-SEP, ADD, STEP = "sep5x5 half, stride 1, 16x16x48", "add norm + norm, stride 1, 8x8x96", gate.STEPS[0].name
+SEP, ADD, STEP = "sep5x5 half, stride 1, 16x16x48", "add norm + norm, stride 1, 8x8x96", STEPS[0].name
 RATIOS = {SEP: 0.4, ADD: 0.7, STEP: 0.35}
 """Of the stored baseline, whose margin is 20 %."""
 
@@ -113,14 +118,53 @@ def test_a_case_without_a_baseline_is_red(bench: Bench, capsys: pytest.CaptureFi
     assert f"{ADD}: has no baseline" in capsys.readouterr().err
 
 
-def test_another_instruction_set_has_only_the_limit_of_steps(
+def test_another_instruction_set_is_red_unless_allowed_and_has_the_limit_of_steps(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(gate, "instruction_set", lambda: "plain")
-    assert bench.run(sep=5.0, add=5.0, step=0.66)[0] == 0
-    assert "no baseline for instruction set plain (there are: avx2)" in capsys.readouterr().out
-    assert bench.run(step=0.68)[0] == 1
-    assert f"{STEP}: 0.680 of eager's time, at most 0.670" in capsys.readouterr().err
+    said = "bench/gate.py: not compared: no baseline for instruction set plain (there are: avx2): only"
+    assert bench.run(sep=5.0, add=5.0, step=0.66)[0] == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(said)
+    assert bench.run("--allow-uncompared", sep=5.0, add=5.0, step=0.66)[0] == 0
+    assert capsys.readouterr().err.splitlines() == [line]
+    assert bench.run("--allow-uncompared", step=0.68)[0] == 1
+    assert f"worse: {STEP}: 0.680 of eager's time, at most 0.670" in capsys.readouterr().err
+
+
+def test_allowing_it_changes_nothing_where_there_is_a_baseline(bench: Bench) -> None:
+    assert bench.run("--allow-uncompared")[0] == 0
+    assert bench.run("--allow-uncompared", sep=0.6)[0] == 1
+
+
+def test_the_committed_baseline_has_every_instruction_set_and_every_case() -> None:
+    baseline = Baseline.read(Path(gate.__file__).with_name("baseline.json"))
+    assert set(baseline.instruction_sets) == {"avx512", "avx512vl", "avx2", "plain"}
+    for measured in baseline.instruction_sets.values():
+        assert set(measured.ratios) == {case.name for case in CASES}
+
+
+HELD = """
+import os, sys
+import gate
+for name in sys.argv[1:]:
+    gate.hold_pytorch_to(name)
+import torch
+print(torch.backends.cpu.get_cpu_capability(), os.environ.get("ONEDNN_MAX_CPU_ISA"))
+"""
+
+
+@pytest.mark.skipif(machine() != "x86_64", reason="other processors have one instruction set")
+@pytest.mark.parametrize(("name", "held"), [("plain", "DEFAULT SSE41"), ("avx512", "")])
+def test_pytorch_is_held_to_what_our_kernels_use(name: str, held: str) -> None:
+    """Importing PyTorch settles nothing yet."""
+    environment = {key: value for key, value in os.environ.items() if "_CPU_" not in key}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    said = [
+        subprocess.check_output([sys.executable, "-c", HELD, *names], env=environment, text=True).strip()
+        for names in ([name], [])
+    ]
+    assert said[0] == (held or said[1])
 
 
 def test_a_generous_baseline_does_not_lift_the_limit_of_steps(bench: Bench) -> None:

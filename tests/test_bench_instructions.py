@@ -1,11 +1,13 @@
 """The gate on instruction counts, on stored counts."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 import instructions
+from pnas_fast import _cpu_kernels
 
 COUNTS = {"sep5x5 forward": 100_000, "add backward": 5_000}
 
@@ -17,8 +19,8 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.write_text(json.dumps({"compiler": "GCC 1", "instructions": COUNTS}))
     monkeypatch.setattr(instructions, "BASELINE", path)
     monkeypatch.setattr(instructions, "compiler", lambda module: "GCC 1")
-    monkeypatch.setattr(instructions.shutil, "which", lambda name: name)
-    monkeypatch.setattr(instructions._cpu_kernels, "instruction_set", lambda: "avx512")
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setattr(_cpu_kernels, "instruction_set", lambda: "avx512")
     monkeypatch.setattr(instructions, "count", lambda: dict(COUNTS))
     return path
 
@@ -53,18 +55,47 @@ def test_another_compiler_is_not_compared(
 ) -> None:
     monkeypatch.setattr(instructions, "compiler", lambda module: "GCC 2")
     monkeypatch.setattr(instructions, "count", lambda: {"sep5x5 forward": 10**9})
-    assert instructions.main([]) == 0
-    assert "the baseline's compiler is GCC 1, this build's is GCC 2" in capsys.readouterr().out
+    only_allowed_for("compiler")
+    said = "bench/instructions.py: not compared: the baseline's compiler is GCC 1, this build's is GCC 2"
+    assert capsys.readouterr().err.splitlines() == 5 * [said]
     assert instructions.main(["--update"]) == 0
     assert instructions.main([]) == 0
 
 
+def only_allowed_for(reason: str) -> None:
+    """It is a failure unless it is allowed for that reason, or for any."""
+    (other, *_) = [name for name in instructions.REASONS if name != reason]
+    for allowed in ([], ["--allow-uncompared", other]):
+        assert instructions.main(allowed) == 1
+    for allowed in (["--allow-uncompared"], ["--allow-uncompared", reason]):
+        assert instructions.main(allowed) == 0
+    assert instructions.main(["--allow-uncompared", other, reason]) == 0
+
+
 def test_without_valgrind_nothing_is_counted(
+    stored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = stored.read_text()
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    only_allowed_for("valgrind")
+    assert instructions.main(["--update"]) == 1
+    assert capsys.readouterr().err.splitlines() == 6 * [
+        "bench/instructions.py: not compared: there is no valgrind here"
+    ]
+    assert stored.read_text() == before
+
+
+def test_without_avx2_nothing_is_counted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(instructions.shutil, "which", lambda name: None)
-    assert instructions.main([]) == 0
-    assert "no valgrind" in capsys.readouterr().out
+    monkeypatch.setattr(_cpu_kernels, "instruction_set", lambda: "plain")
+    only_allowed_for("avx2")
+    assert "not compared: this machine has no AVX2" in capsys.readouterr().err
+
+
+def test_a_slower_kernel_is_red_whatever_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instructions, "count", lambda: COUNTS | {"sep5x5 forward": 103_000})
+    assert instructions.main(["--allow-uncompared"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pnas_fast.kernels import get_backend
-from pnas_fast.kernels.branches import Branches
+from pnas_fast.kernels.branches import Branches, streams_to_capture
 from pnas_fast.network import ChildNetwork, cell
 from pnas_fast.space import Cell
 
@@ -108,7 +108,7 @@ def test_fused_backends_do_not_branch() -> None:
 
 
 def test_outside_of_a_capture_nothing_branches() -> None:
-    assert cell.streams_to_capture() is None
+    assert streams_to_capture() is None
     branches = Branches(None)
     with branches.branch(0, [torch.zeros(1)]):
         pass

@@ -157,7 +157,7 @@ def test_gradients_in_evaluation_mode_are_those_of_eager() -> None:
     images, labels = torch.randn(BATCH, *ODD), torch.arange(BATCH) % 5
     exact, fused = child(ALL_OPERATIONS, "eager", ODD).double(), child(ALL_OPERATIONS, "cpu", ODD)
     for network, batch in ((exact, images.double()), (fused, images)):
-        F.cross_entropy(network.eval()(batch), labels).backward()
+        F.cross_entropy(network.eval()(batch), labels).backward()  # type: ignore[no-untyped-call]
     for (name, parameter), wanted in zip(fused.named_parameters(), exact.parameters(), strict=True):
         assert parameter.grad is not None
         assert wanted.grad is not None

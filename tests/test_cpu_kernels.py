@@ -46,7 +46,8 @@ def new_weight(*shape: int) -> Tensor:
     What a norm divides by would else have little of its epsilon in it, and the true gradient of a weight that
     only scales, as a pointwise one does of a single channel, would all but vanish.
     """
-    return torch.randn(*shape) / math.prod(shape[1:]) ** 0.5
+    scale: float = math.prod(shape[1:]) ** 0.5
+    return torch.randn(*shape) / scale
 
 
 def norm_of(filters: int) -> nn.BatchNorm2d:
@@ -204,6 +205,7 @@ def test_statistics_keep_their_digits_far_from_zero() -> None:
     norm = nn.BatchNorm2d(4, momentum=1.0)
     CPU.convolution(x, torch.eye(4).view(4, 4, 1, 1), norm, rectify=False)
     expected = x.double().var(dim=(0, 2, 3))
+    assert norm.running_var is not None
     assert float((norm.running_var.double() - expected).norm() / expected.norm()) < 1e-4
 
 
@@ -254,10 +256,11 @@ def test_one_result_at_any_number_of_threads() -> None:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
             norm, output = nn.BatchNorm2d(24), CellOutput(1)
-            z = CPU.separable(x, *weights, norm)
+            z = CPU.separable(x, weights[0], weights[1], norm)
             out = CPU.materialise(CPU.concatenate([CPU.add(Side(z, "max"), Side(z), output, 0)], output))
             torch.manual_seed(0)
             gradients = torch.autograd.grad(out, [x, *weights, norm.weight], torch.randn(out.shape))
+            assert norm.running_var is not None
             results.append([out, norm.running_var, *gradients])
     finally:
         torch.set_num_threads(threads)
@@ -309,7 +312,7 @@ def test_differentiating_twice_is_refused() -> None:
     out = CPU.materialise(CPU.convolution(x, torch.randn(4, 4, 1, 1), nn.BatchNorm2d(4)))
     (gradient,) = torch.autograd.grad((out * out).sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice"):
-        gradient.sum().backward()
+        gradient.sum().backward()  # type: ignore[no-untyped-call]
 
 
 def test_an_instruction_set_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from cells import cells_of
 from pnas_fast.export.checks import check_structure
 from pnas_fast.export.graph import CHANNEL_BLOCK
 from pnas_fast.export.image_format import of_model
@@ -158,7 +159,7 @@ def test_a_concatenation_also_read_as_it_is_stays(tmp_path: Path) -> None:
     genotype = Genotype.parse("0:max_pool3x3+1:sep3x3,0:sep3x3+2:avg_pool3x3")
     for filters in (8, 16):  # with channels that fill blocks, and without
         network = network_of(genotype, Layout(repeats=2, filters=filters), (3, 12, 12))
-        assert network.cells[2].align_before is None
+        assert cells_of(network)[2].align_before is None
         assert_same(network, tmp_path, (2,))
 
 

@@ -28,7 +28,8 @@ class MadeUpSurrogate:
         return np.stack([(digits @ weights * member) % 7 / 7 for member in (1, 3, 4)])
 
     def predict(self, codes: Codes) -> npt.NDArray[np.float64]:
-        return self.score(Candidates(codes, np.zeros(len(codes), np.int32))).mean(axis=0)
+        scores = self.score(Candidates(codes, np.zeros(len(codes), np.int32)))
+        return np.asarray(scores.mean(axis=0))
 
 
 def grown(kappa: float, told: list[tuple[int, int]] | None = None) -> Grown:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from pnas_fast import SearchConfig
 from pnas_fast.protocols import Measurement, Proposal
-from pnas_fast.runs import history
 from pnas_fast.runs.folder import RunError
 from pnas_fast.runs.history import settle
 from pnas_fast.runs.record import RunRecord
@@ -87,7 +87,7 @@ def test_how_it_is_carried_out_may_change_and_is_said_once(
     ]
     assert settled(folder, replace(CONFIG, threads=2)) == []
     assert len(RunRecord.load(folder).trials) == 1
-    monkeypatch.setattr(history.torch.backends.cpu, "get_cpu_capability", lambda: "another")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "another")
     assert settled(folder, replace(CONFIG, threads=2)) == [
         "this run began with another processor: results may differ in their last bits"
     ]

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from random import Random
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_neighbours_are_what_one_field_changes_in_any_order(cell: Cell) -> None:
 
 @settings(max_examples=60)
 @given(cells(), st.randoms(use_true_random=False), st.integers(0, 2**32))
-def test_the_order_of_blocks_has_no_influence(cell: Cell, chance, seed: int) -> None:
+def test_the_order_of_blocks_has_no_influence(cell: Cell, chance: Random, seed: int) -> None:
     other = chance.choice(orders(cell))
     assert neighbours(other, OPERATIONS) == neighbours(cell, OPERATIONS)
     rngs = [np.random.default_rng(seed) for _ in range(2)]

@@ -1,5 +1,7 @@
 """Whatever is keyed by operation knows every operation of the space."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -26,7 +28,7 @@ def test_rows_can_be_told_apart() -> None:
 
 
 @pytest.mark.parametrize("row", OPERATION_TABLE, ids=OPERATIONS)
-def test_the_table_reaches_figures_and_efforts(row) -> None:
+def test_the_table_reaches_figures_and_efforts(row: Any) -> None:
     style = OPERATION_STYLES[row.name]
     assert (style.name, style.size, style.label) == (row.kind, row.size, row.label)
     assert row.effort >= 0
@@ -45,7 +47,7 @@ def test_a_module_and_a_backend_s_part(name: str, place: str, backend: str) -> N
     size = 8 // stride
     result = engine.materialise(engine.add(module(x), module(x), CellOutput(1), 0))
     assert result.shape == (2, 8, size, size)
-    result.sum().backward()
+    result.sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
 
 

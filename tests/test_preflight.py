@@ -221,7 +221,8 @@ def test_kernels_that_are_compiled_are_compiled_before_children_need_them(
         SearchConfig(), backend="triton", device="cuda", precision="bf16", operations=("sep3x3",)
     )
     warm_kernels(replace(config, backend="eager"), (3, 32, 16), lines.append)
-    assert commands == lines == []
+    assert not commands
+    assert not lines
     warm_kernels(config, (3, 32, 16), lines.append)
     warm_kernels(config, (3, 32, 16), lines.append)
     sizes = f"--filters {config.filters} --repeats {config.repeats} --blocks {config.blocks}"

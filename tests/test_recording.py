@@ -38,7 +38,7 @@ def new_loop(cell: str = ALL_OPERATIONS, optimizer: str = "sgd") -> tuple[ChildN
 def poison(recording: Recording) -> None:
     """Bytes that are NaN, or far out of any range, in all memory that the recorded step had made."""
     for storage in recording.memory:
-        storage.fill_(255)
+        torch.empty(0, dtype=torch.uint8).set_(storage).fill_(255)
 
 
 def state(network: ChildNetwork, loop: TrainingLoop) -> dict[str, Tensor]:

@@ -1,32 +1,43 @@
 """A batch norm shared by processes: alone it is the plain one. Together: test_train_processes."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
+from torch._C._distributed_c10d import HashStore
 
 from oracle import EAGER, FORWARD, GRADIENT, activation, new_norm, relative_error, run
-from pnas_fast.kernels import get_backend, share_batch_norms
+from pnas_fast.kernels import Backend, get_backend, share_batch_norms
 from pnas_fast.kernels.shared_norm import SharedBatchNorm2d
+from where_triton_runs import DEVICE, default_device
 
 
 @pytest.fixture
 def alone() -> Iterator[None]:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     try:
         yield
     finally:
         dist.destroy_process_group()
 
 
-@pytest.mark.usefixtures("alone")
+@pytest.fixture
+def where_it_runs(backend: str) -> Iterator[None]:
+    with default_device(DEVICE if backend == "triton" else "cpu"):
+        yield
+
+
+def operation(kernels: Backend[Any], sources: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+    return kernels.convolution(sources[0], weights[0], norm)
+
+
+@pytest.mark.usefixtures("alone", "where_it_runs")
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("backend", ["eager", "cpu", "triton"])
 def test_alone_it_is_a_plain_norm(backend: str, training: bool) -> None:
-    def operation(kernels, sources, weights, norm):
-        return kernels.convolution(sources[0], weights[0], norm)
 
     sources, weights, norm = (
         [activation(2, 8, 6, 6)],
@@ -43,7 +54,10 @@ def test_alone_it_is_a_plain_norm(backend: str, training: bool) -> None:
     for name, statistic in expected.statistics.items():
         assert relative_error(got.statistics[name], statistic) <= FORWARD, name
     for name, gradient in expected.gradients.items():
-        assert relative_error(got.gradients[name], gradient) <= GRADIENT, name
+        found = got.gradients[name]
+        assert found is not None
+        assert gradient is not None
+        assert relative_error(found, gradient) <= GRADIENT, name
 
 
 def test_replacing_keeps_parameters_statistics_and_names() -> None:
@@ -53,6 +67,6 @@ def test_replacing_keeps_parameters_statistics_and_names() -> None:
     after = dict(network.state_dict(keep_vars=True))
     assert before.keys() == after.keys()
     assert all(before[name] is after[name] for name in before)
-    norm = network[1][0]
+    norm = network.get_submodule("1.0")
     assert isinstance(norm, SharedBatchNorm2d)
     assert (norm.eps, norm.momentum) == (0.5, 0.25)

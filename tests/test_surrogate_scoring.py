@@ -9,8 +9,6 @@ from pnas_fast.surrogate import PREDICTORS, Surrogate, SurrogateError, ensemble,
 from pnas_fast.surrogate.fitting import Schedule
 from surrogate_data import accuracy, fitted, random_candidates, random_cells
 
-NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
 
 @pytest.fixture(scope="module", params=PREDICTORS)
 def surrogate(request: pytest.FixtureRequest) -> Surrogate:
@@ -41,13 +39,7 @@ def test_equals_plain_scoring(surrogate: Surrogate, blocks: int) -> None:
     np.testing.assert_allclose(fast, plain, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(
-    "device",
-    [
-        "cpu",
-        pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")),
-    ],
-)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("predictor", PREDICTORS)
 def test_any_device_fits_and_scores(predictor: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ensemble, "FRESH", Schedule(steps=20, batch=64, learning_rate=0.01))

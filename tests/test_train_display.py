@@ -1,11 +1,11 @@
 """What a long training shows: a bar on a terminal, lines elsewhere."""
 
 import io
+import time
 
 import pytest
 from rich.console import Console
 
-from pnas_fast.train import display
 from pnas_fast.train.config import TrainConfig
 from pnas_fast.train.display import Display
 from pnas_fast.train.history import Epoch
@@ -16,7 +16,7 @@ CONFIG = TrainConfig(epochs=600)
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 

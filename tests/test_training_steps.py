@@ -284,13 +284,13 @@ def validation_images(data: DataSet) -> Tensor:
     return (data.validation_images.float() - data.mean[:, None, None]) / data.std[:, None, None]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("optimizer", ["sgd", "rmsprop"])
 @pytest.mark.parametrize("backend", ["eager", "triton"])
 def test_a_graph_on_a_card_has_the_bits_of_ordinary_steps(
     monkeypatch: pytest.MonkeyPatch, backend: str, optimizer: str
 ) -> None:
-    torch.backends.cudnn.deterministic = True
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     data, cell = DIGITS.to("cuda"), Cell.parse("0:sep3x3+1:max_pool3x3,2:sep3x3+0:avg_pool3x3")
     settings = replace(SETTINGS, backend=backend, device="cuda", optimizer=optimizer, precision="auto")
     result, network = train_child(cell, settings, data, seed=4)

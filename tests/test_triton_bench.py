@@ -21,11 +21,12 @@ import gpu_children
 import gpu_timing
 import machine_code
 from pnas_fast.data import DataSet
+from pnas_fast.data import load as load_data
 from pnas_fast.kernel_tools.cost import H100
+from pnas_fast.kernels import get_backend
 from pnas_fast.kernels.triton.launch import recording
 
 ROOT = Path(__file__).parent.parent
-HAS_CARD = torch.cuda.is_available()
 
 
 @pytest.fixture(autouse=True)
@@ -104,12 +105,13 @@ class InThisProcess:
         """It has ended."""
 
 
+@pytest.mark.interpreter
 def test_everything_runs_and_is_written(
     card: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     card.setattr(subprocess, "Popen", InThisProcess)
     card.setattr(subprocess, "run", InThisProcess)
-    card.setattr(gpu.shutil, "which", lambda name: f"/tools/{name}")
+    card.setattr(shutil, "which", lambda name: f"/tools/{name}")
     assert gpu.main(["--out", str(tmp_path / "out.json")]) == 0
     report = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert list(tmp_path.iterdir()) == [tmp_path / "out.json"]
@@ -131,6 +133,7 @@ def test_everything_runs_and_is_written(
     assert any(line.startswith("add_kernel") and "3 launches" in line for line in lines)
 
 
+@pytest.mark.interpreter
 def test_a_part_that_fails_leaves_the_others_their_results(
     card: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,7 +144,7 @@ def test_a_part_that_fails_leaves_the_others_their_results(
     card.setattr(gpu_timing, "kernel_microseconds", broken)
     card.setattr(subprocess, "Popen", broken)
     card.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", "words"))
-    card.setattr(gpu.shutil, "which", lambda name: None)
+    card.setattr(shutil, "which", lambda name: None)
     assert gpu.main(["--no-compile", "--out", str(tmp_path / "out.json")]) == 1
     report = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     for part in ("compilation", "ceilings", "kernels of a step"):
@@ -172,7 +175,7 @@ def test_a_part_that_fails_leaves_the_others_their_results(
 def test_whose_failure_the_sanitizer_reports(
     status: int, words: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu.shutil, "which", lambda name: f"/tools/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/tools/{name}")
     done = subprocess.CompletedProcess("", status, words, "")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     assert gpu.sanitize().startswith(said)
@@ -196,10 +199,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Any:
     return lambda backend: gpu_children.settings_for(backend, 1, 2, 4, 4)
 
 
+@pytest.mark.interpreter
 def test_a_child_of_either_backend_is_trained_as_a_search_trains_it(
     small: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load_whole = gpu_children.load
+    load_whole = load_data
 
     def load(spec: str, *, device: str) -> DataSet:
         """Few images, for the interpreter's sake."""
@@ -254,9 +258,7 @@ def test_what_is_said_of_children() -> None:
 
 
 def test_times_are_matched_with_what_was_launched() -> None:
-    case = gpu_cases.Problem(
-        gpu_cases.add(4, 4, None, "max"), gpu_cases.get_backend("triton"), torch.float32, 2
-    )
+    case = gpu_cases.Problem(gpu_cases.add(4, 4, None, "max"), get_backend("triton"), torch.float32, 2)
     with recording() as launches:
         case.both(torch.randn(2, 4, 4, 4))
     timed = [(launch.kernel.__name__, 10.0) for launch in launches]
@@ -267,6 +269,7 @@ def test_times_are_matched_with_what_was_launched() -> None:
         gpu_timing.beside_rooflines(timed[:2], launches, H100)
 
 
+@pytest.mark.interpreter
 def test_correct_operations_pass() -> None:
     for case in (gpu_cases.separable(8, 4, 3, 2), gpu_cases.branches(4, 2)):
         assert gpu_cases.check(case, torch.float32, 1) <= gpu_cases.LIMITS[torch.float32]
@@ -275,6 +278,7 @@ def test_correct_operations_pass() -> None:
         assert gpu_cases.check(case, torch.bfloat16, 2) <= 2 * gpu_cases.LIMITS[torch.bfloat16]
 
 
+@pytest.mark.interpreter
 def test_a_wrong_result_and_one_that_changes_do_not_pass() -> None:
     case = gpu_cases.dense(8, 6, 4, (1, 1), (1, 1))
     factor = iter([1.0, 2.0, 1.0, 1.0])
@@ -294,8 +298,10 @@ def test_every_kind_of_operation_is_among_the_cases() -> None:
     assert {case.name.split()[0] for case in gpu_cases.small_cases()} == names
 
 
-@pytest.mark.skipif(HAS_CARD, reason="there is a card")
-def test_without_a_card_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_card_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpu.main([]) == 2
     assert "needs a CUDA card" in capsys.readouterr().out
 

@@ -5,7 +5,7 @@ import torch
 
 from cells import PNASNET5
 from pnas_fast.kernel_tools import cost
-from pnas_fast.kernels.operation_cost import CountOperations
+from pnas_fast.kernels.operation_cost import Cost, CountOperations
 from pnas_fast.kernels.triton.launch import recording
 from pnas_fast.network import ChildNetwork
 from pnas_fast.space import Cell
@@ -37,11 +37,11 @@ def test_it_counts_the_cell_it_says() -> None:
     assert next(iter(cost.CELLS)) == "PNASNet-5"
 
 
-@pytest.mark.parametrize("fused", [cost.Cost(301, 1, 1), cost.Cost(1, 46, 1), cost.Cost(1, 1, 46)])
-def test_each_limit_binds_by_itself(fused: cost.Cost) -> None:
-    eager = cost.Cost(1000, 100, 100)
+@pytest.mark.parametrize("fused", [Cost(301, 1, 1), Cost(1, 46, 1), Cost(1, 1, 46)])
+def test_each_limit_binds_by_itself(fused: Cost) -> None:
+    eager = Cost(1000, 100, 100)
     assert not cost.Comparison(fused, eager).within
-    assert cost.Comparison(cost.Cost(300, 45, 45), eager).within
+    assert cost.Comparison(Cost(300, 45, 45), eager).within
 
 
 def test_launches_of_a_small_cell() -> None:
@@ -65,7 +65,7 @@ def test_bytes_of_one_operation() -> None:
     launches, _ = cost.fused_launches(POOLS, 4, 2, torch.bfloat16)
     (average,) = [launch for launch in launches if launch.kernel.__name__ == "average_kernel"]
     moved = 2 * (2 * 16 * 8 * 8 + 2 * 16)
-    assert average.cost == cost.Cost(1, moved, moved)
+    assert average.cost == Cost(1, moved, moved)
 
 
 def test_a_second_pass_counts_once_more_by_passes_only() -> None:
@@ -81,7 +81,7 @@ def test_a_second_pass_counts_once_more_by_passes_only() -> None:
 def test_eager_operations_are_counted_by_hand() -> None:
     x, weight = torch.randn(2, 3, 4, 4, requires_grad=True), torch.randn(5, 3, 1, 1, requires_grad=True)
     with CountOperations() as counter:
-        torch.relu(torch.nn.functional.conv2d(x, weight)).view(-1).sum().backward()
+        torch.relu(torch.nn.functional.conv2d(x, weight)).view(-1).sum().backward()  # type: ignore[no-untyped-call]
     read, written, parameters = 96, 160, 15
     forward = (read + parameters + written) + 2 * written + (written + 1)
     # The sum's gradient is a view of one number; relu's reads it, its own result, and writes.
@@ -90,9 +90,7 @@ def test_eager_operations_are_counted_by_hand() -> None:
     assert counted.launches == 3 + 1 + 1 + 2
     # Two numbers that have no more than one element: the first gradient, made of the sum.
     assert counted.bytes - 4 * (forward + backward) == 4 * 2
-    assert counter.kinds["convolution_backward"] == cost.Cost(
-        2, 8 * (160 + 15 + 96), 4 * (160 + 2 * 15 + 2 * 96)
-    )
+    assert counter.kinds["convolution_backward"] == Cost(2, 8 * (160 + 15 + 96), 4 * (160 + 2 * 15 + 2 * 96))
     assert x.grad is not None
 
 

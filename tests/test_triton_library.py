@@ -1,6 +1,6 @@
 """Kernels as PyTorch operators."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -16,12 +16,19 @@ from pnas_fast.kernels.triton.average import average_kernel
 from pnas_fast.kernels.triton.library import call, name_of
 from pnas_fast.network import ChildNetwork
 from pnas_fast.space import Cell
+from where_triton_runs import default_device
 
 TRITON = get_backend("triton")
 KERNELS = {
     *("add", "add_backward", "average", "average_backward", "dense", "dense_backward"),
     *("pointwise_backward", "separable", "separable_backward"),
 }
+
+
+@pytest.fixture(autouse=True)
+def where_they_run() -> Iterator[None]:
+    with default_device():
+        yield
 
 
 def every_kernel() -> None:
@@ -32,15 +39,18 @@ def every_kernel() -> None:
         for shape in [(4, 1, 3, 3), (4, 4, 1, 1), (4, 4, 1, 1), (4, 4, 1, 7)]
     ]
     norms = [nn.BatchNorm2d(4) for _ in range(2)]
-    states = [TRITON.separable(x, *weights[:2], norms[0]), TRITON.convolution(x, weights[2], norms[1])]
+    states = [
+        TRITON.separable(x, weights[0], weights[1], norms[0]),
+        TRITON.convolution(x, weights[2], norms[1]),
+    ]
     states.append(TRITON.convolution(states[1], weights[3], None))
     output = CellOutput(2)
     first = TRITON.add(Side(states[0]), Side(states[1], "max"), output, 0)
     second = TRITON.add(Side(states[2]), Side(states[1], "avg"), output, 1)
-    TRITON.global_average(TRITON.concatenate([first, second], output)).sum().backward()
+    TRITON.global_average(TRITON.concatenate([first, second], output)).sum().backward()  # type: ignore[no-untyped-call]
 
 
-class Watch(TorchDispatchMode):  # type: ignore[misc, no-untyped-call]
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Which operators ran, and which changed an argument that they say they only read."""
 
     def __init__(self) -> None:
@@ -144,7 +154,7 @@ def test_what_surrounds_operations_can_be_compiled(backend: str) -> None:
     weights = [torch.randn(shape, requires_grad=True) for shape in [(4, 1, 3, 3), (4, 4, 1, 1)]]
 
     def surrounding(norm: nn.BatchNorm2d) -> Tensor:
-        states = [TRITON.separable(torch.sin(x) * 2, *weights, norm), torch.cos(x)]
+        states = [TRITON.separable(torch.sin(x) * 2, weights[0], weights[1], norm), torch.cos(x)]
         output = CellOutput(1)
         block = TRITON.add(Side(states[0]), Side(states[1], "max"), output, 0)
         average = TRITON.global_average(TRITON.concatenate([block], output))

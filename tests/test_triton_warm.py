@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -159,7 +160,12 @@ def test_what_was_compiled_is_not_listed_again_unless_something_changed(
     listed: list[warm.Children] = []
     outcomes = [warm.Outcome(0, 0, ["one: does not compile"]), *[warm.Outcome(1, 0, [])] * 3]
     monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path / "cache"))
-    monkeypatch.setattr(warm, "list_variants", lambda children, *_: listed.append(children) or [])
+
+    def list_variants(children: warm.Children, *_: Any) -> list[Any]:
+        listed.append(children)
+        return []
+
+    monkeypatch.setattr(warm, "list_variants", list_variants)
     monkeypatch.setattr(warm, "compile_all", lambda variants, *_: [*variants, outcomes.pop(0)][-1])
     children = warm.Children(2, 24, (3, 32, 32), torch.bfloat16, 5, OPERATIONS)
     for _ in range(3):
@@ -199,7 +205,9 @@ def test_bad_input_is_one_line_and_status_2(
     assert message in errors
 
 
-def test_the_interpreter_compiles_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert warm.INTERPRETED
+def test_the_interpreter_compiles_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(warm, "INTERPRETED", True)
     assert warm.main(["--arch", "sm_90"]) == 2
     assert "TRITON_INTERPRET is set" in capsys.readouterr().err

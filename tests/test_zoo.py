@@ -159,7 +159,7 @@ def test_a_figure_that_is_off_fails(
 
 # Fetching.
 
-Serve = Callable[[bytes], None]
+Serve = Callable[..., None]
 
 
 @pytest.fixture

@@ -5,8 +5,10 @@ import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -74,7 +76,7 @@ def write_author(state: State, folder: Path) -> Path:
 
 
 def write_slim(state: State, folder: Path) -> Path:
-    left = {
+    left: dict[str, npt.NDArray[Any]] = {
         "global_step": np.array(5, np.int64),
         "conv0/weights/ExponentialMovingAverage": np.zeros(3, np.float32),
         "conv0/weights/RMSProp_1": np.zeros(3, np.float32),
@@ -109,7 +111,7 @@ def test_every_layout_gives_the_references_logits(
 def test_the_index_of_a_checkpoint_names_it_too(state: State, tmp_path: Path) -> None:
     path = write_slim(state, tmp_path)
     network = loaded(small(1001), path.with_name("model.ckpt.index"))
-    assert torch.equal(network.stem.weight, state["conv_0.conv.weight"])
+    assert torch.equal(network.get_parameter("stem.weight"), state["conv_0.conv.weight"])
 
 
 @pytest.mark.parametrize("auxiliary", [False, True])
@@ -202,7 +204,7 @@ def test_numbers_of_another_kind_are_refused(state: State, tmp_path: Path) -> No
 def test_half_precision_is_read(state: State, tmp_path: Path) -> None:
     halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     network = loaded(small(1001), write_safetensors(halves, tmp_path))
-    assert torch.equal(network.stem.weight, state["conv_0.conv.weight"].half().float())
+    assert torch.equal(network.get_parameter("stem.weight"), state["conv_0.conv.weight"].half().float())
 
 
 def test_a_compiled_model_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pnas_fast.evaluation.function import Build, UserContext
 from pnas_fast.network import Genotype
 
 
-def counts(build: Build, data: DataSet, context: UserContext) -> dict[str, float]:
+def counts(build: Build, data: DataSet, context: UserContext) -> dict[str, Any]:
     network, wider = build(), build(filters=8)
     assert network.genotype == Genotype.of(context.cell)
     first = next(network.parameters()).detach()

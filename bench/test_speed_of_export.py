@@ -32,7 +32,7 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 def subject_of(name: str) -> Subject:
     torch.manual_seed(0)
     subject = model_subject(name)
-    subject.network.eval().to(memory_format=torch.channels_last)
+    subject.network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return subject
 
 
