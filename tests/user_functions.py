@@ -44,3 +44,11 @@ def needs_another_layout(build: Build, data: DataSet, context: UserContext) -> f
 
 def diverges(build: Build, data: DataSet, context: UserContext) -> float:
     raise ZeroDivisionError("loss is 0\nmore")
+
+
+def of_many_kinds(build: Build, data: DataSet, context: UserContext) -> Any:
+    """By the cell: a number, a dictionary, NaN, text, or an error."""
+    kind = sum(map(ord, str(context.cell))) % 5
+    if kind == 4:
+        raise ValueError("no such luck")
+    return [0.25, {"accuracy": 0.5, "latency_ms": 3.0}, float("nan"), "good"][kind]

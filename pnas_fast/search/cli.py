@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from pnas_fast.cli.commands import Parser, add_groups, add_run_options, choose_backend
+from pnas_fast.data import fetchable
 from pnas_fast.runs.folder import check_same, saved_config
 from pnas_fast.search.config import PRESETS, SearchConfig, check_belongs, default_preset, device_note, preset
 from pnas_fast.search.profiled import Profiled
@@ -94,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="where the defaults come from: quick (no GPU) or paper (with one)",
     )
-    add_run_options(run)
+    add_run_options(run, fetchable())
     run.add_argument(
         "--plan",
         action="store_true",

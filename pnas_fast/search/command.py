@@ -57,11 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _search(console: Console, request: Request) -> int:
     config = request.config
-    with download_bar(console) as progress:
+    with download_bar(console, config.data) as progress:
         data = cut(source(config.data, download=request.download, progress=progress), config.train_images)
         folder = request.folder or default_folder(config, data.identity())
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, interrupt)
     notes = () if request.note is None else (request.note,)
     search = Search(config, data, folder, console, notes, request.profiled, request.retry_failed)
     try:

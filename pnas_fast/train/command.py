@@ -100,7 +100,7 @@ def _load(console: Console, request: Request, group: Group) -> DataSet:
     settings = replace(request.config, train_images=0)
     try:
         if group.leads:
-            with download_bar(console) as progress:
+            with download_bar(console, request.config.data) as progress:
                 data = load_training_data(settings, download=request.download, progress=progress)
         group.wait()  # for the download
         return data if group.leads else load_training_data(settings)

@@ -1,0 +1,86 @@
+"""A search with a person's own function: every answer is a trial, done or failed with its reason."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import user_functions
+from pnas_fast import SearchConfig, run_search
+from pnas_fast.evaluation.table import write_table
+from pnas_fast.protocols import EvaluatorError
+from pnas_fast.search.result import SearchResult
+
+CONFIG = SearchConfig(
+    strategy="random", budget=8, blocks=1, operations=("identity", "max_pool3x3"), filters=4, device="cpu",
+    workers=2, time_limit=1.0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
+    folder = tmp_path_factory.mktemp("runs") / "mixed"
+    return run_search(CONFIG, evaluator=user_functions.of_many_kinds, out=folder, progress=False)
+
+
+def test_a_dictionary_text_nan_an_error_and_a_number_are_one_trial_each(mixed: SearchResult) -> None:
+    trials = mixed.record.trials
+    assert len(trials) == 8
+    errors = {trial.measurement.error for trial in trials if not trial.done}
+    assert any("nan" in str(error) for error in errors), errors
+    assert any("text" in str(error) or "str" in str(error) for error in errors), errors
+    assert any("ValueError: no such luck" in str(error) for error in errors), errors
+    assert {trial.value("latency_ms") for trial in trials if trial.done} >= {3.0}
+    assert mixed.accuracy == max(trial.accuracy for trial in trials if trial.done)
+
+
+def test_the_page_copes_without_sizes(mixed: SearchResult) -> None:
+    page = mixed.report.read_text()
+    assert str(mixed.best) in page
+    assert "no such luck" in page
+
+
+def test_its_version_makes_it_another_evaluator(
+    mixed: SearchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    first = run_search(CONFIG, evaluator=user_functions.of_many_kinds, out=run, progress=False)
+    before = first.trials.seconds
+    monkeypatch.setattr(user_functions.of_many_kinds, "version", "another", raising=False)
+    again = run_search(CONFIG, evaluator=user_functions.of_many_kinds, out=run, progress=False)
+    assert len(again.trials) == len(before) == 8
+
+
+def test_on_the_command_line(tmp_path: Path) -> None:
+    tests = Path(__file__).parent
+    command = (
+        "-m pnas_fast.search --preset quick --strategy random --budget 4 --blocks 1 --device cpu "
+        "--evaluator user_functions:of_many_kinds --out run"
+    )
+    done = subprocess.run(
+        [sys.executable, *command.split()],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{tests}:{tests.parent}", "PATH": "/usr/bin:/bin"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(SearchResult.load(tmp_path / "run").trials) == 4
+
+
+def test_a_recorded_table_answers_and_a_cell_it_lacks_is_named(mixed: SearchResult, tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    write_table(file, mixed.record.trials)
+    config = replace(CONFIG, evaluator=f"table:{file}")
+    again = run_search(config, out=tmp_path / "run", progress=False)
+    assert again.trials.cell.tolist() == mixed.trials.cell.tolist()
+    assert [trial.measurement.values for trial in again.record.trials] == [
+        trial.measurement.values for trial in mixed.record.trials
+    ]
+    with pytest.raises(EvaluatorError, match=r"table\.csv"):
+        run_search(replace(config, seed=1, budget=10), out=tmp_path / "other", progress=False)
