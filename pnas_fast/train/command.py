@@ -17,6 +17,7 @@ from pnas_fast.cli.options import ConfigError
 from pnas_fast.cli.streams import OutputClosed
 from pnas_fast.data import DataError, DataSet, digest
 from pnas_fast.engine import load_training_data
+from pnas_fast.evaluation.reasons import is_out_of_memory, reason
 from pnas_fast.report.text import percent
 from pnas_fast.runs.database import StoreError
 from pnas_fast.runs.folder import RunError, opened
@@ -128,11 +129,10 @@ def _out_of_memory_said() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        first = (str(error).strip() or type(error).__name__).split("\n", 1)[0]
-        # A CPU allocation that fails is a plain RuntimeError.
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in first:
-            raise TrainError(f"out of memory ({first}); try a smaller --batch or --filters") from error
-        raise
+        why = reason(error)
+        if not is_out_of_memory(why):
+            raise
+        raise TrainError(f"{why}; try a smaller --batch or --filters") from error
 
 
 def _heading(config: TrainConfig, training: LongTraining, group: Group) -> str:
