@@ -57,3 +57,8 @@ def test_the_page_on_evaluators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
     assert again
     assert all(trial.accuracy == measured[trial.cell.canonical()].accuracy for trial in again)
+
+
+def test_the_page_on_strategies() -> None:
+    for program in blocks_of("strategies.md"):
+        exec(compile(program, "strategies.md", "exec"), {})
