@@ -106,7 +106,7 @@ def test_a_child_past_its_time_limit_fails_with_the_reason() -> None:
             "out of memory: CUDA out of memory. Tried",
         ),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you"), "out of memory: "),
-        (MemoryError(), "out of memory: "),
+        (MemoryError(), "out of memory"),
         (KeyError("surprise"), "KeyError: 'surprise'"),
     ],
 )
