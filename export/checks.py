@@ -86,4 +86,14 @@ def require_close(found: Comparison, precision: Precision, what: str) -> None:
         raise ExportError(
             f"ONNX Runtime's logits of {found.images} {what} images differ from PyTorch's by "
             f"{found.error:.2g} of their norm, allowed is {allowed:g} in {precision}"
+            + _cause(found, precision)
         )
+
+
+def _cause(found: Comparison, precision: Precision) -> str:
+    """Why logits are not numbers; nothing where they are."""
+    if not np.isfinite(found.ours).all():
+        return "; PyTorch's are not finite themselves"
+    if precision == "fp16" and not np.isfinite(found.theirs).all():
+        return f"; values beyond {np.finfo(np.float16).max:,} overflow there, fp32 has room for them"
+    return ""

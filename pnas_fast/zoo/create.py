@@ -55,7 +55,8 @@ def create_model(
         repeats: N.
         filters: F.
         stem: for a cell, ``cifar`` or ``imagenet``: what surrounds it is as in PNASNet-5 CIFAR or mobile.
-        classes: outputs; None is what was published, for a cell 10 or 1,000.
+        classes: outputs; None is what was published, for a cell 10 or 1,000. Where it is given, and released
+            weights have another number, the classifier stays random and all else is read, as in timm.
         image_shape: (C, H, W); None is what was published, for a cell (3, 32, 32) or (3, 224, 224).
         weights: a file of released weights of PNASNet-5: the ``.pth`` of its author or of Cadene, timm's file
             (``.safetensors`` too), or the prefix or ``.index`` file of a TensorFlow checkpoint.
@@ -93,23 +94,28 @@ def create_model(
         auxiliary=auxiliary,
     )
     if weights is not None:
-        load_released(network, weights)
+        load_released(network, weights, other_classes=classes not in (None, plan.classes))
     return network
 
 
-def from_run(run: Path | str, *, backend: str = "eager") -> CellNetwork:
+def from_run(run: Path | str, *, backend: str = "eager", expected: str | None = None) -> CellNetwork:
     """The best child of a search's run folder, with its trained weights.
 
     Its cell is ``network.genotype.normal``, of which `create_model` makes larger networks.
 
+    Args:
+        run: the folder.
+        backend: a name in `pnas_fast.kernels.BACKENDS`.
+        expected: the `pnas_fast.runs.weights.digest` of its weights, where the run remembers it.
+
     Raises:
         ZooError: no such folder, or no child has been trained in it yet.
-        WeightsError: a weights file that cannot be read.
+        WeightsError: a weights file that cannot be read, or another than expected.
     """
     path = Path(run) / BEST
     if not path.is_file():
         raise ZooError(f"{run}: holds no {BEST}, expected the folder of a run in which a child was trained")
-    return load_child(path, backend)
+    return load_child(path, backend, expected)
 
 
 def _of_name(name: str) -> _Plan:
