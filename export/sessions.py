@@ -74,6 +74,11 @@ class Session:
             )
         return logits
 
+    def require_finite(self, logits: Array, what: str) -> None:
+        """Raise `ExportError` where logits are not numbers that probabilities can be made of."""
+        if not np.isfinite(logits).all():
+            raise ExportError(f"{self.path}: its logits of {what} are not finite numbers")
+
     def run_all(self, images: Array, batch: int) -> Array:
         """Logits of any number of images, ``batch`` at a time, or as many as the file is fixed to.
 

@@ -112,7 +112,7 @@ def model_subject(
         network = build()
         if weights is not None:  # all of them: a file is no place for a random classifier
             load_released(network, weights)
-    except (ZooError, CellError):
+    except (ExportError, ZooError, CellError):
         raise
     except ValueError as error:
         raise ExportError(f"{name or cell}: {error}") from error

@@ -59,9 +59,9 @@ class Classifier:
             )
         try:
             self.images = ImageFormat.from_json(session.metadata["preprocessing"])
+            self._check_input()
         except ExportError as error:
             raise ExportError(f"{session.path}: {error}") from error
-        self._check_input()
         self._names = _own_names(session) if names is None else read_class_names(names, session.classes)
 
     def _check_input(self) -> None:
@@ -71,9 +71,7 @@ class Classifier:
         said = images.shape if self.session.dtype == np.float32 else (*images.shape[1:], images.channels)
         # A size that is a name may be any.
         if any(isinstance(size, int) and size != known for size, known in zip(taken, said, strict=True)):
-            raise ExportError(
-                f"{self.session.path}: takes images {taken}, its preprocessing says {list(said)}"
-            )
+            raise ExportError(f"takes images {taken}, its preprocessing says {list(said)}")
         images.check_batch(self.session.batch or 1)
 
     def noise(self, count: int) -> npt.NDArray[Any]:
@@ -113,8 +111,7 @@ class Classifier:
             pixels = np.stack([picture for _, picture in part])
             found = self.session.run_all(as_input(pixels, self.images, self.session.dtype), batch)
             for (path, _), logits in zip(part, found, strict=True):
-                if not np.isfinite(logits).all():
-                    raise ExportError(f"{self.session.path}: its logits of {path} are not finite numbers")
+                self.session.require_finite(logits, str(path))
                 yield path, self._best(logits.astype(np.float64), top)
 
     def _best(self, logits: npt.NDArray[np.float64], top: int) -> list[Guess]:
