@@ -12,6 +12,7 @@ from onnx import checker, shape_inference
 from torch import nn
 
 from pnas_fast.export.errors import ExportError
+from pnas_fast.export.graph import LARGEST_HALF
 from pnas_fast.export.image_format import ImageFormat
 from pnas_fast.export.images import Pixels, as_input
 from pnas_fast.export.model_file import Precision
@@ -95,5 +96,5 @@ def _cause(found: Comparison, precision: Precision) -> str:
     if not np.isfinite(found.ours).all():
         return "; PyTorch's are not finite themselves"
     if precision == "fp16" and not np.isfinite(found.theirs).all():
-        return f"; values beyond {np.finfo(np.float16).max:,} overflow there, fp32 has room for them"
+        return f"; values beyond {LARGEST_HALF:,} overflow there, fp32 has room for them"
     return ""

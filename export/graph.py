@@ -30,6 +30,9 @@ channel count is a multiple of that; where one is not, it reorders them and take
 LARGEST_FILE = 2**31 - 2**20
 """Bytes of constants in a file: ONNX's format ends at 2 GiB, and there are nodes too."""
 
+LARGEST_HALF = int(np.finfo(np.float16).max)
+"""Beyond it numbers of float16 are infinite."""
+
 TOO_LARGE = f"the network is too large: an ONNX file holds up to {LARGEST_FILE / 1e9:.2f} GB of weights"
 
 
@@ -103,7 +106,7 @@ class Graph:
         if self.dtype == np.float16 and not np.isfinite(array).all() and np.isfinite(values).all():
             largest = float(np.abs(values).max())
             raise ExportError(
-                f"{name} has a weight of {largest:g}, allowed in fp16 are up to {np.finfo(np.float16).max:,}"
+                f"{name} has a weight of {largest:g}, allowed in fp16 are up to {LARGEST_HALF:,}"
             )
         self._left -= array.nbytes
         if self._left < 0:

@@ -45,11 +45,7 @@ def reading(path: str | os.PathLike[str], refusal: type[Exception], fault: str) 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            try:
-                status = os.stat(path)
-            except OSError as error:
-                raise refusal(f"{path}: cannot be read ({reason(error)})") from error
-            kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+            kind = _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
             if kind is not None:
                 raise refusal(f"{path}: {fault} (it is {kind}, expected a regular file)")
             yield

@@ -60,11 +60,12 @@ class TensorBundle:
     def __init__(self, prefix: Path) -> None:
         self._prefix = prefix
         self._path = prefix.with_name(prefix.name + INDEX_SUFFIX)
-        with reading(self._path, ZooError, "not a whole index of a TensorFlow checkpoint"):
+        with reading(self._path, ZooError, "cannot be read"):
             size = self._path.stat().st_size
             if size > LARGEST_INDEX:
                 raise ValueError(f"{size:,} bytes, allowed are {LARGEST_INDEX:,}")
             self._index = self._path.read_bytes()
+        with reading(self._path, ZooError, "not a whole index of a TensorFlow checkpoint"):
             values = dict(self._table())
             header = _fields(values.pop(b"", b""))
             self.entries = {key.decode(): _entry(value) for key, value in values.items()}
