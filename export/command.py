@@ -20,11 +20,13 @@ from pnas_fast.export.images import find_images
 from pnas_fast.export.model_file import Form
 from pnas_fast.export.subject import Subject, model_subject, run_subject
 from pnas_fast.foreign import printable
+from pnas_fast.runs.database import StoreError
+from pnas_fast.runs.folder import RunError
 from pnas_fast.runs.weights import WeightsError
 from pnas_fast.space import CellError
 from pnas_fast.zoo import ZooError
 
-BAD_INPUT = (ZooError, WeightsError, CellError, ConfigError, DataError)
+BAD_INPUT = (CellError, ConfigError, DataError, RunError, StoreError, WeightsError, ZooError)
 
 UNFOLDED = 10_000
 """Columns of the summary where the output is no terminal: a path is one line there."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -60,7 +61,7 @@ def with_another_input() -> ModelProto:
 
 
 def step(
-    operator: str, *more: str, source: str = "features", to: str = "logits", **attributes: object
+    operator: str, *more: str, source: str = "features", to: str = "logits", **attributes: Any
 ) -> onnx.NodeProto:
     return helper.make_node(operator, [source, *more], [to], **attributes)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from pnas_fast.network import CellNetwork, Genotype, Layout
+from pnas_fast.runs.folder import TRIALS
+from pnas_fast.runs.record import RunRecord
 from pnas_fast.runs.weights import BEST, load_child
 from pnas_fast.zoo.download import released_file
 from pnas_fast.zoo.errors import ZooError
@@ -98,7 +100,7 @@ def create_model(
     return network
 
 
-def from_run(run: Path | str, *, backend: str = "eager", expected: str | None = None) -> CellNetwork:
+def from_run(run: Path | str, *, backend: str = "eager") -> CellNetwork:
     """The best child of a search's run folder, with its trained weights.
 
     Its cell is ``network.genotype.normal``, of which `create_model` makes larger networks.
@@ -106,16 +108,17 @@ def from_run(run: Path | str, *, backend: str = "eager", expected: str | None = 
     Args:
         run: the folder.
         backend: a name in `pnas_fast.kernels.BACKENDS`.
-        expected: the `pnas_fast.runs.weights.digest` of its weights, where the run remembers it.
 
     Raises:
         ZooError: no such folder, or no child has been trained in it yet.
-        WeightsError: a weights file that cannot be read, or another than expected.
+        WeightsError: a weights file that cannot be read, or another than the search wrote.
+        RunError, ConfigError, StoreError: what a search left beside it is damaged.
     """
     path = Path(run) / BEST
     if not path.is_file():
         raise ZooError(f"{run}: holds no {BEST}, expected the folder of a run in which a child was trained")
-    return load_child(path, backend, expected)
+    known = RunRecord.load(run).weights_digest if (Path(run) / TRIALS).is_file() else None
+    return load_child(path, backend, known)
 
 
 def _of_name(name: str) -> _Plan:
