@@ -55,7 +55,7 @@ def test_one_image(benchmark: Any, tmp_path: Path, name: str, form: str) -> None
         return
     model = build(subject.network, subject.images, Form())
     if form == "int8":
-        model = quantise(model, as_input(noise(subject, 4), subject.images, np.float32))
+        model = quantise(model, as_input(noise(subject, 4), subject.images, np.float32), tmp_path)
     path = tmp_path / "model.onnx"
     onnx.save(model, path)
     session = open_session(path, "cpu", THREADS)

@@ -12,6 +12,7 @@ from onnx import checker, shape_inference
 from torch import nn
 
 from pnas_fast.export.errors import ExportError
+from pnas_fast.export.graph import LARGEST_HALF
 from pnas_fast.export.image_format import ImageFormat
 from pnas_fast.export.images import Pixels, as_input
 from pnas_fast.export.model_file import Precision
@@ -86,4 +87,14 @@ def require_close(found: Comparison, precision: Precision, what: str) -> None:
         raise ExportError(
             f"ONNX Runtime's logits of {found.images} {what} images differ from PyTorch's by "
             f"{found.error:.2g} of their norm, allowed is {allowed:g} in {precision}"
+            + _cause(found, precision)
         )
+
+
+def _cause(found: Comparison, precision: Precision) -> str:
+    """Why logits are not numbers; nothing where they are."""
+    if not np.isfinite(found.ours).all():
+        return "; PyTorch's are not finite themselves"
+    if precision == "fp16" and not np.isfinite(found.theirs).all():
+        return f"; values beyond {LARGEST_HALF:,} overflow there, fp32 has room for them"
+    return ""

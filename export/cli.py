@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pnas_fast.cli.commands import Parser
-from pnas_fast.cli.parser import positive
+from pnas_fast.cli.parser import LARGEST_BATCH, positive, up_to
+
+_side = up_to(4096)  # as `image_format.LONGEST_SIDE`, which is behind slow imports
 
 DESCRIPTION = """\
 Write a network as one ONNX file for ONNX Runtime, TensorRT and others: batch norm folded into convolutions,
@@ -41,6 +43,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         for name in ("weights", "classes", "image"):
             if getattr(options, name) is not None:
                 parser.error(f"--{name} does not go with --run, which has its own")
+    if options.output.exists() and not options.output.is_file():
+        parser.error(f"--output {options.output}: is no file, expected a file or a new name")
     folder = options.output.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         parser.error(f"--output {options.output}: {folder} is not a folder that can be written to")
@@ -60,8 +64,10 @@ def _parser() -> argparse.ArgumentParser:
         "--model", metavar="NAME", help="a published network; python -m pnas_fast.zoo lists them"
     )
     one.add_argument("--cell", metavar="TEXT", help="any cell, such as a search prints")
-    what.add_argument("--repeats", type=positive, metavar="N", help="of a cell: 3N cells")
-    what.add_argument("--filters", type=positive, metavar="F", help="of a cell: channels of its first blocks")
+    what.add_argument("--repeats", type=up_to(100), metavar="N", help="of a cell: 3N cells")
+    what.add_argument(
+        "--filters", type=up_to(65_536), metavar="F", help="of a cell: channels of its first blocks"
+    )
     what.add_argument(
         "--weights", type=Path, metavar="FILE", help="released or own weights; random ones without it"
     )
@@ -85,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         help="float32: normalised (batch, C, H, W); uint8: (batch, H, W, C) as decoded, normalised inside "
         "[float32]",
     )
-    form.add_argument("--batch", type=positive, metavar="N", help="images at a time [any number]")
+    form.add_argument("--batch", type=up_to(LARGEST_BATCH), metavar="N", help="images at a time [any number]")
     form.add_argument(
         "--class-names", type=Path, metavar="FILE", help="a name a line [the data set's, if it is known]"
     )
@@ -109,4 +115,4 @@ def _parser() -> argparse.ArgumentParser:
 
 def _size(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
-    return positive(height), positive(width or height)
+    return _side(height), _side(width or height)

@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from torch import Tensor
 
@@ -21,12 +23,13 @@ from pnas_fast.export.checks import (
     require_close,
 )
 from pnas_fast.export.errors import ExportError
+from pnas_fast.export.graph import LARGEST_FILE, TOO_LARGE
 from pnas_fast.export.images import Pixels, as_input, read_pixels
-from pnas_fast.export.model_file import Form, build, describe, fix_batch
+from pnas_fast.export.model_file import Form, build, check_size, describe, fix_batch, size_of_constants
 from pnas_fast.export.quantise import quantise
 from pnas_fast.export.sessions import Session, open_session
 from pnas_fast.export.subject import Subject
-from pnas_fast.files import replacing
+from pnas_fast.files import replacing, scratch
 
 CALIBRATION_IMAGES = 256
 """At most so many images give int8 its ranges."""
@@ -94,18 +97,21 @@ def export_model(
         progress: told what is being done.
 
     Raises:
-        ExportError: a check fails, or int8 without images to calibrate on.
+        ExportError: a check fails, int8 without images to calibrate on, images that are refused, or a network
+            or batch that is too large.
         OSError: the file cannot be written.
     """
     started = time.monotonic()
     subject.network.eval()
+    check_size(subject.network, form.precision)
+    subject.images.check_batch(form.batch or max(RANDOM_BATCHES))
     seen = read_pixels(pictures, subject.images) if pictures else None
     progress("writing the graph")
     model = build(subject.network, subject.images, form)
     if form.precision == "int8":
         progress("calibrating int8")
         dtype = np.uint8 if form.input == "uint8" else np.float32
-        model = quantise(model, as_input(_calibration(subject.data, seen), subject.images, dtype))
+        model = _quantised(model, as_input(_calibration(subject.data, seen), subject.images, dtype), path)
     if form.batch is not None:
         fix_batch(model, form.batch)
     _describe(model, subject, form, None)
@@ -124,6 +130,14 @@ def export_model(
             onnx.save(model, temporary)
         size = temporary.stat().st_size
     return Exported(path, size, loaded, time.monotonic() - started, random, real, accuracy)
+
+
+def _quantised(model: onnx.ModelProto, inputs: npt.NDArray[Any], path: Path) -> onnx.ModelProto:
+    with scratch(path) as folder:
+        quantised = quantise(model, inputs, folder, apart=size_of_constants(model) > LARGEST_FILE)
+    if size_of_constants(quantised) > LARGEST_FILE:
+        raise ExportError(TOO_LARGE)
+    return quantised
 
 
 def _calibration(data: DataSet | None, seen: Pixels | None) -> Pixels:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from pnas_fast.export.errors import ExportError
 from pnas_fast.kernels.eager import same_padding
 from pnas_fast.network.layers import Shape
 
@@ -25,6 +26,14 @@ CHANNEL_BLOCK = 16
 ONNX Runtime keeps activations in blocks of 8 or 16 channels, one or two vectors, for as long as every
 channel count is a multiple of that; where one is not, it reorders them and takes slow depthwise kernels.
 """
+
+LARGEST_FILE = 2**31 - 2**20
+"""Bytes of constants in a file: ONNX's format ends at 2 GiB, and there are nodes too."""
+
+LARGEST_HALF = int(np.finfo(np.float16).max)
+"""Beyond it numbers of float16 are infinite."""
+
+TOO_LARGE = f"the network is too large: an ONNX file holds up to {LARGEST_FILE / 1e9:.2f} GB of weights"
 
 
 class Value(NamedTuple):
@@ -72,21 +81,37 @@ class Graph:
 
     Args:
         dtype: of all constants, float32 or float16.
+        most: bytes that constants may take in all.
 
     Attributes:
         nodes: in the order in which they run.
         constants: initializers.
     """
 
-    def __init__(self, dtype: npt.DTypeLike = np.float32) -> None:
+    def __init__(self, dtype: npt.DTypeLike = np.float32, most: int = LARGEST_FILE) -> None:
         self.dtype = np.dtype(dtype)
+        self._left = most
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
         self._rectified: dict[str, Value] = {}
 
     def constant(self, name: str, values: Array) -> str:
-        """Add an initializer of the graph's dtype; its name."""
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values, self.dtype), name))
+        """Add an initializer of the graph's dtype; its name.
+
+        Raises:
+            ExportError: a weight that the dtype cannot hold, or constants that are too large in all.
+        """
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(values, self.dtype)
+        if self.dtype == np.float16 and not np.isfinite(array).all() and np.isfinite(values).all():
+            largest = float(np.abs(values).max())
+            raise ExportError(
+                f"{name} has a weight of {largest:g}, allowed in fp16 are up to {LARGEST_HALF:,}"
+            )
+        self._left -= array.nbytes
+        if self._left < 0:
+            raise ExportError(TOO_LARGE)
+        self.constants.append(numpy_helper.from_array(array, name))
         return name
 
     def node(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from pnas_fast.export.errors import ExportError
 from pnas_fast.export.image_format import ImageFormat
+from pnas_fast.export.pictures import PictureError, check_channels, open_picture
+from pnas_fast.foreign import reading
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Files of a folder with other endings are not images."""
 
-Pixels = npt.NDArray[np.uint8]
+NAMED = 3
+"""Files that a message about many of them names."""
 
-_MODES = {1: "L", 3: "RGB"}
+Pixels = npt.NDArray[np.uint8]
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
     """The files among ``paths``, and the images in the folders among them, sorted folder by folder.
 
+    Links are followed, to each folder once. Hidden files and folders, whose names begin with a dot, are left
+    out unless they are among ``paths``.
+
     Raises:
-        ExportError: a path that does not exist, or a folder without an image.
+        ExportError: a path that does not exist, a folder that cannot be read, or one without an image.
     """
     found = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(item for item in path.rglob("*") if item.suffix.lower() in SUFFIXES)
+            inside = sorted(_inside(path))
             if not inside:
                 raise ExportError(f"{path}: holds no image, looked for {' '.join(SUFFIXES)}")
             found += inside
@@ -41,30 +48,85 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
+def _inside(top: Path) -> Iterator[Path]:
+    """The images below a folder; folders that only links lead to come after all others."""
+    seen: set[tuple[int, int]] = set()
+    waiting = [top]
+    for start in waiting:
+        for folder, folders, names in os.walk(start, onerror=_refuse):
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            here = Path(folder)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            waiting += [here / name for name in folders if (here / name).is_symlink()]
+            for name in names:
+                if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+                    yield here / name
+
+
+def _refuse(error: OSError) -> None:
+    raise ExportError(f"{error.filename}: cannot be searched for images ({error.strerror})") from error
+
+
 def read_pixels(paths: Sequence[Path], images: ImageFormat) -> Pixels:
     """Image files cropped and resized: uint8 (n, H, W, C).
 
     Raises:
-        ExportError: a file that is no image, or a network of neither one nor three channels.
+        ExportError: files that are refused, counted and the first of them named, or a network of neither one
+            nor three channels.
     """
-    return np.stack([_read(path, images) for path in paths])
+    refused: list[PictureError] = []
+    pixels = [picture for _, picture in readable(paths, images, refused.append)]
+    if refused:
+        more = len(refused) - NAMED
+        told = "; ".join(map(str, refused[:NAMED])) + (f"; and {more:,} more" if more > 0 else "")
+        counted = f"{len(refused):,} of {len(paths):,} images are refused: " if len(paths) > 1 else ""
+        raise ExportError(counted + told)
+    return np.stack(pixels)
+
+
+def readable(
+    paths: Iterable[Path], images: ImageFormat, refused: Callable[[PictureError], None]
+) -> Iterator[tuple[Path, Pixels]]:
+    """Those of the files that are images, each cropped and resized: uint8 (H, W, C).
+
+    Args:
+        paths: of the files.
+        images: what the network takes.
+        refused: told of every other file.
+
+    Raises:
+        ExportError: a network of neither one nor three channels.
+    """
+    check_channels(images.channels)
+    for path in paths:
+        try:
+            pixels = _read(path, images)
+        except PictureError as error:
+            refused(error)
+        else:
+            yield path, pixels
 
 
 def _read(path: Path, images: ImageFormat) -> Pixels:
-    if images.channels not in _MODES:
-        raise ExportError(f"the network takes {images.channels} channels, image files have 1 or 3")
-    try:
-        with Image.open(path) as file:
-            # A camera's file may say which way up it is.
-            picture = ImageOps.exif_transpose(file).convert(_MODES[images.channels])
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ExportError(f"{path}: cannot be read as an image ({error})") from error
-    scale = images.crop * min(picture.width / images.width, picture.height / images.height)
-    width, height = scale * images.width, scale * images.height
-    left, top = (picture.width - width) / 2, (picture.height - height) / 2
-    box = (left, top, left + width, top + height)
-    resized = picture.resize((images.width, images.height), Image.Resampling.BILINEAR, box)
-    return np.asarray(resized, np.uint8).reshape(images.height, images.width, images.channels)
+    picture = open_picture(path, images.channels)
+    with reading(path, PictureError, "cannot be resized"):
+        size = images.width, images.height
+        resized = picture.resize(size, Image.Resampling.BILINEAR, crop_box(picture.size, images))
+        return np.asarray(resized, np.uint8).reshape(images.height, images.width, images.channels)
+
+
+def crop_box(size: tuple[int, int], images: ImageFormat) -> tuple[float, float, float, float]:
+    """The part of an image (width, height) that a network sees: left, top, right, bottom, inside of it."""
+    whole_width, whole_height = size
+    scale = images.crop * min(whole_width / images.width, whole_height / images.height)
+    # Products and differences of floats may end a little outside of the image.
+    width, height = min(scale * images.width, whole_width), min(scale * images.height, whole_height)
+    left, top = max((whole_width - width) / 2, 0.0), max((whole_height - height) / 2, 0.0)
+    return left, top, min(left + width, whole_width), min(top + height, whole_height)
 
 
 def as_input(pixels: Pixels, images: ImageFormat, dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from pnas_fast.export.graph import Graph, Value, rectify_parts
+from pnas_fast.export.errors import ExportError
+from pnas_fast.export.graph import LARGEST_FILE, TOO_LARGE, Graph, Value, rectify_parts
 from pnas_fast.export.image_format import ImageFormat
 from pnas_fast.export.walk import write_network
 from pnas_fast.network import CellNetwork
@@ -21,6 +23,12 @@ InputType = Literal["float32", "uint8"]
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)
+
+BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
+"""A weight's in a file."""
+
+_COPIES = 4
+"""Of float32 weights that are in memory at once where int8 is made from more than a file holds."""
 
 OPSET = 17
 """The operator set: the newest that ONNX Runtime 1.12 and TensorRT 8.5, of 2022, read; nothing later is
@@ -50,9 +58,14 @@ class Form:
 
 
 def build(network: CellNetwork, images: ImageFormat, form: Form) -> ModelProto:
-    """The model of a network for any batch, in float32 or float16; int8 is made from float32 (`quantise`)."""
+    """The model of a network for any batch, in float32 or float16; int8 is made from float32 (`quantise`).
+
+    Raises:
+        ExportError: weights that are too many for a file, or too large for float16.
+    """
     dtype = np.float16 if form.precision == "fp16" else np.float32
-    graph = Graph(dtype)
+    # What int8 is made from may be larger than a file: it is written in parts.
+    graph = Graph(dtype, LARGEST_FILE * (np.dtype(dtype).itemsize // BYTES[form.precision]))
     normalised = _input(graph, images, form)
     if form.precision == "fp16":
         write_network(network, graph, normalised, "classifier")
@@ -95,6 +108,30 @@ def _input(graph: Graph, images: ImageFormat, form: Form) -> Value:
     if graph.dtype == np.float16:
         name = graph.node("Cast", [name], "halves", to=TensorProto.FLOAT16)
     return Value(name, Shape(*images.shape), np.arange(images.channels))
+
+
+def check_size(network: CellNetwork, precision: Precision) -> None:
+    """Raise `ExportError` where a network has too many weights for a file, or for the way to int8.
+
+    Args:
+        network: may be on PyTorch's device meta, without any weight in memory.
+        precision: of the file.
+    """
+    weights = sum(parameter.numel() for parameter in network.parameters() if parameter.ndim > 1)
+    if weights * BYTES[precision] > LARGEST_FILE:
+        raise ExportError(f"{TOO_LARGE}, in {precision} it has {weights * BYTES[precision] / 1e9:,.2f} GB")
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    needed = _COPIES * BYTES["fp32"] * weights
+    if precision == "int8" and BYTES["fp32"] * weights > LARGEST_FILE and needed > memory:
+        raise ExportError(
+            f"the network is too large: making int8 from {weights:,} weights needs about {needed / 1e9:,.0f} "
+            f"GB of memory, this machine has {memory / 1e9:,.0f}"
+        )
+
+
+def size_of_constants(model: ModelProto) -> int:
+    """Bytes of a model's constants."""
+    return sum(len(constant.raw_data) for constant in model.graph.initializer)
 
 
 def fix_batch(model: ModelProto, batch: int) -> None:

@@ -31,7 +31,7 @@ OPERATORS = (
 _BATCH = 8
 
 
-def quantise(model: ModelProto, inputs: npt.NDArray[Any]) -> ModelProto:
+def quantise(model: ModelProto, inputs: npt.NDArray[Any], folder: Path, *, apart: bool = False) -> ModelProto:
     """A float32 model with quantised values: QuantizeLinear and DequantizeLinear around its nodes.
 
     Weights are int8 with a scale for each output channel, activations uint8 with a scale and a zero point
@@ -39,13 +39,17 @@ def quantise(model: ModelProto, inputs: npt.NDArray[Any]) -> ModelProto:
     such products may saturate, and accuracy may then be lower than measured on one that has it.
 
     Args:
-        model: for any batch.
+        model: for any batch; it is not to be used afterwards.
         inputs: calibration images in the model's form.
+        folder: for all temporary files.
+        apart: whether constants of the float32 model lie in a file of their own, as they must beyond the
+            size of one file.
     """
-    with tempfile.TemporaryDirectory() as folder, _without_warnings():
-        written = Path(folder) / "int8.onnx"
+    floats, written = folder / "float32.onnx", folder / "int8.onnx"
+    onnx.save(model, floats, save_as_external_data=apart, location="float32.data")
+    with _temporary_files_in(folder), _without_warnings():
         quantize_static(
-            model,
+            floats,
             written,
             _Batches(inputs),
             quant_format=QuantFormat.QDQ,
@@ -53,8 +57,9 @@ def quantise(model: ModelProto, inputs: npt.NDArray[Any]) -> ModelProto:
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            use_external_data_format=apart,
         )
-        return onnx.load(written)
+    return onnx.load(written)
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]
@@ -67,6 +72,17 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
 
     def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
         return next(self._batches, None)
+
+
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Let ONNX Runtime put its own files there, which a later export removes even if this one is killed."""
+    before = tempfile.tempdir
+    tempfile.tempdir = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 @contextmanager

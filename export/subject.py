@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import torch
+
+from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import DataSet, load
 from pnas_fast.engine import load_training_data
 from pnas_fast.export.errors import ExportError
 from pnas_fast.export.image_format import ImageFormat, of_data, of_model
+from pnas_fast.export.model_file import Precision, check_size
+from pnas_fast.foreign import reading
 from pnas_fast.network import CellNetwork
 from pnas_fast.runs.config import saved_settings
 from pnas_fast.runs.folder import CONFIG
-from pnas_fast.zoo import create_model, from_run
+from pnas_fast.space import CellError
+from pnas_fast.zoo import ZooError, create_model, from_run
+from pnas_fast.zoo.released import load_released
 
 _CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
 
@@ -48,9 +56,11 @@ def run_subject(run: Path, data: str | None = None) -> Subject:
 
     Raises:
         ZooError, WeightsError, ConfigError, DataError: the folder or the data set is not whole.
+        ExportError: the data set has other images or classes than the network.
     """
     network = from_run(run)
-    settings = saved_settings(run / CONFIG)
+    with reading(run / CONFIG, ConfigError, "not the configuration of a run"):
+        settings = saved_settings(run / CONFIG)
     return _with_data(network, f"best of {run.name}", load(data) if data else load_training_data(settings))
 
 
@@ -64,6 +74,7 @@ def model_subject(
     size: tuple[int, int] | None = None,
     weights: Path | None = None,
     data: str | None = None,
+    precision: Precision = "fp32",
 ) -> Subject:
     """A published network by name, or the network of any cell.
 
@@ -76,9 +87,11 @@ def model_subject(
         size: (height, width) of images; None is what the data set has, or was published.
         weights: as `pnas_fast.zoo.create_model` takes them; None is random ones.
         data: the data set that the network was trained on.
+        precision: of the file: a network that is too large for one is refused before it is built.
 
     Raises:
-        ZooError, CellError, DataError, ValueError: as `create_model`, or a data set that does not fit.
+        ExportError: a size that is refused, or a data set that does not fit.
+        ZooError, CellError, DataError: as `create_model` and `load`.
     """
     found = load(data) if data else None
     shape = None
@@ -90,15 +103,19 @@ def model_subject(
             )
     elif size is not None:
         shape = (3, *size)
-    network = create_model(
-        name,
-        cell=cell,
-        repeats=repeats,
-        filters=filters,
-        classes=classes,
-        image_shape=shape,
-        weights=weights,
+    build = partial(
+        create_model, name, cell=cell, repeats=repeats, filters=filters, classes=classes, image_shape=shape
     )
+    try:
+        with torch.device("meta"):
+            check_size(build(), precision)
+        network = build()
+        if weights is not None:  # all of them: a file is no place for a random classifier
+            load_released(network, weights)
+    except (ExportError, ZooError, CellError):
+        raise
+    except ValueError as error:
+        raise ExportError(f"{name or cell}: {error}") from error
     title = name or f"{repeats} × {filters} of a cell"
     if found is not None:
         return _with_data(network, title, found)
@@ -106,4 +123,10 @@ def model_subject(
 
 
 def _with_data(network: CellNetwork, title: str, data: DataSet) -> Subject:
+    takes, classes = tuple(network.image_shape), network.classifier.out_features
+    if (takes, classes) != (tuple(data.image_shape), data.classes):
+        raise ExportError(
+            f"{title}: takes images {takes} of {classes} classes, {data.name} has {tuple(data.image_shape)} "
+            f"of {data.classes}"
+        )
     return Subject(network, title, of_data(data), CLASS_NAMES.get(data.name.partition(":")[0]), data)

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,15 +19,20 @@ from PIL import Image
 from exported_run import CELL, make_run
 from pnas_fast.data import digits
 from pnas_fast.engine import evaluate
-from pnas_fast.export import checks, exporting
+from pnas_fast.export import checks, exporting, model_file
 from pnas_fast.export.__main__ import main
 from pnas_fast.export.errors import ExportError, require
 from pnas_fast.export.exporting import export_model
+from pnas_fast.export.graph import Graph
 from pnas_fast.export.image_format import ImageFormat
 from pnas_fast.export.images import as_input, find_images, read_pixels
-from pnas_fast.export.model_file import INPUT_TYPES, PRECISIONS, Form
+from pnas_fast.export.model_file import INPUT_TYPES, PRECISIONS, Form, build, check_size
+from pnas_fast.export.quantise import quantise
 from pnas_fast.export.sessions import open_session
 from pnas_fast.export.subject import model_subject, run_subject
+from pnas_fast.network import CellNetwork, Genotype, Layout
+
+ANY_CELL = "--cell 0:identity+1:identity --repeats 1"
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +221,186 @@ def test_the_command_exports_a_cell_and_says_how_it_was_checked(
     assert json.loads(session.metadata["classes"]) == ["red", "green"]
 
 
+def test_names_are_shown_as_they_are(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / ("deep" * 40) / "[lr=0.1] :smile: [-bold]"
+    shutil.copytree(run, folder)
+    assert main(["--run", str(folder), "--output", str(folder / "m.onnx")]) == 0
+    said = capsys.readouterr().out
+    assert f"best of {folder.name} " in said
+    assert f" {folder}/m.onnx, " in said
+
+
+def test_int8_is_the_same_where_the_model_before_it_is_in_two_files(run: Path, tmp_path: Path) -> None:
+    """As it must be beyond 2 GiB."""
+    subject = run_subject(run)
+    pixels = digits.load().train_images[:16].permute(0, 2, 3, 1).numpy()
+    inputs, form = as_input(pixels, subject.images, np.float32), Form("int8")
+    found = []
+    for apart in (False, True):
+        (tmp_path / str(apart)).mkdir()
+        model = build(subject.network, subject.images, form)
+        found.append(quantise(model, inputs, tmp_path / str(apart), apart=apart).graph)
+    assert (tmp_path / "True" / "float32.data").exists()
+    one, two = (
+        {constant.name: numpy_helper.to_array(constant) for constant in graph.initializer} for graph in found
+    )
+    assert one.keys() == two.keys()
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+    assert list(found[0].node) == list(found[1].node)
+
+
+GIGABYTE = 10**9
+
+
+@pytest.mark.parametrize(
+    ("classes", "precision", "memory", "said"),
+    [
+        (1 << 18, "fp32", 64, "an ONNX file holds up to 2.15 GB of weights, in fp32 it has 2."),
+        (1 << 18, "fp16", 64, None),
+        (1 << 19, "fp16", 64, "in fp16 it has 2."),
+        (1 << 19, "int8", 64, None),
+        (
+            1 << 19,
+            "int8",
+            8,
+            "making int8 from 1,091,084,800 weights needs about 17 GB of memory, this machine has 8",
+        ),
+        (1 << 17, "int8", 1, None),
+        (1 << 20, "int8", 64, "in int8 it has 2."),
+    ],
+)
+def test_what_is_too_large_for_a_file_is_known_before_it_is_built(
+    classes: int, precision: str, memory: int, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"SC_PHYS_PAGES": memory * GIGABYTE, "SC_PAGE_SIZE": 1}
+    monkeypatch.setattr(model_file.os, "sysconf", sizes.__getitem__)
+    with torch.device("meta"):
+        network = CellNetwork(
+            Genotype.parse("0:identity+1:identity"), Layout(repeats=1, filters=512), classes, (3, 8, 8)
+        )
+    if said is None:
+        check_size(network, precision)
+    else:
+        with pytest.raises(ExportError, match=re.escape(said)):
+            check_size(network, precision)
+
+
+def test_a_graph_ends_at_the_size_of_a_file() -> None:
+    """Constants are filled up to whole blocks of channels, so weights alone do not tell."""
+    graph = Graph(np.float32, 100)
+    graph.constant("a", np.zeros(25))
+    with pytest.raises(ExportError, match=r"an ONNX file holds up to 2\.15 GB"):
+        graph.constant("b", np.zeros(1))
+
+
+def test_a_weight_that_half_precision_cannot_hold_is_named(run: Path, tmp_path: Path) -> None:
+    subject = run_subject(run)
+    with torch.no_grad():
+        subject.network.classifier.weight[3, 5] = -1e6
+    with pytest.raises(ExportError, match=r"^classifier\.weight has a weight of 1e\+06, allowed in fp16"):
+        export_model(subject, tmp_path / "m.onnx", Form("fp16"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "precision", "said"),
+    [
+        (np.inf, 1.0, "fp16", r"by inf .* in fp16; values beyond 65,504 overflow there, fp32 has room"),
+        (np.nan, 1.0, "fp16", r"by nan .* in fp16; values beyond 65,504 overflow there, fp32 has room"),
+        (np.nan, 1.0, "fp32", r"by nan of their norm, allowed is 0\.0001 in fp32$"),
+        (np.nan, np.nan, "fp16", r"by nan .* in fp16; PyTorch's are not finite themselves"),
+    ],
+)
+def test_logits_that_are_no_numbers_are_explained(
+    theirs: float, ours: float, precision: str, said: str
+) -> None:
+    found = checks.comparison(np.full((2, 3), theirs, np.float32), np.full((2, 3), ours, np.float32))
+    with pytest.raises(ExportError, match=said):
+        checks.require_close(found, precision, "random")
+
+
+STOPPED = """
+import os, sys
+from pnas_fast.export import exporting
+from pnas_fast.export.__main__ import main
+real = getattr(exporting, sys.argv[1])
+def stopped(*given, **named):
+    real(*given, **named)
+    left = os.listdir(sys.argv[3])
+    assert len(left) == 1 and left[0].startswith(".m.onnx."), left
+    os.kill(os.getpid(), int(sys.argv[2]))
+setattr(exporting, sys.argv[1], stopped)
+sys.exit(main(sys.argv[4:]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("function", ["quantise", "check_structure"])
+def test_an_export_that_is_stopped_leaves_nothing(
+    function: str, number: signal.Signals, run: Path, tmp_path: Path
+) -> None:
+    arguments = [function, str(int(number)), str(tmp_path)]
+    options = ["--run", str(run), "--precision", "int8", "--output", str(tmp_path / "m.onnx")]
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED, *arguments, *options], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == "python -m pnas_fast.export: stopped, nothing was written\n"
+    assert (done.returncode, done.stdout) == (130, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["", "null", "[" * 100_000, '{"data":' * 100_000, '{"epochs": 1' + "0" * 5000 + "}"]
+)
+def test_a_run_whose_configuration_is_damaged_is_one_line(
+    text: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text(text)
+    assert main(["--run", str(tmp_path / "run"), "--output", str(tmp_path / "m.onnx")]) == 2
+    error = capsys.readouterr().err
+    assert "config.json: not the configuration of a run" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            "--data synthetic:9x8x1/10",
+            "takes images (1, 8, 8) of 10 classes, synthetic:9x8x1/10 has (1, 9, 8) of 10",
+        ),
+        ("--data synthetic:8x8x3/10", "takes images (1, 8, 8) of 10 classes"),
+        ("--data synthetic:8x8x1/3", "of 3"),
+        ("--images {folder}/bad", "2 of 3 images are refused"),
+        ("--batch 4096 --image 3", "--image does not go with --run"),
+    ],
+)
+def test_data_that_do_not_fit_a_run_are_one_line(
+    arguments: str, said: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad").mkdir()
+    for name in ("a.png", "b.jpg"):
+        (tmp_path / "bad" / name).touch()
+    Image.new("L", (9, 9)).save(tmp_path / "bad" / "c.png")
+    options = [
+        *arguments.format(folder=tmp_path).split(),
+        "--run",
+        str(run),
+        "--output",
+        str(tmp_path / "m.onnx"),
+    ]
+    try:
+        status = main(options)
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status == 2
+    assert said in error
+    assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["bad"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -225,18 +412,28 @@ def test_the_command_exports_a_cell_and_says_how_it_was_checked(
         ("--run {folder}", "holds no best.safetensors"),
         ("--run {folder} --weights w", "--weights does not go with --run"),
         ("--model pnasnet5_cifar --precision int8", "int8 needs images to calibrate on"),
-        ("--model pnasnet5_cifar --image 0", "'0', allowed is a whole number of 1 or more"),
+        ("--model pnasnet5_cifar --image 0", "'0', allowed is a whole number from 1 to"),
         ("--model pnasnet5_cifar --data digits --image 9", "digits has (8, 8)"),
         ("--model pnasnet5_cifar --images {folder}/none", "no such file or folder"),
         ("--model pnasnet5_cifar --class-names {folder}/names", "1 lines, expected 10"),
         ("--model pnasnet5_cifar --weights {folder}/names", "names"),
+        (f"{ANY_CELL} --filters 512 --classes 265000", "in fp32 it has 2.24 GB"),
+        (f"{ANY_CELL} --filters 60000", "the network is too large"),
+        (f"{ANY_CELL} --filters {10**30}", "allowed is a whole number from 1 to 65,536"),
+        (f"{ANY_CELL} --filters 4 --classes {'9' * 400}", "9…', allowed is a whole number from 1 to"),
+        (f"{ANY_CELL} --filters 4 --image 100000", "allowed is a whole number from 1 to 4,096"),
+        (f"{ANY_CELL} --filters 4 --batch 100000", "allowed is a whole number from 1 to 4,096"),
+        (f"{ANY_CELL} --filters 4 --image 4096 --batch 4096", "allowed are up to 21"),
+        (f"{ANY_CELL} --filters 4 --output {{folder}}", "is no file, expected a file or a new name"),
+        (f"{ANY_CELL} --filters 4 --output /dev/null", "is no file, expected a file or a new name"),
+        ("--model pnasnet5_mobile --image 2", "pnasnet5_mobile: "),
     ],
 )
 def test_bad_input_is_one_line(
     arguments: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "names").write_text("one\n")
-    given = [*arguments.format(folder=tmp_path).split(), "--output", str(tmp_path / "m.onnx")]
+    given = ["--output", str(tmp_path / "m.onnx"), *arguments.format(folder=tmp_path).split()]
     try:
         status = main(given)
     except SystemExit as stop:

@@ -81,6 +81,54 @@ def test_names_can_be_given(folder: Path, tmp_path: Path, capsys: pytest.Capture
     assert re.search(r"%  digit \d$", capsys.readouterr().out.strip())
 
 
+def test_one_bad_photo_does_not_hide_the_others(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = sorted((folder / "images").iterdir())[:5]
+    for path in images:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "002-bad.png").write_bytes(images[0].read_bytes()[:60])
+    (tmp_path / "004-worse.jpg").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\4IHDR\0\0\0\1")
+    assert main([str(tmp_path), "--model", str(folder / "bytes.onnx"), "--top", "1", "--batch", "2"]) == 1
+    out, errors = capsys.readouterr()
+    assert [line for line in out.splitlines() if line.startswith("/")][1:] == [
+        str(tmp_path / path.name) for path in images
+    ]
+    first, second, last = errors.splitlines()
+    assert first.startswith(
+        f"python -m pnas_fast.infer: error: {tmp_path}/002-bad.png: cannot be read as an image"
+    )
+    assert second.startswith(f"python -m pnas_fast.infer: error: {tmp_path}/004-worse.jpg: cannot be read")
+    assert last == "python -m pnas_fast.infer: 2 of 7 files could not be read as images"
+
+
+def test_where_no_photo_can_be_read_that_is_bad_input(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / "a[1].png", tmp_path / "b.png"]
+    for path in paths:
+        path.touch()
+    assert main([*map(str, paths), "--model", str(folder / "floats.onnx")]) == 2
+    assert capsys.readouterr().err.endswith("2 of 2 files could not be read as images\n")
+
+
+def test_paths_are_shown_as_typed(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "[bold]:smile: \x1b[31m.png"
+    path.write_bytes(next((folder / "images").iterdir()).read_bytes())
+    assert main([str(path), "--model", str(folder / "floats.onnx")]) == 0
+    assert str(tmp_path) + "/[bold]:smile: \\x1b[31m.png" in capsys.readouterr().out.splitlines()
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "names").write_text("\n".join(f"digit {digit}" for digit in range(10)), encoding="utf-8-sig")
+    image = next((folder / "images").iterdir())
+    arguments = [str(image), "--model", str(folder / "floats.onnx"), "--classes", str(tmp_path / "names")]
+    assert main(arguments) == 0
+    assert re.search(r"%  digit 0$", capsys.readouterr().out, re.MULTILINE)
+
+
 @pytest.mark.parametrize("images", [True, False])
 def test_the_benchmark_says_how_fast(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, images: bool
@@ -138,8 +186,24 @@ def _only_cpu(real: object, asked: list[list[str]]) -> object:
             "--model {folder}/floats.onnx --benchmark --provider cuda",
             "has no CUDAExecutionProvider, available",
         ),
-        ("--model {folder}/floats.onnx --benchmark --batch 0", "allowed is a whole number of 1 or more"),
+        ("--model {folder}/floats.onnx --benchmark --batch 0", "allowed is a whole number from 1 to"),
         ("--model {folder}/floats.onnx --benchmark --classes {folder}/run/config.json", "expected 10"),
+        (
+            "--model {folder}/floats.onnx --benchmark --classes /dev/zero",
+            "it is a device, expected a regular",
+        ),
+        ("--model {folder}/floats.onnx --benchmark --classes {folder}/floats.onnx", "cannot be read as text"),
+        ("--model {folder} --benchmark", "no such file, expected an ONNX model"),
+        ("--model {folder}/floats.onnx --benchmark --threads 100000", "'100000', allowed is a whole number"),
+        (
+            "--model {folder}/floats.onnx --benchmark --batch 100000",
+            "allowed is a whole number from 1 to 4,096",
+        ),
+        (
+            f"--model {{folder}}/floats.onnx --benchmark --top {'9' * 5000}",
+            "9…', allowed is a whole number from",
+        ),
+        ("--model {folder}/floats.onnx --benchmark --top ٣", "allowed is a whole number from 1 to"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -135,7 +135,7 @@ def test_worse_kernels_are_named() -> None:
         (inspect, "--check none.tsv", "--check none.tsv: no such file"),
         (inspect, "--write none/x.tsv", "--write none/x.tsv: no such folder"),
         (cost, "--cell 0:sep3x3", "argument --cell: block 0: '0:sep3x3' is not of the form in:op+in:op"),
-        (cost, "--batch 0", "argument --batch: '0', allowed is a whole number of 1 or more"),
+        (cost, "--batch 0", "argument --batch: '0', allowed is a whole number from 1 to"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(

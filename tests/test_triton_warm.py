@@ -186,7 +186,7 @@ def test_what_was_compiled_is_not_listed_again_unless_something_changed(
         ("--arch sm_12", "--arch sm_12: allowed is sm_NN, say sm_90, from sm_80"),
         ("--image 32x32", "argument --image: '32x32', allowed is HxWxC, say 32x32x3"),
         ("--image 0x8x3", "argument --image: '0x8x3'"),
-        ("--filters 0", "argument --filters: '0', allowed is a whole number of 1 or more"),
+        ("--filters 0", "argument --filters: '0', allowed is a whole number from 1 to"),
         ("--operations conv3x3 --arch sm_90", "unknown operation 'conv3x3'"),
         ("", "torch sees no CUDA GPU here; name the one that kernels are for, say --arch sm_90"),
     ],

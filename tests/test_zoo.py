@@ -23,6 +23,7 @@ from pnas_fast.space import Cell, CellError
 from pnas_fast.zoo import MODELS, ZooError, create_model, download, from_run, list_models, table
 from pnas_fast.zoo import timm as zoo_timm
 from pnas_fast.zoo.__main__ import main
+from pnas_fast.zoo.create import CellStem
 from pnas_fast.zoo.models import UNDEFINED
 
 CELL = "0:sep3x3+1:identity"
@@ -257,6 +258,26 @@ def test_timm_builds_every_model_by_its_name(registry: dict[str, Any]) -> None:
         (0.5,) * 3,
         (3, 224, 224),
     )
+
+
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
+def test_features_and_heads_are_reached_as_in_timm(stem: CellStem, backend: str) -> None:
+    network = create_model(
+        cell=CELL, repeats=1, filters=8, classes=5, stem=stem, image_shape=(3, 64, 64), backend=backend
+    ).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        features = network.forward_features(images)
+        logits = network.get_classifier()(features.mean(dim=(2, 3)))
+        torch.testing.assert_close(logits, network(images), atol=1e-5, rtol=1e-5)
+    assert features.shape[1] == network.num_features == network.get_classifier().in_features
+    assert network.num_classes == 5
+    network.reset_classifier(7)
+    assert network.num_classes == 7
+    assert network(images).shape == (2, 7)
+    with pytest.raises(ValueError, match="classes is 0, allowed is 1 or more"):
+        network.reset_classifier(0)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import random
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from oracle import relative_error
@@ -227,6 +228,58 @@ def test_other_numbers_of_classes_are_refused(held: int, wanted: int, tmp_path: 
         load_released(small(wanted), path)
 
 
+@pytest.mark.parametrize("write", WRITERS)
+def test_weights_of_other_classes_come_without_the_classifier(
+    write: Write, state: State, tmp_path: Path
+) -> None:
+    network = small(20)
+    classifier = copy.deepcopy(network.classifier)
+    load_released(network, write(state, tmp_path), other_classes=True)
+    assert torch.equal(network.classifier.weight, classifier.weight)
+    assert torch.equal(network.classifier.bias, classifier.bias)
+    whole = loaded(small(1001), write(state, tmp_path)).state_dict()
+    assert all(
+        torch.equal(tensor, whole[name])
+        for name, tensor in network.state_dict().items()
+        if not name.startswith("classifier.")
+    )
+
+
+def test_a_classifier_that_fits_is_read_whatever_is_allowed(state: State, tmp_path: Path) -> None:
+    path = write_pth(state, tmp_path)
+    for classes in (1000, 1001):
+        network = small(classes)
+        load_released(network, path, other_classes=True)
+        assert torch.equal(network.classifier.bias, state["last_linear.bias"][-classes:])
+
+
+def test_other_widths_are_refused_with_other_classes_too(state: State, tmp_path: Path) -> None:
+    state["last_linear.weight"] = state["last_linear.weight"][:, 1:].contiguous()
+    with pytest.raises(ZooError, match=r"last_linear.weight is \(1001, "):
+        load_released(small(20), write_pth(state, tmp_path), other_classes=True)
+
+
+def test_our_own_file_of_other_classes_comes_without_both_classifiers(tmp_path: Path) -> None:
+    path = write_safetensors(small(5, auxiliary=True).state_dict(), tmp_path)
+    network = small(20, auxiliary=True)
+    name = "auxiliary.classifier.weight"
+    before = network.state_dict()[name].clone()
+    load_released(network, path, other_classes=True)
+    assert torch.equal(network.state_dict()[name], before)
+    assert torch.equal(network.state_dict()["stem.weight"], load_file(path)["stem.weight"])
+
+
+def test_models_are_made_for_other_classes_from_their_weights(tmp_path: Path) -> None:
+    published = create_model("pnasnet5_cifar")
+    path = write_safetensors(published.state_dict(), tmp_path)
+    network = create_model("pnasnet5_cifar", classes=20, weights=path)
+    held, found = published.state_dict(), network.state_dict()
+    assert found["classifier.weight"].shape[0] == 20
+    assert all(torch.equal(found[name], held[name]) for name in found if not name.startswith("classifier."))
+    with pytest.raises(ZooError, match=r"classifier.bias is \(10,\) for \(20,\)"):
+        load_released(network, path)
+
+
 def test_a_long_list_is_cut(state: State, tmp_path: Path) -> None:
     path = write_pth({"conv_0.conv.weight": state["conv_0.conv.weight"]}, tmp_path)
     with pytest.raises(ZooError, match=r"missing: .* and \d+ more$") as caught:
@@ -292,6 +345,44 @@ def test_files_of_something_else_are_refused(content: object, message: str, tmp_
     torch.save(content, tmp_path / "weights.pth")
     with pytest.raises(ZooError, match=message):
         load_released(small(), tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"a,b\n1,2\n", b"", b"\x80", b"(dp0", b"}", b"PK\3\4", b"cos\nsystem\n", bytes(99), b"\x80\2]q\0."],
+)
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors", "model.ckpt.index", "weights"])
+def test_any_bytes_are_refused_in_one_line(content: bytes, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ZooError) as caught:
+        load_released(small(), tmp_path / name)
+    assert str(caught.value).startswith(f"{tmp_path / name}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("write", [write_old_pth, write_pth, write_safetensors, write_slim])
+def test_whatever_is_done_to_a_file_it_is_read_or_refused(write: Write, tmp_path: Path) -> None:
+    state = {"conv_0.conv.weight": torch.zeros(2, 3), "conv_0.bn.weight": torch.zeros(2)}
+    path = write(state, tmp_path)
+    target = path if path.is_file() else path.with_name(path.name + ".index")
+    whole, generator = target.read_bytes(), random.Random(write.__name__)
+    network = small()
+    for _ in range(150):
+        changed = bytearray(whole)
+        for _ in range(generator.choice((1, 4, 20))):
+            changed[generator.randrange(len(changed))] = generator.randrange(256)
+        target.write_bytes(changed)
+        with pytest.raises(ZooError) as caught:  # at best it holds two tensors
+            load_released(network, path)
+        assert "\n" not in str(caught.value)
+
+
+def test_each_file_of_a_checkpoint_names_it(state: State, tmp_path: Path) -> None:
+    path = write_slim(state, tmp_path).with_name("model.ckpt.data-00000-of-00001")
+    assert torch.equal(loaded(small(1001), path).state_dict()["stem.weight"], state["conv_0.conv.weight"])
+    path.with_name("model.ckpt.index").unlink()
+    with pytest.raises(ZooError, match=r"-of-00001: no such file, nor model\.ckpt\.index beside it"):
+        load_released(small(1001), path)
 
 
 @pytest.mark.parametrize("name", ["nothing.pth", "nothing.safetensors", "nothing.index"])

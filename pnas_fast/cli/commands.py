@@ -23,6 +23,7 @@ from rich.progress import (
 from pnas_fast.cli.options import ConfigError, option_name
 from pnas_fast.cli.parser import Parser as LineParser
 from pnas_fast.cli.streams import INTERRUPTED as INTERRUPTED
+from pnas_fast.foreign import printable
 
 
 class Parser(LineParser):
@@ -155,5 +156,5 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def one_line(error: Exception) -> str:
-    """A message for people, without line breaks."""
-    return " ".join(str(error).split())
+    """A message for people, without line breaks or what acts on a terminal."""
+    return printable(" ".join(str(error).split()))

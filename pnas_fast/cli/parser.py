@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from pnas_fast.version import VERSION
+
+LARGEST = 1_000_000
+"""Of whole numbers that nothing else limits."""
+
+LARGEST_BATCH = 4096
+"""Of images at a time."""
+
+_SHOWN = 40
+"""Characters of what was given in a message."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,7 +32,19 @@ class Parser(argparse.ArgumentParser):
 
 
 def positive(text: str) -> int:
-    """A whole number of 1 or more."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}, allowed is a whole number of 1 or more")
-    return int(text)
+    """A whole number from 1 to `LARGEST`."""
+    return _whole(text, LARGEST)
+
+
+def up_to(most: int) -> Callable[[str], int]:
+    """Reads whole numbers from 1 to ``most``."""
+    return lambda text: _whole(text, most)
+
+
+def _whole(text: str, most: int) -> int:
+    # Of a bounded length, or reading the digits would take time of its own.
+    digits = text.isascii() and text.isdigit() and len(text.lstrip("0")) <= len(str(most))
+    if not digits or not 1 <= int(text.lstrip("0") or "0") <= most:
+        shown = repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+        raise argparse.ArgumentTypeError(f"{shown}, allowed is a whole number from 1 to {most:,}")
+    return int(text.lstrip("0"))

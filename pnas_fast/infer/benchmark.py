@@ -38,9 +38,13 @@ class Timing:
 
 
 def time_session(session: Session, images: npt.NDArray[Any]) -> Timing:
-    """Run the same batch again and again; copies to and from a GPU are part of it."""
+    """Run the same batch again and again; copies to and from a GPU are part of it.
+
+    Raises:
+        ExportError: the network fails, or gives logits that are not finite.
+    """
     for _ in range(WARM_UP):
-        session.run(images)
+        session.require_finite(session.run(images), "the images")
     seconds: list[float] = []
     while len(seconds) < LEAST_RUNS or sum(seconds) < LEAST_SECONDS:
         started = time.perf_counter()

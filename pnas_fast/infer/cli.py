@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from pnas_fast.cli.commands import Parser
-from pnas_fast.cli.parser import positive
+from pnas_fast.cli.parser import LARGEST_BATCH, positive, up_to
 from pnas_fast.export.providers import PROVIDERS
 
 DESCRIPTION = """\
@@ -20,6 +21,9 @@ examples:
   python -m pnas_fast.infer --model best.onnx cat.jpg photos/
   python -m pnas_fast.infer --model best.onnx photos/ --provider cuda --batch 64 --top 1
   python -m pnas_fast.infer --model best.onnx --benchmark --batch 1      latency, without any image"""
+
+THREADS_A_CORE = 4
+"""More of them wait for each other; ONNX Runtime crashes at many."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -34,8 +38,16 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="what runs it; auto is CUDA where there is one, else the CPU; tensorrt builds its engine for "
         "minutes first [auto]",
     )
-    parser.add_argument("--threads", type=positive, default=0, metavar="N", help="of the CPU [one a core]")
-    parser.add_argument("--batch", type=positive, default=8, metavar="N", help="images at a time [8]")
+    parser.add_argument(
+        "--threads",
+        type=up_to(THREADS_A_CORE * (os.cpu_count() or 1)),
+        default=0,
+        metavar="N",
+        help="of the CPU [one a core]",
+    )
+    parser.add_argument(
+        "--batch", type=up_to(LARGEST_BATCH), default=8, metavar="N", help="images at a time [8]"
+    )
     parser.add_argument("--top", type=positive, default=5, metavar="N", help="classes shown of an image [5]")
     parser.add_argument("--classes", type=Path, metavar="FILE", help="a name a line [the file's own]")
     parser.add_argument(

@@ -129,6 +129,49 @@ class CellNetwork(nn.Module):
 
         While a network with an auxiliary classifier trains, both classifiers' `Logits`.
         """
+        state, auxiliary = self._last_state(images)
+        features = self.dropout(self._pooled(state))
+        logits: Tensor = self.classifier(features.to(self.classifier.weight.dtype))
+        return logits if auxiliary is None else Logits(logits, auxiliary)
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the classifier, by timm's name, as the four that follow."""
+        return self.classifier.out_features
+
+    @property
+    def num_features(self) -> int:
+        """Channels that the classifier reads."""
+        return self.classifier.in_features
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """What is averaged for the classifier: (batch, `num_features`, H', W') of images (batch, C, H, W)."""
+        state, _ = self._last_state(images)
+        features = self.backend.materialise(state)
+        return features.relu() if self.layout.final_rectify else features
+
+    def get_classifier(self) -> nn.Linear:
+        """The last layer."""
+        return self.classifier
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Put a random classifier of so many outputs in the place of the last layer.
+
+        Raises:
+            ValueError: fewer than 1.
+        """
+        _check_sizes(self.layout.repeats, self.layout.filters, num_classes, self.image_shape)
+        old = self.classifier
+        self.classifier = nn.Linear(
+            old.in_features,
+            num_classes,
+            bias=old.bias is not None,
+            device=old.weight.device,
+            dtype=old.weight.dtype,
+        )
+
+    def _last_state(self, images: Tensor) -> tuple[object, Tensor | None]:
+        """The last cell's output, as the backend has it, and the auxiliary classifier's logits."""
         if self.training:
             self.drop.draw(len(images))
         stem = self.stem(images.contiguous(memory_format=torch.channels_last))
@@ -138,9 +181,7 @@ class CellNetwork(nn.Module):
             states = [*states[1 - LONGEST_REACH :], cell(states[-place.back :][0], states[-1])]
             if self.training and self.auxiliary is not None and index == self.auxiliary_place:
                 auxiliary = self.auxiliary(states[-1])
-        features = self.dropout(self._pooled(states[-1]))
-        logits: Tensor = self.classifier(features.to(self.classifier.weight.dtype))
-        return logits if auxiliary is None else Logits(logits, auxiliary)
+        return states[-1], auxiliary
 
     def _pooled(self, state: object) -> Tensor:
         if self.layout.final_rectify:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from pnas_fast.network import CellNetwork, Genotype, Layout
+from pnas_fast.runs.folder import TRIALS
+from pnas_fast.runs.record import RunRecord
 from pnas_fast.runs.weights import BEST, load_child
 from pnas_fast.zoo.download import released_file
 from pnas_fast.zoo.errors import ZooError
@@ -55,7 +57,8 @@ def create_model(
         repeats: N.
         filters: F.
         stem: for a cell, ``cifar`` or ``imagenet``: what surrounds it is as in PNASNet-5 CIFAR or mobile.
-        classes: outputs; None is what was published, for a cell 10 or 1,000.
+        classes: outputs; None is what was published, for a cell 10 or 1,000. Where it is given, and released
+            weights have another number, the classifier stays random and all else is read, as in timm.
         image_shape: (C, H, W); None is what was published, for a cell (3, 32, 32) or (3, 224, 224).
         weights: a file of released weights of PNASNet-5: the ``.pth`` of its author or of Cadene, timm's file
             (``.safetensors`` too), or the prefix or ``.index`` file of a TensorFlow checkpoint.
@@ -93,7 +96,7 @@ def create_model(
         auxiliary=auxiliary,
     )
     if weights is not None:
-        load_released(network, weights)
+        load_released(network, weights, other_classes=classes not in (None, plan.classes))
     return network
 
 
@@ -102,14 +105,20 @@ def from_run(run: Path | str, *, backend: str = "eager") -> CellNetwork:
 
     Its cell is ``network.genotype.normal``, of which `create_model` makes larger networks.
 
+    Args:
+        run: the folder.
+        backend: a name in `pnas_fast.kernels.BACKENDS`.
+
     Raises:
         ZooError: no such folder, or no child has been trained in it yet.
-        WeightsError: a weights file that cannot be read.
+        WeightsError: a weights file that cannot be read, or another than the search wrote.
+        RunError, ConfigError, StoreError: what a search left beside it is damaged.
     """
     path = Path(run) / BEST
     if not path.is_file():
         raise ZooError(f"{run}: holds no {BEST}, expected the folder of a run in which a child was trained")
-    return load_child(path, backend)
+    known = RunRecord.load(run).weights_digest if (Path(run) / TRIALS).is_file() else None
+    return load_child(path, backend, known)
 
 
 def _of_name(name: str) -> _Plan:

@@ -19,9 +19,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pnas_fast.foreign import reading
 from pnas_fast.zoo.errors import ZooError
 
 INDEX_SUFFIX = ".index"
+
+LARGEST_INDEX = 2**24
+"""Bytes of an index: that of the largest network has 0.2 MB, and a checksum takes a second a megabyte."""
 
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48
@@ -56,19 +60,18 @@ class TensorBundle:
     def __init__(self, prefix: Path) -> None:
         self._prefix = prefix
         self._path = prefix.with_name(prefix.name + INDEX_SUFFIX)
-        try:
+        with reading(self._path, ZooError, "cannot be read"):
+            size = self._path.stat().st_size
+            if size > LARGEST_INDEX:
+                raise ValueError(f"{size:,} bytes, allowed are {LARGEST_INDEX:,}")
             self._index = self._path.read_bytes()
-        except OSError as error:
-            raise ZooError(f"{self._path}: cannot be read ({error.strerror})") from error
-        try:
+        with reading(self._path, ZooError, "not a whole index of a TensorFlow checkpoint"):
             values = dict(self._table())
             header = _fields(values.pop(b"", b""))
             self.entries = {key.decode(): _entry(value) for key, value in values.items()}
-        except (ValueError, IndexError) as error:
-            raise ZooError(f"{self._path}: not a whole index of a TensorFlow checkpoint ({error})") from error
-        self._shards = _number(header, 1)
-        if _number(header, 2) != 0:
-            raise ZooError(f"{self._path}: numbers are big-endian, allowed is little-endian")
+            self._shards = _number(header, 1)
+            if _number(header, 2) != 0:
+                raise ValueError("numbers are big-endian, allowed is little-endian")
 
     def read(self, name: str) -> npt.NDArray[np.generic]:
         """A tensor's numbers.
@@ -86,7 +89,7 @@ class TensorBundle:
         type_ = np.dtype(_TYPES[entry.type])
         count = math.prod(entry.shape)
         shard = self._prefix.with_name(f"{self._prefix.name}.data-{entry.shard:05d}-of-{self._shards:05d}")
-        try:
+        with reading(shard, ZooError, "cannot be read"):
             held = shard.stat().st_size
             if entry.size != count * type_.itemsize or entry.offset + entry.size > held:
                 raise ZooError(
@@ -94,8 +97,6 @@ class TensorBundle:
                     f"{entry.offset + entry.size:,}, the file has {held:,}"
                 )
             return np.fromfile(shard, type_, count, offset=entry.offset).reshape(entry.shape)
-        except OSError as error:
-            raise ZooError(f"{shard}: cannot be read ({error.strerror})") from error
 
     def _table(self) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, value) pair of the index."""

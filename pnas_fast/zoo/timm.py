@@ -72,7 +72,6 @@ def _entry(name: str) -> Callable[..., CellNetwork]:
         }
         # What timm's data loaders and head changes ask a model for.
         network.pretrained_cfg = network.default_cfg = configuration  # type: ignore[assignment]
-        network.num_classes = configuration["num_classes"]
         return network
 
     create.__name__ = create.__qualname__ = name

@@ -1,0 +1,85 @@
+"""One image file, whoever it is from: eight bits a channel, the right way up."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from pnas_fast.export.errors import ExportError
+from pnas_fast.foreign import reading
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""What is read, whatever a file is called: Pillow has readers of many more, some of which start programs."""
+
+MOST_PIXELS = 2**27
+"""Of an image: 134 million, which take half a gigabyte while they are resized."""
+
+_MODES = {1: "L", 3: "RGB"}
+_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
+
+
+class PictureError(ExportError):
+    """An image file that is refused; the message names it."""
+
+
+def check_channels(channels: int) -> None:
+    """Raise `ExportError` where image files cannot be what a network takes."""
+    if channels not in _MODES:
+        raise ExportError(f"the network takes {channels} channels, image files have 1 or 3")
+
+
+def open_picture(path: str | os.PathLike[str], channels: int) -> Image.Image:
+    """The first image of a file, turned as it says, of 1 channel (mode L) or 3 (RGB).
+
+    Grey values of 16 bits are divided by 257, those of 12 bits in TIFF by 16.06; of floats, 0 is black and 1
+    is white. Other floats, and 32-bit integers, are refused: nobody knows what is white in them.
+
+    Raises:
+        PictureError: not a regular file, another format, too many pixels, or whatever its reader raises.
+    """
+    with reading(path, PictureError, "cannot be read as an image"), Image.open(path, formats=FORMATS) as file:
+        if file.width * file.height > MOST_PIXELS:
+            raise PictureError(
+                f"{path}: {file.width:,}×{file.height:,} pixels, allowed are {MOST_PIXELS:,} in all"
+            )
+        most = _white(file)
+        # A camera's file may say which way up it is.
+        upright = ImageOps.exif_transpose(file)
+        if most is not None:
+            upright = _eight_bits(path, upright, most, inverted=_tag(file, _PHOTOMETRIC) == _WHITE_IS_ZERO)
+        return upright.convert(_MODES[channels])
+
+
+def _white(file: Image.Image) -> int | None:
+    """The value of white in an image of more than eight bits; None where those are all."""
+    if file.mode in _SIXTEEN_BITS:
+        return 4095 if _tag(file, _BITS) == (12,) else 65535
+    if file.mode == "F":
+        return 1
+    # Older versions of Pillow read 16 bits of PNG as 32.
+    if file.mode == "I" and file.format == "PNG":
+        return 65535
+    if file.mode.startswith("I"):
+        raise ValueError("32-bit integers, allowed are 8 and 16 bits, and floats from 0 to 1")
+    return None
+
+
+def _eight_bits(
+    path: str | os.PathLike[str], picture: Image.Image, white: int, *, inverted: bool
+) -> Image.Image:
+    values: npt.NDArray[np.float64] = np.asarray(picture).astype(np.float64)
+    least, greatest = float(values.min()), float(values.max())
+    # Written so that NaN fails.
+    if not (least >= 0 and greatest <= white):
+        raise PictureError(f"{path}: values from {least:g} to {greatest:g}, allowed are 0 to {white:,}")
+    levels = np.rint(values * (255 / white)).astype(np.uint8)
+    return Image.fromarray(255 - levels if inverted else levels)
+
+
+def _tag(file: Image.Image, number: int) -> object:
+    """A tag of a TIFF file; None for other files."""
+    return getattr(file, "tag_v2", {}).get(number)
