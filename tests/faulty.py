@@ -15,6 +15,7 @@ from unittest.mock import patch
 import torch
 
 from pnas_fast.data import DataSet, load
+from pnas_fast.data.source import Description, described
 from pnas_fast.evaluation import child
 from pnas_fast.evaluation.train import Train
 from pnas_fast.network import ChildNetwork
@@ -31,6 +32,9 @@ class Source:
 
     def __init__(self, images: int = 128) -> None:
         self._images = images
+
+    def describe(self) -> Description:
+        return described(self.open())
 
     def identity(self) -> str:
         return f"digits {self._images}"

@@ -23,7 +23,7 @@ from pnas_fast.data import (
     sources,
 )
 from pnas_fast.data.dataset import from_arrays
-from pnas_fast.data.source import described
+from pnas_fast.data.source import Description, described
 from pnas_fast.protocols import DataSource
 from test_data_cifar10 import NAMES, write_records
 
@@ -236,13 +236,16 @@ def test_anything_that_does_what_a_source_does_is_one() -> None:
     class Mine:
         name = "mine"
 
+        def describe(self) -> Description:
+            return described(made())
+
         def identity(self) -> str:
             return "7"
 
         def open(self) -> DataSet:
             return made()
 
-    mine = Mine()
+    mine: DataSource = Mine()
     assert as_source(mine) is mine
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from pnas_fast.data import Source, as_source, load
+from pnas_fast.data import as_source, load
 from pnas_fast.engine import TrainingSettings
 from pnas_fast.evaluation.function import function_spec
 from pnas_fast.evaluation.guard import make_evaluator
 from pnas_fast.evaluation.table import table_spec, write_table
 from pnas_fast.executors.inline import InlineExecutor
-from pnas_fast.protocols import Spec, Strategy, Trial
+from pnas_fast.protocols import DataSource, Spec, Strategy, Trial
 from pnas_fast.runs.store import TrialStore
 from pnas_fast.search.driver import Driver
 from pnas_fast.strategies.evolution import Evolution
@@ -26,7 +26,7 @@ def blocks_of(page: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
-def searched(folder: Path, strategy: Strategy, spec: Spec, data: Source) -> list[Trial]:
+def searched(folder: Path, strategy: Strategy, spec: Spec, data: DataSource) -> list[Trial]:
     """The trials of a search in this process."""
     folder.mkdir()
     with TrialStore(folder / "trials.sqlite", write=True) as store, InlineExecutor(folder) as executor:

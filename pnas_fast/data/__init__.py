@@ -44,4 +44,5 @@ def load(
     Raises:
         DataError: an unknown spec, or a data set that cannot be read or is not what it should be.
     """
-    return source(spec, download=download, progress=progress).open().to(device)
+    data: DataSet = source(spec, download=download, progress=progress).open()
+    return data.to(device)

@@ -10,8 +10,8 @@ from pnas_fast.data.cifar10 import Cifar10
 from pnas_fast.data.dataset import DataError
 from pnas_fast.data.digits import Digits
 from pnas_fast.data.download import Progress
-from pnas_fast.data.source import Source
 from pnas_fast.data.synthetic import Synthetic
+from pnas_fast.protocols import DataSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Kind:
     """
 
     form: str
-    make: Callable[[str, bool, Progress | None], Source]
+    make: Callable[[str, bool, Progress | None], DataSource]
     fetched: str = ""
 
 
@@ -38,7 +38,7 @@ KINDS: dict[str, Kind] = {
 """By what is written before the colon."""
 
 
-def source(spec: str, *, download: bool = False, progress: Progress | None = None) -> Source:
+def source(spec: str, *, download: bool = False, progress: Progress | None = None) -> DataSource:
     """Where the data set that a text names comes from; nothing is read yet.
 
     Args:

@@ -103,6 +103,9 @@ class DataSource(Protocol):
     def name(self) -> str:
         """For people, such as ``digits``."""
 
+    def describe(self) -> Any:
+        """Classes, image shape, numbers of images (`pnas_fast.data.Description`), without reading pixels."""
+
     def identity(self) -> str:
         """Digest of what the data are, wherever they lie."""
 
