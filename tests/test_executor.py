@@ -54,7 +54,9 @@ from pnas_fast.protocols import (
 from pnas_fast.runs.weights import WeightsError, child_file, load_child
 from pnas_fast.space import Cell
 
-SETTINGS = TrainingSettings(filters=4, epochs=2, batch=32, train_images=128, device="cpu", time_limit=60.0)
+SETTINGS = TrainingSettings(
+    filters=4, epochs=2, batch=32, train_images=128, device="cpu", backend="eager", time_limit=60.0
+)
 CELL = Cell.parse("0:sep3x3+1:max_pool3x3")
 
 # A stand-in for a worker on a GPU: it does to each task what its note says, and logs when.
@@ -266,7 +268,7 @@ def test_what_finished_before_a_fault_is_told_first(tmp_path: Path) -> None:
         executor._inbox.put((workers[1], result))
         seen: list[ExecutorEvent] = []
         with pytest.raises(MachineError, match="a worker on cpu: the disk is full"):
-            run(executor, [task(4, "hangs")], seen.append)
+            run(executor, [task(4, "hangs"), task(5, "hangs")], seen.append)
     assert [event.task.number for event in seen if isinstance(event, Finished)] == [3]
 
 

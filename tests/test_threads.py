@@ -111,6 +111,17 @@ def test_cores_are_those_before_torch_ties_the_process_to_one() -> None:
     subprocess.run([sys.executable, "-c", script], env=environment, check=True)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="no affinity is known here")
+def test_where_torch_was_there_first_its_library_knows() -> None:
+    script = (
+        "import os; before = os.sched_getaffinity(0)\n"
+        "import torch, pnas_fast.threads as threads\n"
+        "assert threads.granted() == before, (threads.granted(), before)\n"
+    )
+    environment = os.environ | {"OMP_PROC_BIND": "true"}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinity is known here")
 def test_the_candidate_engine_has_no_more_threads_than_cores() -> None:
     core = min(os.sched_getaffinity(0))

@@ -28,7 +28,7 @@ _ADVICE = {
 
 GO_ON = "then run the same again, nothing finished is lost"
 
-_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
+_CRASHES = ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGILL")
 
 
 def of_os(error: OSError) -> str:
@@ -47,14 +47,14 @@ def of_end(code: int) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    if -code == signal.SIGKILL:
+    if name == "SIGKILL":
         return (
             f"was killed ({name}), perhaps by the system for want of memory (see dmesg; free memory or use "
             "fewer workers)"
         )
-    if -code == signal.SIGBUS:
+    if name == "SIGBUS":
         return f"was killed ({name}): a file that it reads was cut or cannot be read, or a disk is full"
-    if -code in _CRASHES:
+    if name in _CRASHES:
         return f"crashed ({name}) in compiled code"
     return f"was ended by {name}"
 

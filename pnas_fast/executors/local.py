@@ -139,10 +139,10 @@ class LocalExecutor:
                 self._fault = MachineError(faults.of_os(error))
             except (MachineError, EvaluatorError) as fault:
                 self._fault = fault
+        if self._fault is not None and not self._events:
+            raise self._fault
         while self._events:
             yield self._events.popleft()
-        if self._fault is not None:
-            raise self._fault
 
     def close(self) -> None:
         """End all workers at once."""
@@ -293,7 +293,7 @@ class LocalExecutor:
     def _count_stillborn(self, reason: str, count: int = 1) -> None:
         """Workers end before they have a task; some may, as all do when their server is killed."""
         self._stillborn += count
-        if self._stillborn >= ATTEMPTS * len(self._seats):
+        if self._stillborn > ATTEMPTS * len(self._seats):
             raise MachineError(
                 f"workers do not start ({reason}){self._last_words()}: see {self._log}; {faults.GO_ON}"
             )

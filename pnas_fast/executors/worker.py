@@ -6,6 +6,7 @@ Everything else that is printed goes to standard error.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import queue
@@ -45,12 +46,14 @@ def main() -> None:
     lines: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_read_lines, args=(lines,), daemon=True).start()
     setup = decode_setup(receive(lines.get()))
-    try:
-        _serve(setup, lines, replies)
-    except EvaluatorError as error:
-        send(replies, {"evaluator": _one_line(error)})
-    except OSError as error:
-        send(replies, {"machine": faults.of_os(error)})
+    # Where the program has ended nobody is to be told.
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            _serve(setup, lines, replies)
+        except EvaluatorError as error:
+            send(replies, {"evaluator": _one_line(error)})
+        except OSError as error:
+            send(replies, {"machine": faults.of_os(error)})
 
 
 def _serve(setup: Setup, lines: queue.Queue[str], replies: TextIO) -> None:
