@@ -1,8 +1,8 @@
 """How long threads of a command wait in loops, said before OpenMP's runtime is loaded, which is with torch.
 
-GNU's runtime has threads that wait for others spin, for milliseconds, before they sleep. On a machine that is
-otherwise idle that is no faster than spinning for microseconds; where other processes want the cores, spinning
-threads keep from work the very ones that they wait for: two then train at a tenth of the speed of one.
+GNU's runtime has threads that wait for others spin, for milliseconds, before they sleep. On an idle machine
+that is no faster than spinning for microseconds; where other processes want the cores, spinning threads keep
+from work the very ones that they wait for: two then train at a tenth of the speed of one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 SPINS = "1000"
-"""Rounds that a thread waits in a loop, tens of microseconds; with 200 an idle machine trains half as fast."""
+"""Rounds that a thread waits in a loop, tens of microseconds; with 200 an idle machine is half as fast."""
 
 _POLICIES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 """What a person may have said instead; it stays."""
