@@ -7,6 +7,7 @@ variable PNAS_FAST_CPU names another one to use. Results have the same bits at a
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -18,7 +19,17 @@ from pnas_fast.kernels.activation import Accumulator, Activation
 from pnas_fast.kernels.arguments import DEPTHWISE, LARGEST, TAPS, Limits
 from pnas_fast.kernels.backend import BackendError
 from pnas_fast.kernels.eager import same_padding
-from pnas_fast.kernels.fused import Convolution, Gradients, Normal, Pooled, Result, Source
+from pnas_fast.kernels.fused import (
+    Backward,
+    Convolution,
+    Forward,
+    Gradients,
+    Normal,
+    Pooled,
+    Source,
+    Sum,
+    SumBackward,
+)
 from pnas_fast.kernels.fused.functions import filters
 from pnas_fast.kernels.layout import pixel
 
@@ -87,90 +98,36 @@ class CpuPrimitives:
     def __init__(self) -> None:
         share_threads_of_torch()
 
-    def convolution(
-        self,
-        convolution: Convolution,
-        source: Source,
-        weights: tuple[Tensor, ...],
-        norm: nn.BatchNorm2d | None,
-        out: Tensor,
-    ) -> Normal | None:
-        """See `Primitives.convolution`."""
-        call = _compiled_convolution(convolution, source.z.shape, filters(convolution, weights))
-        views = tuple(map(_view, weights))
+    def convolutions(self, convolution: Convolution, problems: Sequence[Forward]) -> list[Normal | None]:
+        """See `Primitives.convolutions`."""
+        return [_convolve(convolution, problem) for problem in problems]
+
+    def convolutions_backward(
+        self, convolution: Convolution, problems: Sequence[Backward]
+    ) -> list[Gradients]:
+        """See `Primitives.convolutions_backward`."""
+        return [_convolve_backward(convolution, problem) for problem in problems]
+
+    def adds(self, problems: Sequence[Sum]) -> None:
+        """See `Primitives.adds`."""
         threads = torch.get_num_threads()
-        if norm is None:
-            call.forward(*_addresses(source), views, out.data_ptr(), threads)
-            return None
-        affine, statistics = out.new_empty(2, out.shape[1]), out.new_empty(2, out.shape[1])
-        momentum = _momentum(norm)
-        call.forward_normalised(
-            *_addresses(source),
-            views,
-            out.data_ptr(),
-            _address(norm.weight),
-            _address(norm.bias),
-            _address(norm.running_mean),
-            _address(norm.running_var),
-            momentum,
-            norm.eps,
-            norm.training,
-            affine.data_ptr(),
-            statistics.data_ptr(),
-            threads,
-        )
-        return Normal(affine, statistics)
+        for left, right, out in problems:
+            sides = _side(left), None if right is None else _side(right)
+            compiled.add_forward(tuple(out.shape), *sides, out.data_ptr(), pixel(out), threads)
 
-    def convolution_backward(
-        self,
-        convolution: Convolution,
-        source: Source,
-        weights: tuple[Tensor, ...],
-        result: Result,
-        into: Accumulator | None,
-    ) -> Gradients:
-        """See `Primitives.convolution_backward`."""
-        call = _compiled_convolution(convolution, source.z.shape, result.z.shape[1])
-        d_weights = tuple(map(torch.empty_like, weights))
-        gamma, normal = result.gamma, result.normal
-        d_gamma = d_beta = None
-        if gamma is not None:
-            d_gamma, d_beta = torch.empty_like(gamma), torch.empty_like(gamma)
-        call.backward(
-            *_addresses(source),
-            tuple(map(_view, weights)),
-            result.z.data_ptr(),
-            result.g.data_ptr(),
-            pixel(result.g),
-            _address(gamma),
-            0 if normal is None else normal.statistics.data_ptr(),
-            _address(result.d_affine),
-            result.training,
-            _address(d_gamma),
-            _address(d_beta),
-            *_gradient_addresses(into),
-            into is not None and into.accumulate,
-            tuple(map(_view, d_weights)),
-            torch.get_num_threads(),
-        )
-        return Gradients(d_weights, d_gamma, d_beta)
-
-    def add(self, left: Pooled, right: Pooled | None, out: Tensor) -> None:
-        """See `Primitives.add`."""
-        sides = _side(left), None if right is None else _side(right)
-        compiled.add_forward(tuple(out.shape), *sides, out.data_ptr(), pixel(out), torch.get_num_threads())
-
-    def add_backward(self, side: Pooled, g: Tensor, into: Accumulator) -> None:
-        """See `Primitives.add_backward`."""
-        compiled.add_backward(
-            tuple(g.shape),
-            _side(side),
-            g.data_ptr(),
-            pixel(g),
-            *_gradient_addresses(into),
-            into.accumulate,
-            torch.get_num_threads(),
-        )
+    def adds_backward(self, problems: Sequence[SumBackward]) -> None:
+        """See `Primitives.adds_backward`."""
+        threads = torch.get_num_threads()
+        for side, g, into in problems:
+            compiled.add_backward(
+                tuple(g.shape),
+                _side(side),
+                g.data_ptr(),
+                pixel(g),
+                *_gradient_addresses(into),
+                into.accumulate,
+                threads,
+            )
 
     def global_average(self, source: Source, out: Tensor) -> None:
         """See `Primitives.global_average`."""
@@ -192,6 +149,62 @@ class CpuPrimitives:
             into.accumulate,
             torch.get_num_threads(),
         )
+
+
+def _convolve(convolution: Convolution, problem: Forward) -> Normal | None:
+    source, weights, norm, out = problem
+    call = _compiled_convolution(convolution, source.z.shape, filters(convolution, weights))
+    views = tuple(map(_view, weights))
+    threads = torch.get_num_threads()
+    if norm is None:
+        call.forward(*_addresses(source), views, out.data_ptr(), threads)
+        return None
+    affine, statistics = out.new_empty(2, out.shape[1]), out.new_empty(2, out.shape[1])
+    momentum = _momentum(norm)
+    call.forward_normalised(
+        *_addresses(source),
+        views,
+        out.data_ptr(),
+        _address(norm.weight),
+        _address(norm.bias),
+        _address(norm.running_mean),
+        _address(norm.running_var),
+        momentum,
+        norm.eps,
+        norm.training,
+        affine.data_ptr(),
+        statistics.data_ptr(),
+        threads,
+    )
+    return Normal(affine, statistics)
+
+
+def _convolve_backward(convolution: Convolution, problem: Backward) -> Gradients:
+    source, weights, result, into = problem
+    call = _compiled_convolution(convolution, source.z.shape, result.z.shape[1])
+    d_weights = tuple(map(torch.empty_like, weights))
+    gamma, normal = result.gamma, result.normal
+    d_gamma = d_beta = None
+    if gamma is not None:
+        d_gamma, d_beta = torch.empty_like(gamma), torch.empty_like(gamma)
+    call.backward(
+        *_addresses(source),
+        tuple(map(_view, weights)),
+        result.z.data_ptr(),
+        result.g.data_ptr(),
+        pixel(result.g),
+        _address(gamma),
+        0 if normal is None else normal.statistics.data_ptr(),
+        _address(result.d_affine),
+        result.training,
+        _address(d_gamma),
+        _address(d_beta),
+        *_gradient_addresses(into),
+        into is not None and into.accumulate,
+        tuple(map(_view, d_weights)),
+        torch.get_num_threads(),
+    )
+    return Gradients(d_weights, d_gamma, d_beta)
 
 
 def augment(images: Tensor, rows: Tensor, table: Tensor, padding: int, cutout: int, out: Tensor) -> None:

@@ -3,17 +3,23 @@
 from pnas_fast.kernels.fused.backend import FusedBackend
 from pnas_fast.kernels.fused.grouped import GroupedBackend
 from pnas_fast.kernels.fused.primitives import (
+    Backward,
     Convolution,
+    Forward,
     Gradients,
     Normal,
     Pooled,
     Primitives,
     Result,
     Source,
+    Sum,
+    SumBackward,
 )
 
 __all__ = [
+    "Backward",
     "Convolution",
+    "Forward",
     "FusedBackend",
     "Gradients",
     "GroupedBackend",
@@ -22,4 +28,6 @@ __all__ = [
     "Primitives",
     "Result",
     "Source",
+    "Sum",
+    "SumBackward",
 ]

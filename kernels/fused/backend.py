@@ -10,17 +10,8 @@ from torch import Tensor, nn
 from pnas_fast.kernels.activation import Activation, GradientSink
 from pnas_fast.kernels.arguments import Arguments
 from pnas_fast.kernels.backend import CellOutput, PoolKind, Side
-from pnas_fast.kernels.fused.functions import (
-    Add,
-    AddCall,
-    Concatenate,
-    ConvolutionCall,
-    GlobalAverage,
-    NormalisedConvolution,
-    Room,
-    SideCall,
-    new_output,
-)
+from pnas_fast.kernels.fused.batched_functions import Adds, AddsCall, Convolutions, ConvolutionsCall
+from pnas_fast.kernels.fused.functions import Concatenate, GlobalAverage, Room, SideCall, new_output
 from pnas_fast.kernels.fused.primitives import Convolution, Primitives
 
 Fused = Tensor | Activation
@@ -137,9 +128,9 @@ class FusedBackend:
     ) -> Activation:
         z, affine, source_sink = _read(x)
         sink = GradientSink()
-        call = ConvolutionCall(self._kernels, convolution, norm, source_sink, sink)
+        call = ConvolutionsCall(self._kernels, convolution, [norm], [source_sink], [sink])
         gamma, beta = (None, None) if norm is None else (norm.weight, norm.bias)
-        out, normal = NormalisedConvolution.apply(call, z, affine, gamma, beta, *weights)  # type: ignore[no-untyped-call]
+        out, normal = Convolutions.apply(call, z, affine, gamma, beta, *weights)  # type: ignore[no-untyped-call]
         return Activation(out, normal, sink)
 
     def _add(self, sides: list[Side[Fused]], out: Tensor | None) -> Activation:
@@ -153,7 +144,7 @@ class FusedBackend:
             stride = sides[0].stride
             out = new_output(sides[0].state, sides[0].state.shape[1], (stride, stride))
         result_sink = GradientSink()
-        z = Add.apply(AddCall(self._kernels, tuple(calls), result_sink), Room(out), *tensors)  # type: ignore[no-untyped-call]
+        (z,) = Adds.apply(AddsCall(self._kernels, [calls], [result_sink]), [Room(out)], *tensors)  # type: ignore[no-untyped-call]
         return Activation(z, None, result_sink)
 
 

@@ -1,7 +1,6 @@
-"""Several fused operations as one autograd function: forward together, and so backward together.
+"""Convolutions and sums as autograd functions: one or several that are alike, forward and backward together.
 
-Each operation counts as in `pnas_fast.kernels.fused.functions`; what these add is only that a launch does
-several. Autograd calls the backward when the gradients of all results have come.
+Autograd calls the backward when the gradients of all results have come.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -26,15 +26,26 @@ from pnas_fast.kernels.fused.functions import (
     over_processes,
     owned,
 )
-from pnas_fast.kernels.fused.primitives import Convolution, Normal, Pooled, Result, Source
-from pnas_fast.kernels.fused.problems import Backward, Forward, GroupedPrimitives, Sum, SumBackward
+from pnas_fast.kernels.fused.primitives import (
+    Backward,
+    Convolution,
+    Forward,
+    Normal,
+    Pooled,
+    Primitives,
+    Result,
+    Source,
+    Sum,
+    SumBackward,
+)
+from pnas_fast.kernels.layout import is_nhwc
 
 
 @dataclass(slots=True)
 class ConvolutionsCall:
     """What `Convolutions` is told besides tensors; a norm and two sinks for each problem."""
 
-    kernels: GroupedPrimitives
+    kernels: Primitives
     convolution: Convolution
     norms: list[nn.BatchNorm2d | None]
     source_sinks: list[GradientSink | None]
@@ -77,6 +88,8 @@ class Convolutions(Function):
             upstream, d_affine = g[2 * place : 2 * place + 2]
             if upstream is None:
                 continue
+            if not is_nhwc(upstream):  # of a reader that is none of these functions
+                upstream = upstream.contiguous(memory_format=torch.channels_last)
             normal = None if statistics is None else Normal(normal_affine, statistics)
             d_affine = gradient_over_processes(call.norms[place], d_affine, training=ctx.training[place])
             result = Result(out, upstream, normal, d_affine, gamma, ctx.training[place])
@@ -94,7 +107,7 @@ class Convolutions(Function):
 class AddsCall:
     """What `Adds` is told besides tensors; for each problem its sides and the sink of its result."""
 
-    kernels: GroupedPrimitives
+    kernels: Primitives
     sides: list[list[SideCall]]
     sinks: list[GradientSink]
 

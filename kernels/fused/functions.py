@@ -1,4 +1,4 @@
-"""Fused operations as autograd functions, whatever the device.
+"""What autograd functions of fused operations share, whatever the device; concatenation and average.
 
 Each saves what its backward recomputes from and no more; gradients of a shared source are added up in
 place (see `GradientSink`). Differentiating twice is refused by PyTorch, with the reason.
@@ -6,8 +6,6 @@ place (see `GradientSink`). Differentiating twice is refused by PyTorch, with th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from pnas_fast.kernels.activation import Accumulator, Activation, GradientSink, new_gradient
 from pnas_fast.kernels.backend import PoolKind
-from pnas_fast.kernels.fused.primitives import Convolution, Normal, Pooled, Primitives, Result, Source
+from pnas_fast.kernels.fused.primitives import Convolution, Normal, Primitives, Source
 from pnas_fast.kernels.shared_norm import SharedBatchNorm2d
 
 Gradients = tuple[Tensor | None, Tensor | None]
@@ -62,58 +60,6 @@ def gradient_over_processes(
     return norm.share_gradient(d_affine)
 
 
-@dataclass(slots=True)
-class ConvolutionCall:
-    """What `NormalisedConvolution` is told besides tensors."""
-
-    kernels: Primitives
-    convolution: Convolution
-    norm: nn.BatchNorm2d | None
-    source_sink: GradientSink | None
-    sink: GradientSink
-
-
-class NormalisedConvolution(Function):
-    """(z, affine) of a convolution and the batch norm that follows it, if any."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        call: ConvolutionCall,
-        z: Tensor,
-        affine: Tensor | None,
-        gamma: Tensor | None,
-        beta: Tensor | None,
-        *weights: Tensor,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Convolve, and turn the sums of the batch into a scale and a shift."""
-        convolution, norm = call.convolution, call.norm
-        out = new_output(z, filters(convolution, weights), convolution.stride)
-        normal = call.kernels.convolution(convolution, Source(z, affine), weights, norm, out)
-        normal = over_processes(norm, normal, out)
-        ctx.set_materialize_grads(False)
-        ctx.call = call
-        ctx.training = norm is not None and norm.training
-        ctx.save_for_backward(z, affine, gamma, out, *(normal or (None, None)), *weights)
-        return out, None if normal is None else normal.affine
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g: Tensor | None, d_affine: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Through the norm, then the convolution."""
-        call: ConvolutionCall = ctx.call
-        call.sink.clear()
-        z, affine, gamma, out, normal_affine, statistics, *weights = ctx.saved_tensors
-        if g is None:
-            return (None,) * (5 + len(weights))
-        normal = None if statistics is None else Normal(normal_affine, statistics)
-        d_affine = gradient_over_processes(call.norm, d_affine, training=ctx.training)
-        source, result = Source(z, affine), Result(out, g, normal, d_affine, gamma, ctx.training)
-        into = claim(call.source_sink, source) if ctx.needs_input_grad[1] else None
-        gradients = call.kernels.convolution_backward(call.convolution, source, tuple(weights), result, into)
-        return (None, *handed_over(into), gradients.gamma, gradients.beta, *gradients.weights)
-
-
 def filters(convolution: Convolution, weights: tuple[Tensor, ...]) -> int:
     """Channels of a convolution's output."""
     match convolution.kind:
@@ -134,15 +80,6 @@ class SideCall(NamedTuple):
     sink: GradientSink | None
 
 
-@dataclass(slots=True)
-class AddCall:
-    """What `Add` is told besides tensors."""
-
-    kernels: Primitives
-    sides: tuple[SideCall, ...]
-    sink: GradientSink
-
-
 class Room:
     """Memory for a result, handed to a function once.
 
@@ -159,44 +96,6 @@ class Room:
         memory, self._memory = self._memory, None
         assert memory is not None
         return memory
-
-
-class Add(Function):
-    """The sum of one or two sides, written to memory that the caller gives."""
-
-    @staticmethod
-    def forward(ctx: Any, call: AddCall, room: Room, *tensors: Tensor | None) -> Tensor:
-        """``tensors``: z and affine of each side."""
-        sides, out = _pooled(call, tensors), room.take()
-        call.kernels.add(sides[0], sides[1] if len(sides) > 1 else None, out)
-        ctx.call = call
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
-        """To each side its share."""
-        call: AddCall = ctx.call
-        g = owned(call.sink, g)
-        gradients: list[Tensor | None] = [None] * (2 + 2 * len(call.sides))
-        if g is None:
-            return tuple(gradients)
-        for index, side in enumerate(_pooled(call, ctx.saved_tensors)):
-            place = 2 + 2 * index
-            if ctx.needs_input_grad[place]:
-                into = claim(call.sides[index].sink, side.source)
-                call.kernels.add_backward(side, g, into)
-                gradients[place : place + 2] = handed_over(into)
-        return tuple(gradients)
-
-
-def _pooled(call: AddCall, tensors: Sequence[Any]) -> list[Pooled]:
-    return [
-        Pooled(Source(tensors[2 * index], tensors[2 * index + 1]), side.pool, side.stride, side.keep)
-        for index, side in enumerate(call.sides)
-    ]
 
 
 class Concatenate(Function):

@@ -13,7 +13,6 @@ from pnas_fast.kernels.fused.backend import Fused, FusedBackend
 from pnas_fast.kernels.fused.functions import filters, new_output
 from pnas_fast.kernels.fused.lazy import Add, Convolve, Deferred, compute
 from pnas_fast.kernels.fused.primitives import Convolution
-from pnas_fast.kernels.fused.problems import GroupedPrimitives
 
 
 class GroupedBackend(FusedBackend):
@@ -28,10 +27,6 @@ class GroupedBackend(FusedBackend):
     records = False
     warms = True
 
-    def __init__(self, kernels: GroupedPrimitives) -> None:
-        super().__init__(kernels)
-        self._grouped = kernels
-
     def arrange(self, depthwise: Tensor) -> Tensor:
         """See `Backend.arrange`: as (k, k, C), tap after tap."""
         return depthwise.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
@@ -45,20 +40,20 @@ class GroupedBackend(FusedBackend):
     @between_graphs
     def compute(self, states: Sequence[Fused]) -> None:
         """Run what these states wait for, and what that waits for."""
-        compute(self._grouped, states)
+        compute(self._kernels, states)
 
     @between_graphs
     def concatenate(self, states: list[Fused], output: CellOutput) -> Fused:
         """See `Backend.concatenate`."""
         self._arguments.concatenate(states, output)
-        compute(self._grouped, states)
+        compute(self._kernels, states)
         return super().concatenate(states, output)
 
     @between_graphs
     def global_average(self, x: Fused) -> Tensor:
         """See `Backend.global_average`."""
         self._arguments.state(x)
-        compute(self._grouped, [x])
+        compute(self._kernels, [x])
         return super().global_average(x)
 
     @between_graphs
@@ -66,7 +61,7 @@ class GroupedBackend(FusedBackend):
         """See `Backend.materialise`."""
         self._arguments.state(x)
         state = self._add([Side(x)], None)
-        compute(self._grouped, [state])
+        compute(self._kernels, [state])
         return state.z
 
     def _convolve(

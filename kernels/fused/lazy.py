@@ -12,8 +12,7 @@ from pnas_fast.kernels.activation import Activation, GradientSink
 from pnas_fast.kernels.backend import Side
 from pnas_fast.kernels.fused.batched_functions import Adds, AddsCall, Convolutions, ConvolutionsCall
 from pnas_fast.kernels.fused.functions import Room, SideCall
-from pnas_fast.kernels.fused.primitives import Convolution
-from pnas_fast.kernels.fused.problems import GroupedPrimitives
+from pnas_fast.kernels.fused.primitives import Convolution, Primitives
 
 MOST = 2
 """Operations of one launch. Each number of them is machine code of its own."""
@@ -52,7 +51,7 @@ class Deferred(Activation):
 
 
 class Convolve(NamedTuple):
-    """A convolution that waits; see `pnas_fast.kernels.fused.Primitives.convolution`."""
+    """A convolution that waits; see `pnas_fast.kernels.fused.Primitives.convolutions`."""
 
     result: Deferred
     source: Fused
@@ -72,7 +71,7 @@ class Convolve(NamedTuple):
 
 
 class Add(NamedTuple):
-    """A sum that waits; see `pnas_fast.kernels.fused.Primitives.add`."""
+    """A sum that waits; see `pnas_fast.kernels.fused.Primitives.adds`."""
 
     result: Deferred
     sides: tuple[Side[Fused], ...]
@@ -91,7 +90,7 @@ class Add(NamedTuple):
 Operation = Convolve | Add
 
 
-def compute(kernels: GroupedPrimitives, states: Iterable[Fused]) -> None:
+def compute(kernels: Primitives, states: Iterable[Fused]) -> None:
     """Run what states wait for: level by level, what is alike in a level together."""
     waiting = _waiting_for(states)
     while waiting:
@@ -140,7 +139,7 @@ def _visit(states: Iterable[Fused], found: dict[int, Operation]) -> None:
             found[id(state)] = state.operation
 
 
-def _run(kernels: GroupedPrimitives, group: Sequence[Operation]) -> None:
+def _run(kernels: Primitives, group: Sequence[Operation]) -> None:
     convolutions = [operation for operation in group if isinstance(operation, Convolve)]
     if convolutions:
         _run_convolutions(kernels, convolutions)
@@ -148,7 +147,7 @@ def _run(kernels: GroupedPrimitives, group: Sequence[Operation]) -> None:
         _run_adds(kernels, [operation for operation in group if isinstance(operation, Add)])
 
 
-def _run_convolutions(kernels: GroupedPrimitives, group: Sequence[Convolve]) -> None:
+def _run_convolutions(kernels: Primitives, group: Sequence[Convolve]) -> None:
     call = ConvolutionsCall(kernels, group[0].convolution, [], [], [])
     tensors: list[Tensor | None] = []
     for result, source, _, norm, weights in group:
@@ -162,7 +161,7 @@ def _run_convolutions(kernels: GroupedPrimitives, group: Sequence[Convolve]) -> 
         operation.result.put(*found[2 * place : 2 * place + 2])
 
 
-def _run_adds(kernels: GroupedPrimitives, group: Sequence[Add]) -> None:
+def _run_adds(kernels: Primitives, group: Sequence[Add]) -> None:
     call = AddsCall(kernels, [], [])
     tensors: list[Tensor | None] = []
     for result, sides, _ in group:

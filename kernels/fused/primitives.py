@@ -6,6 +6,7 @@ autograd. Weights may have any strides; their gradients share shape and strides 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -89,8 +90,47 @@ class Pooled(NamedTuple):
     keep: Tensor | None
 
 
+class Forward(NamedTuple):
+    """A convolution to do."""
+
+    source: Source
+    weights: tuple[Tensor, ...]
+    norm: nn.BatchNorm2d | None
+    out: Tensor
+
+
+class Backward(NamedTuple):
+    """A convolution's backward to do; the gradient of its source goes into ``into`` unless None."""
+
+    source: Source
+    weights: tuple[Tensor, ...]
+    result: Result
+    into: Accumulator | None
+
+
+class Sum(NamedTuple):
+    """A sum of two sides, or one alone, to write to ``out``."""
+
+    left: Pooled
+    right: Pooled | None
+    out: Tensor
+
+
+class SumBackward(NamedTuple):
+    """The gradient of one side's source, into ``into``, from that of a sum."""
+
+    side: Pooled
+    g: Tensor
+    into: Accumulator
+
+
 class Primitives(Protocol):
-    """The kernels of one device."""
+    """The kernels of one device.
+
+    Operations come as lists of problems that are alike: same shapes, strides, types and settings, and no two
+    of them read the same source, so that none adds to a gradient another one is writing. Some devices do all
+    in one launch.
+    """
 
     name: str
     dtypes: tuple[torch.dtype, ...]
@@ -99,34 +139,22 @@ class Primitives(Protocol):
     def limits(self) -> Limits:
         """What they can read; what they are given was compared with it."""
 
-    def convolution(
-        self,
-        convolution: Convolution,
-        source: Source,
-        weights: tuple[Tensor, ...],
-        norm: nn.BatchNorm2d | None,
-        out: Tensor,
-    ) -> Normal | None:
-        """Write the un-normalised output to ``out``; return the norm of the batch, if there is a norm.
+    def convolutions(self, convolution: Convolution, problems: Sequence[Forward]) -> Sequence[Normal | None]:
+        """Write each un-normalised output to its ``out``; return the norm of each batch, if there is a norm.
 
-        While training the norm's running statistics move.
+        While training the norms' running statistics move.
         """
 
-    def convolution_backward(
-        self,
-        convolution: Convolution,
-        source: Source,
-        weights: tuple[Tensor, ...],
-        result: Result,
-        into: Accumulator | None,
-    ) -> Gradients:
-        """Gradients of weights and norm; that of the source goes into ``into`` unless None."""
+    def convolutions_backward(
+        self, convolution: Convolution, problems: Sequence[Backward]
+    ) -> Sequence[Gradients]:
+        """Gradients of weights and norms, and of sources where they are wanted; each g is in NHWC memory."""
 
-    def add(self, left: Pooled, right: Pooled | None, out: Tensor) -> None:
-        """Write the sum of two sides, or one alone, to ``out``."""
+    def adds(self, problems: Sequence[Sum]) -> None:
+        """Write each sum."""
 
-    def add_backward(self, side: Pooled, g: Tensor, into: Accumulator) -> None:
-        """Gradient of one side's source from that of the sum."""
+    def adds_backward(self, problems: Sequence[SumBackward]) -> None:
+        """Gradients of one side of each of several sums."""
 
     def global_average(self, source: Source, out: Tensor) -> None:
         """Write the mean of relu(source) over pixels to ``out`` (N, C)."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pnas_fast.kernels.backend import BackendError
-from pnas_fast.kernels.fused.problems import GroupedPrimitives
+from pnas_fast.kernels.fused.primitives import Primitives
 
 __all__ = ["DTYPES", "LazyPrimitives", "require_triton"]
 
@@ -38,7 +38,7 @@ class LazyPrimitives:
 
 
 @cache
-def _primitives() -> GroupedPrimitives:
+def _primitives() -> Primitives:
     require_triton()
     from pnas_fast.kernels.triton.primitives import TritonPrimitives
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pnas_fast.kernels.eager import same_padding
 from pnas_fast.kernels.fused import Pooled
-from pnas_fast.kernels.fused.problems import Sum
+from pnas_fast.kernels.fused.primitives import Sum
 from pnas_fast.kernels.layout import pixel
 from pnas_fast.kernels.triton.device import CHUNK, PIXELS, load_affine, pick, widen
 from pnas_fast.kernels.triton.launch import Tile, alignment, launch
@@ -126,7 +126,7 @@ def side_arguments(side: Pooled) -> dict[str, Any]:
 
 
 def add(problems: Sequence[Sum]) -> None:
-    """Launch it. See `pnas_fast.kernels.fused.Primitives.add`."""
+    """Launch it. See `pnas_fast.kernels.fused.Primitives.adds`."""
     left, right, out = problems[0]
     n, c, oh, ow = out.shape
     lefts, rights = [own.left for own in problems], [own.right for own in problems if own.right is not None]

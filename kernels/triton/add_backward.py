@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import triton
 import triton.language as tl
 
-from pnas_fast.kernels.fused.problems import SumBackward
+from pnas_fast.kernels.fused.primitives import SumBackward
 from pnas_fast.kernels.layout import pixel
 from pnas_fast.kernels.triton.add import side_arguments, side_tensors
 from pnas_fast.kernels.triton.device import (
@@ -116,7 +116,7 @@ def add_backward_kernel(
 
 
 def add_backward(problems: Sequence[SumBackward]) -> None:
-    """Launch it. See `pnas_fast.kernels.fused.Primitives.add_backward`."""
+    """Launch it. See `pnas_fast.kernels.fused.Primitives.adds_backward`."""
     side, g, into = problems[0]
     z = side.source.z
     n, c, h, w = z.shape

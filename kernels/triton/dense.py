@@ -30,7 +30,7 @@ from torch import Tensor
 
 from pnas_fast.kernels.eager import same_padding
 from pnas_fast.kernels.fused import Convolution, Normal
-from pnas_fast.kernels.fused.problems import Forward
+from pnas_fast.kernels.fused.primitives import Forward
 from pnas_fast.kernels.layout import pixel
 from pnas_fast.kernels.triton import norm as norms
 from pnas_fast.kernels.triton.device import CHUNK, activate, load_affine, multiply, pick
@@ -178,7 +178,7 @@ def padding(convolution: Convolution, z: Tensor) -> tuple[int, int]:
 
 
 def dense(convolution: Convolution, problems: Sequence[Forward]) -> list[Normal]:
-    """Launch it; norms are none where none follows. See `pnas_fast.kernels.fused.Primitives.convolution`."""
+    """Launch it; norms are none where none follows. See `pnas_fast.kernels.fused.Primitives.convolutions`."""
     (z, affine), weights, norm, out = problems[0]
     (n, c, h, w), (f, oh, ow) = z.shape, out.shape[1:]
     together = len(problems)

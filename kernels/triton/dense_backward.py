@@ -27,7 +27,7 @@ import triton
 import triton.language as tl
 
 from pnas_fast.kernels.fused import Convolution, Gradients
-from pnas_fast.kernels.fused.problems import Backward
+from pnas_fast.kernels.fused.primitives import Backward
 from pnas_fast.kernels.layout import pixel
 from pnas_fast.kernels.triton import norm as norms
 from pnas_fast.kernels.triton.dense import (
@@ -269,7 +269,7 @@ def dense_backward_kernel(
 
 
 def dense_backward(convolution: Convolution, problems: Sequence[Backward]) -> list[Gradients]:
-    """Launch it. See `pnas_fast.kernels.fused.Primitives.convolution_backward`."""
+    """Launch it. See `pnas_fast.kernels.fused.Primitives.convolutions_backward`."""
     (z, affine), weights, result, into = problems[0]
     (n, c, h, w), (f, oh, ow) = z.shape, result.z.shape[1:]
     (kh, kw), together = convolution.kernel, len(problems)

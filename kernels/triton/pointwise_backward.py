@@ -23,7 +23,7 @@ import triton.language as tl
 from torch import Tensor
 
 from pnas_fast.kernels.fused import Convolution, Gradients
-from pnas_fast.kernels.fused.problems import Backward
+from pnas_fast.kernels.fused.primitives import Backward
 from pnas_fast.kernels.layout import pixel
 from pnas_fast.kernels.triton import norm as norms
 from pnas_fast.kernels.triton.device import (
@@ -118,7 +118,7 @@ def serves(convolution: Convolution, z: Tensor, filters: int) -> bool:
 
 
 def pointwise_backward(convolution: Convolution, problems: Sequence[Backward]) -> list[Gradients]:
-    """Launch it. See `pnas_fast.kernels.fused.Primitives.convolution_backward`."""
+    """Launch it. See `pnas_fast.kernels.fused.Primitives.convolutions_backward`."""
     (z, affine), (weight,), result, into = problems[0]
     assert into is not None
     (n, c, h, w), f = z.shape, result.z.shape[1]

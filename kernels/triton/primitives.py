@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pnas_fast.kernels.activation import Accumulator, Activation
 from pnas_fast.kernels.arguments import DEPTHWISE, LARGEST, TAPS, Limits
-from pnas_fast.kernels.fused import Convolution, Gradients, Normal, Pooled, Result, Source
-from pnas_fast.kernels.fused.problems import Backward, Forward, Sum, SumBackward
-from pnas_fast.kernels.layout import is_nhwc, pixel
+from pnas_fast.kernels.fused import Convolution, Gradients, Normal, Source
+from pnas_fast.kernels.fused.primitives import Backward, Forward, Sum, SumBackward
+from pnas_fast.kernels.layout import pixel
 from pnas_fast.kernels.triton import DTYPES
 from pnas_fast.kernels.triton.add import add
 from pnas_fast.kernels.triton.add_backward import add_backward
@@ -53,56 +53,25 @@ class TritonPrimitives:
         depthwise=DEPTHWISE,
     )
 
-    def convolution(
-        self,
-        convolution: Convolution,
-        source: Source,
-        weights: tuple[Tensor, ...],
-        norm: nn.BatchNorm2d | None,
-        out: Tensor,
-    ) -> Normal | None:
-        """See `pnas_fast.kernels.fused.Primitives.convolution`."""
-        return self.convolutions(convolution, [Forward(source, weights, norm, out)])[0]
-
     def convolutions(self, convolution: Convolution, problems: Sequence[Forward]) -> Sequence[Normal | None]:
         """Convolutions of one shape, in one launch."""
         if convolution.kind == "separable":
             return separable(convolution, problems)
         return dense(convolution, problems) or [None] * len(problems)
 
-    def convolution_backward(
-        self,
-        convolution: Convolution,
-        source: Source,
-        weights: tuple[Tensor, ...],
-        result: Result,
-        into: Accumulator | None,
-    ) -> Gradients:
-        """See `pnas_fast.kernels.fused.Primitives.convolution_backward`."""
-        return self.convolutions_backward(convolution, [Backward(source, weights, result, into)])[0]
-
     def convolutions_backward(
         self, convolution: Convolution, problems: Sequence[Backward]
     ) -> list[Gradients]:
         """The backward of what `convolutions` did together: as far as it can be, in one launch."""
-        problems = [_with_nhwc_gradient(problem) for problem in problems]
         found: dict[int, Gradients] = {}
         for places in alike(range(len(problems)), lambda place: _likeness(problems[place])):
             chosen = [problems[place] for place in places]
             found |= zip(places, _backward_of(convolution, chosen)(convolution, chosen), strict=True)
         return [found[place] for place in range(len(problems))]
 
-    def add(self, left: Pooled, right: Pooled | None, out: Tensor) -> None:
-        """See `pnas_fast.kernels.fused.Primitives.add`."""
-        add([Sum(left, right, out)])
-
     def adds(self, problems: Sequence[Sum]) -> None:
         """Sums of one shape, in one launch."""
         add(problems)
-
-    def add_backward(self, side: Pooled, g: Tensor, into: Accumulator) -> None:
-        """See `pnas_fast.kernels.fused.Primitives.add_backward`."""
-        add_backward([SumBackward(side, g, into)])
 
     def adds_backward(self, problems: Sequence[SumBackward]) -> None:
         """The backward of one side of what `adds` did together: as far as it can be, in one launch."""
@@ -121,14 +90,6 @@ class TritonPrimitives:
 def _likeness(problem: Backward) -> Hashable:
     into = problem.into
     return None if into is None else pixel(into.z), pixel(problem.result.g), problem.result.training
-
-
-def _with_nhwc_gradient(problem: Backward) -> Backward:
-    result = problem.result
-    if is_nhwc(result.g):
-        return problem
-    g = result.g.contiguous(memory_format=torch.channels_last)
-    return problem._replace(result=result._replace(g=g))
 
 
 def _backward_of(

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from pnas_fast.kernels.eager import same_padding
 from pnas_fast.kernels.fused import Convolution, Normal
-from pnas_fast.kernels.fused.problems import Forward
+from pnas_fast.kernels.fused.primitives import Forward
 from pnas_fast.kernels.layout import pixel
 from pnas_fast.kernels.triton import norm as norms
 from pnas_fast.kernels.triton.device import CHUNK, load_affine, multiply, pick
@@ -133,7 +133,7 @@ def strips_of(block_f: int, chunks: int, warps: int) -> tuple[int, int]:
 
 
 def separable(convolution: Convolution, problems: Sequence[Forward]) -> list[Normal]:
-    """Launch it. See `pnas_fast.kernels.fused.Primitives.convolution`."""
+    """Launch it. See `pnas_fast.kernels.fused.Primitives.convolutions`."""
     (z, _), (depthwise, pointwise), _, out = problems[0]
     (n, c, h, w), (f, oh, ow) = z.shape, out.shape[1:]
     k, stride, dilation = convolution.kernel[0], convolution.stride[0], convolution.dilation

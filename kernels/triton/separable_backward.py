@@ -31,7 +31,7 @@ import triton.language as tl
 
 from pnas_fast.kernels.eager import same_padding
 from pnas_fast.kernels.fused import Convolution, Gradients
-from pnas_fast.kernels.fused.problems import Backward
+from pnas_fast.kernels.fused.primitives import Backward
 from pnas_fast.kernels.layout import pixel
 from pnas_fast.kernels.triton import norm as norms
 from pnas_fast.kernels.triton.device import CHUNK, last_to_arrive, pick, rows_of, tickets_of, wait_for
@@ -113,7 +113,7 @@ def separable_backward_kernel(
 
 
 def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -> list[Gradients]:
-    """Launch it. See `pnas_fast.kernels.fused.Primitives.convolution_backward`."""
+    """Launch it. See `pnas_fast.kernels.fused.Primitives.convolutions_backward`."""
     (z, affine), (depthwise, pointwise), result, into = problems[0]
     (n, c, h, w), (f, oh, ow) = z.shape, result.z.shape[1:]
     k, stride, dilation = convolution.kernel[0], convolution.stride[0], convolution.dilation

@@ -6,12 +6,14 @@ import gc
 import sys
 
 from pnas_fast.cli.streams import run_command
+from pnas_fast.cli.threads_env import wait_briefly
 from pnas_fast.executors import fork_server
 
 
 @run_command
 def main() -> int:
     """Run the command, its workers' imports beside its own."""
+    wait_briefly()
     try:
         if fork_server.AVAILABLE:
             fork_server.fork_server("pnas_fast.executors.worker")

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Sequence
 
 from pnas_fast.cli.streams import run_command
+from pnas_fast.cli.threads_env import wait_briefly
 
 
 @run_command
 def main(arguments: Sequence[str] | None = None) -> int:
     """See `pnas_fast.train.command.main`."""
+    wait_briefly()
     from pnas_fast.train.command import main as command  # takes seconds, in which Ctrl-C is heard already
 
     return command(arguments)
