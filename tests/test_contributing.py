@@ -111,7 +111,7 @@ def test_what_is_promised_of_any_strategy_holds_for_it(
 
 
 @pytest.mark.parametrize(
-    "page", ["CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+    "page", ["CONTRIBUTING.md", "README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
 )
 def test_files_that_a_page_links_to_exist(page: str) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text("utf-8"))

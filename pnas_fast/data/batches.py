@@ -1,4 +1,4 @@
-"""Batches of a data set that lies whole on a device: any of them, made again from what names it.
+"""Batches of a data set that is resident on a device, each a function of (seed, epoch, index).
 
 There are no worker processes and no loop over images: a batch is one pass over the pixels it shows.
 """
@@ -19,7 +19,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class TrainingBatches:
-    """Any batch of any epoch, made again from (seed, epoch, index) alone, with the same bits everywhere.
+    """Training batches, each a function of (seed, epoch, index) alone, with the same bits everywhere.
 
     An epoch shows every image at most once, in an order of its own. Each is normalised, padded with zeros
     (the mean colour) by ``data.crop_padding`` pixels on every side, cropped back to its size at a uniform
@@ -86,7 +86,7 @@ class TrainingBatches:
         return self._batch
 
     def begin(self, epoch: int) -> None:
-        """Draw what `take` shows: order and augmentation of an epoch, counted from 0."""
+        """Draw the order and augmentation of an epoch, counted from 0, for `take`."""
         if epoch != self._epoch:
             draw_plan(self._plan, self._seed, epoch, self._draws)
             self._epoch = epoch
@@ -143,7 +143,7 @@ class ValidationBatches:
         return self._places.device
 
     def take(self, index: Tensor) -> Batch:
-        """A batch; where the images are at an end, the last of them again, with the label -1.
+        """A batch, padded to full size by the last image with the label -1.
 
         Args:
             index: of the batch, counted from 0: int64, of no dimensions, on the data set's device.

@@ -1,4 +1,4 @@
-"""Random numbers of an epoch: a counter-based generator, and what it decides for every image.
+"""A counter-based generator of random numbers, and the order and augmentation that it draws.
 
 A number is a function of a key and a counter alone, in integer arithmetic that is exact on every device,
 so any number can be made again by itself, with the same bits everywhere.
@@ -55,7 +55,7 @@ class Draws(NamedTuple):
     """How many values each random choice of an image has.
 
     Attributes:
-        offsets: places of a crop, along each axis.
+        offsets: positions of a crop, along each axis.
         flips: 2 where images are mirrored, else 1.
         height: of an image, and so of the centre of a square to blank out.
         width: likewise.
@@ -72,14 +72,14 @@ COLUMNS = 6
 
 
 def new_plan(images: int, device: torch.device) -> Tensor:
-    """Room for `draw_plan`."""
+    """Memory for `draw_plan`: int32 (images, COLUMNS)."""
     return torch.zeros(images, COLUMNS, dtype=torch.int32, device=device)
 
 
 def draw_plan(plan: Tensor, seed: int, epoch: int, draws: Draws) -> None:
     """Write the plan of an epoch: a row for every image, in the order in which they are shown.
 
-    The order is that of random words. What happens to an image depends on its number, not on its place
+    The order is that of random words. What happens to an image depends on its index, not on its position
     in the order. Choices are uniform but for one part in 2**32 / values.
 
     Args:

@@ -34,7 +34,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after a step, counted from 0."""
+        """Update the average with the weights after a step, counted from 0."""
         decay = min(self._decay, (1 + step) / (10 + step))
         foreach_lerp_(self._averages, self._weights, 1 - decay)
         if self._copies:

@@ -1,4 +1,4 @@
-"""A step that is done many times, without Python: on a card as a CUDA graph, else as a recording.
+"""Replaying a step without Python: on a card as a CUDA graph, on the compiled CPU kernels as a recording.
 
 A step here is a function without arguments or result: it reads and writes tensors that stay where they
 are, and waits for nothing. Then replaying what it launched once is doing it again.
@@ -23,17 +23,17 @@ class Graph(Protocol):
     """What `GraphedStep` needs of a CUDA graph."""
 
     def warm_up(self, step: Step) -> None:
-        """Do a step as it is, where it cannot disturb a capture that follows."""
+        """Run a step as it is, where it cannot disturb a capture that follows."""
 
     def capture(self, step: Step) -> None:
-        """Note what a step launches, without doing it."""
+        """Capture what a step launches, without running it."""
 
     def replay(self) -> None:
-        """Do what was noted."""
+        """Run what was captured."""
 
 
 class CudaGraph:
-    """A graph of the current device."""
+    """A CUDA graph on the current device."""
 
     def __init__(self) -> None:
         self._graph = torch.cuda.CUDAGraph()
@@ -57,7 +57,7 @@ class CudaGraph:
 
 
 class GraphedStep:
-    """A step whose first calls are ordinary ones and whose later calls replay a graph: all are steps.
+    """A step that is captured after some ordinary calls and replayed from then on; every call is one step.
 
     Args:
         step: see the top of the file.
@@ -84,7 +84,7 @@ class GraphedStep:
 
 
 class RecordedStep:
-    """A step on the compiled CPU kernels: recorded in its second call, replayed in later ones; all are steps.
+    """A step on the compiled CPU kernels: recorded in its second call, replayed in later ones.
 
     The first call makes what stays, such as an optimiser's memory. A step that cannot be recorded, because it
     reads a value, say, is done as it is every time.

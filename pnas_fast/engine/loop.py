@@ -1,4 +1,4 @@
-"""A network's training as state on its device, and the step that moves it on."""
+"""A training's state on its device, and the step that advances it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pnas_fast.network import CellNetwork
 
 
 class TrainingLoop:
-    """What steps change: counters and losses here, weights in the network, the rest in its stepper.
+    """A training step without arguments, and its state: counters and losses, on the device.
 
     A step needs nothing from outside: it makes the batch of its own counter, sets learning rate and
     drop-path by it, and adds up the loss. So it is the same step on a CPU and in a CUDA graph, and nothing
@@ -34,7 +34,7 @@ class TrainingLoop:
         self.losses = torch.zeros((), dtype=torch.float64, device=batches.device)
 
     def begin(self, epoch: int, index: int = 0) -> None:
-        """Be at a batch of an epoch, both counted from 0, with no losses so far."""
+        """Go to a batch of an epoch, both counted from 0, and clear the losses."""
         self._batches.begin(epoch)
         self._index.fill_(index)
         self.losses.zero_()

@@ -76,7 +76,7 @@ class Stepper:
         return loss.detach()
 
     def state(self) -> dict[str, Tensor]:
-        """What steps remember besides the network, by the parameter's place and the optimiser's own name."""
+        """The state to checkpoint besides the network, by the parameter's index and the optimiser's name."""
         memory = {
             f"{index}.{name}": value
             for index, parameter in enumerate(self._parameters)

@@ -1,4 +1,4 @@
-"""A cell as a module: its inputs brought to F channels, its blocks, their concatenation.
+"""A cell as a module: alignment of its inputs to F channels, its blocks, their concatenation.
 
 See docs/method.md, 1.3.
 """
@@ -44,7 +44,7 @@ class BlockModule(nn.Module):
         )
 
     def forward(self, states: list[State], output: CellOutput, place: int) -> State:
-        """The block's output, from the cell's inputs and earlier blocks, in a place of the cell's."""
+        """The block's output, from the cell's inputs and earlier blocks, at an index of the cell's output."""
         left = self._kept(self.left(states[self.inputs[0]]), self.places[0])
         right = self._kept(self.right(states[self.inputs[1]]), self.places[1])
         return self.backend.add(left, right, output, place)
@@ -129,7 +129,7 @@ class CellModule(nn.Module):
         return self.backend.concatenate(parts, output)
 
     def _output(self, value: State, state: int, output: CellOutput, place: int) -> State:
-        """A state that leaves the cell: blocks are in their place, inputs are put there."""
+        """A state in its slot of the cell's output: blocks wrote theirs, cell inputs are copied there."""
         if state >= CELL_INPUTS:
             return value
         name = str(state)
@@ -141,7 +141,7 @@ class CellModule(nn.Module):
 def _align_before(
     backend: Backend[State], before: Shape, previous: Shape, filters: int, layout: Layout
 ) -> Convolution | FactorizedReduction | None:
-    """Bring H[c-2] to the size of H[c-1] and to F channels; None where it fits as it is."""
+    """What brings H[c-2] to the size of H[c-1] and to F channels; None where it fits as it is."""
     if (before.height, before.width) != (previous.height, previous.width):
         return FactorizedReduction(backend, before, filters)
     if before.channels != filters or layout.always_align:
@@ -152,7 +152,7 @@ def _align_before(
 def _align_previous(
     backend: Backend[State], previous: Shape, filters: int, projections: int
 ) -> Convolution | nn.Sequential:
-    """Bring H[c-1] to F channels."""
+    """What brings H[c-1] to F channels."""
     first = Convolution(backend, previous, filters)
     again = [Convolution(backend, first.shape, filters) for _ in range(projections - 1)]
     return nn.Sequential(first, *again) if again else first
@@ -161,7 +161,7 @@ def _align_previous(
 def _align_output(
     backend: Backend[State], source: Shape, target: Shape
 ) -> Convolution | FactorizedReduction | None:
-    """Bring a cell input that leaves the cell to the shape of a block, without a ReLU (slim's form)."""
+    """What brings a cell input that leaves the cell to the shape of a block, without a ReLU (as in slim)."""
     if source.height != target.height or source.width != target.width:
         return FactorizedReduction(backend, source, target.channels, rectify=False)
     if source.channels != target.channels:

@@ -1,4 +1,4 @@
-"""Drop-path, scheduled: whole operations left out for some images in training (docs/method.md, 3.3)."""
+"""Scheduled drop-path: operations' results set to zero at random, per image (docs/method.md, 3.3)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pnas_fast.kernels import State
 
 
 class DropPath:
-    """The masks of one cell's operations, one row for each of them."""
+    """The masks of one cell's operations, a row for each of them."""
 
     def __init__(self) -> None:
         self.places = 0
         self.masks: Tensor | None = None
 
     def new_place(self) -> int:
-        """The row of another operation."""
+        """The index of a new row, for another operation."""
         self.places += 1
         return self.places - 1
 

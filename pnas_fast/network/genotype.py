@@ -73,13 +73,13 @@ class Genotype:
 
     @classmethod
     def of(cls, cell: Cell) -> Genotype:
-        """Of a searched cell: one kind, every block concatenated (docs/method.md, 1.1)."""
+        """The genotype of a searched cell: one kind, all blocks concatenated (docs/method.md, 1.1)."""
         wiring = Wiring(cell.blocks, _all_blocks(cell.blocks))
         return cls(wiring, wiring)
 
     @classmethod
     def parse(cls, normal: str, reduction: str | None = None) -> Genotype:
-        """From the texts of its wirings; without a second one both are the same.
+        """The genotype of its wirings' texts; without a second one both are the same.
 
         Raises:
             CellError: as `Wiring.parse`.

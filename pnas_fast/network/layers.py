@@ -1,4 +1,4 @@
-"""Parameter holders of the fused operations: what a network is made of, on every backend.
+"""Layers of the fused operations, which hold their parameters: what a network is made of, on any backend.
 
 A layer owns weights and a batch norm, knows its output shape and its multiply-adds, and leaves the
 arithmetic to a backend. Parameter names and shapes do not depend on the backend, so weights trained on

@@ -1,4 +1,4 @@
-"""How a network is put together from cells, as data (docs/method.md, 3.2, 6.1, 6.3)."""
+"""The macro-architecture around the cells, as data (docs/method.md, 3.2, 6.1, 6.3)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Stem = Literal["cifar", "imagenet", "strided"]
 
 
 class Place(NamedTuple):
-    """One cell's place in a network.
+    """One cell's position in a network.
 
     Attributes:
         filters: channels of a block.
@@ -24,7 +24,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Everything about a network that is neither its cells nor its classes nor its images.
+    """A macro-architecture: everything about a network but its cells, its classes and its images.
 
     Attributes:
         repeats: N; three groups of N cells, between which the map halves and filters double.
@@ -62,7 +62,7 @@ class Layout:
     norm_momentum: float = 0.1
 
     def places(self) -> list[Place]:
-        """The cells in order, the stem's included."""
+        """The positions of the cells in order, the stem's included."""
         places = []
         if self.stem == "imagenet":
             places += [Place(self.filters // 4, reduction=True), Place(self.filters // 2, reduction=True)]
@@ -80,5 +80,5 @@ class Layout:
 
     @property
     def auxiliary_place(self) -> int:
-        """Which of `places` the auxiliary classifier reads: the last before the second reduction."""
+        """The index of the cell that the auxiliary classifier reads: the last before the second reduction."""
         return [index for index, place in enumerate(self.places()) if place.reduction][-1] - 1

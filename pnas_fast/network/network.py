@@ -43,8 +43,8 @@ class CellNetwork(nn.Module):
 
     Attributes:
         genotype, layout, image_shape: as given.
-        places: of its cells, the stem's included.
-        auxiliary_place: which of them the auxiliary classifier reads, if there is one.
+        places: the positions of its cells, the stem's included.
+        auxiliary_place: the index of the cell that the auxiliary classifier reads, if there is one.
         parameters_count: trainable parameters.
         multiply_adds: of convolutions and classifiers for one image.
 
@@ -108,8 +108,10 @@ class CellNetwork(nn.Module):
                 module.arrange()
 
     def set_progress(self, progress: float | Tensor) -> None:
-        """Set how far training has come, in [0, 1]: drop-path's keep probability at cell i of n is
-        ``1 - drop_path * progress * (i + 1) / n`` (docs/method.md, 3.3); a stem's cells count.
+        """Set the share of the training that is done, in [0, 1], which drop-path's schedule follows.
+
+        A result in cell i of n is kept with probability ``1 - drop_path * progress * (i + 1) / n``
+        (docs/method.md, 3.3); a stem's cells count.
         """
         if isinstance(progress, Tensor):
             self.drop.progress.copy_(progress)

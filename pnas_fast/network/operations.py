@@ -33,7 +33,7 @@ NEVER_DROPPED = ("identity", "skip", "skip_linear")
 
 
 class Stack(nn.Module):
-    """Layers one after the other."""
+    """Layers in sequence, as one side of a block."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What comes before the first searched cell: convolutions from the image (docs/method.md, 3.2, 6.1)."""
+"""Stems: the convolutions before the first searched cell (docs/method.md, 3.2, 6.1)."""
 
 from __future__ import annotations
 

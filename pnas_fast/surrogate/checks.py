@@ -1,4 +1,4 @@
-"""What the surrogate accepts, checked once at its door."""
+"""Validation of what the surrogate is given: codes and trials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The surrogate a search talks to: five members that predict accuracy from codes (docs/method.md, 2)."""
+"""The surrogate: an ensemble of five that predicts accuracies from codes (docs/method.md, 2)."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Surrogate:
         Args:
             codes: groups of trials, int8 (n, b, 4), where b may differ between groups.
             accuracies: (n,) in [0, 1] for each group. Append new trials at the end: a trial's fold
-                depends on its place.
+                depends on its position.
 
         Raises:
             SurrogateError: no trials, a wrong type or shape, a code out of range, or an accuracy

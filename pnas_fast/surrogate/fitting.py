@@ -1,4 +1,4 @@
-"""Fitting all members at once, each to its own four fifths of the trials."""
+"""Fitting all members of an ensemble at once, each to its own four fifths of the trials."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Trials:
     def gather(
         cls, codes: Sequence[Codes], accuracies: Sequence[Floats], members: int, seed: int, device: str
     ) -> Trials:
-        """Trials given in groups of equal size."""
+        """One padded batch of trials that are given in groups of cells of equal size."""
         padded = [np.pad(group, ((0, 0), (0, MAX_BLOCKS - group.shape[1]), (0, 0))) for group in codes]
         sizes = np.concatenate([np.full(len(group), group.shape[1]) for group in codes])
         weights = member_weights(len(sizes), members, seed)

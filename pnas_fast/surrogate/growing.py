@@ -30,7 +30,7 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class Grown:
-    """The best of a level: codes (K, b + 1, 4), what is expected of each (K,), of how many candidates."""
+    """The best candidates of a level: codes (K, b + 1, 4), predictions (K,), and of how many candidates."""
 
     codes: Codes
     predicted: Floats

@@ -27,7 +27,7 @@ class MemberModule(nn.Module):
     """The part of an ensemble before and after the layers that differ: token embeddings and output unit.
 
     Every parameter has the members as its leading dimension E, so that one batched product serves all.
-    Input tokens share one table and operation tokens another, whatever their place in a block; entries
+    Input tokens share one table and operation tokens another, whatever their position in a block; entries
     are drawn from U(-0.1, 0.1), layers from U(±1/√fan-in).
     """
 
@@ -48,6 +48,6 @@ class MemberModule(nn.Module):
         return self._uniform(rng, 1 / math.sqrt(fan_in), fan_in, units)
 
     def accuracy(self, hidden: Tensor) -> Tensor:
-        """The output unit: (E, n, H) to a predicted accuracy (E, n) in (0, 1)."""
+        """Predicted accuracies (E, n) in (0, 1) of hidden units (E, n, H): the output unit."""
         # Transposed, because a batched product with one column is several times slower than with one row.
         return torch.baddbmm(self.output_bias, self.output.mT, hidden.mT).squeeze(1).sigmoid()

@@ -15,7 +15,7 @@ COLUMNS = (INPUTS, len(OPERATIONS), INPUTS, len(OPERATIONS))
 """Tokens of each column of codes."""
 
 _FIRST_TOKENS = (0, *accumulate(COLUMNS[:-1]))
-"""The place of each column's first token among those of all columns."""
+"""The index of each column's first token among those of all columns."""
 
 
 class MLPEnsemble(MemberModule):

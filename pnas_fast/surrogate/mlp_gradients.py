@@ -12,7 +12,7 @@ _relu_backward = torch.ops.aten.threshold_backward
 
 
 class MLPGradients:
-    """What a batch says about every parameter.
+    """Gradients of the ensemble's loss on a batch, for every parameter.
 
     A member's loss is Σ weight |p − accuracy| / max(Σ weight, 1), and its accuracies are, with U what
     `MLPEnsemble.token_units` gives::
@@ -66,7 +66,7 @@ class MLPGradients:
         return [gradients[name] for name, _ in model.named_parameters()]
 
     def _of_tables(self, units: Tensor) -> dict[str, Tensor]:
-        """Those of embeddings and first layer, by the gradient (E, 28, H) of `MLPEnsemble.token_units`."""
+        """Gradients of embeddings and first layer, from that (E, 28, H) of `MLPEnsemble.token_units`."""
         model = self._model
         in1, op1, in2, op2 = torch.split(units, list(COLUMNS), 1)
         layers = [layer.mT for layer in torch.split(model.first, EMBEDDING, 1)]

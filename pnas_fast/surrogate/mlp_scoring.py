@@ -43,7 +43,7 @@ def _block_number(block: Tensor) -> Tensor:
 
 
 def _block_table(model: MLPEnsemble) -> Tensor:
-    """What every block there is (E, (6·8)², H) adds to the first layer."""
+    """What each possible block adds to the first layer: (E, (6·8)², H)."""
     in1, op1, in2, op2 = model.token_units()
     left, right = (
         (source[:, :, None] + operation[:, None]).flatten(1, 2)

@@ -1,4 +1,4 @@
-"""Candidates as a prefix tree: what extends the same parent shares everything but its last block."""
+"""Candidates as a prefix tree: those of one parent share all blocks but the last."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Chunk:
     """Some successive candidates, as int64 tensors.
 
     ``parents`` (P, b-1, 4) are theirs, ``parent`` (m,) says which each candidate extends and ``block``
-    (m, 4) by what; ``rows`` is their place among all candidates.
+    (m, 4) by what; ``rows`` are their indices among all candidates.
     """
 
     rows: slice

@@ -1,4 +1,4 @@
-"""How well predictions rank what was measured."""
+"""Rank correlation of predictions with measurements."""
 
 from __future__ import annotations
 
