@@ -60,7 +60,7 @@ def _draw_panel(axes: Axes, view: RunView, name: str) -> None:
     )
     for rank, trial in enumerate(named):
         points = _points(trial, name)
-        label = f"{rank + 1}: {percent(trial.accuracy, 2)}"
+        label = f"rank {rank + 1}, {percent(trial.accuracy, 2)}"
         style: dict[str, Any] = {"color": INK if rank == 0 else level_colour(rank), "linewidth": 1.5}
         axes.plot(*points.T, linestyle=_DASHES[rank], label=label, **style)
     axes.autoscale_view()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from math import isfinite
 
 from matplotlib.figure import Figure
@@ -18,7 +18,7 @@ from pnas_fast.report.view import RunView
 
 @dataclass(frozen=True, slots=True)
 class Ancestor:
-    """A trial of a line of parents, and how much more accurate it is than its own parent, if it has one."""
+    """A trial of a line of parents: its gain in accuracy over its own parent, if any, and what changed."""
 
     trial: Trial
     gain: float | None
@@ -43,12 +43,10 @@ def _parent(view: RunView, trial: Trial) -> Trial | None:
 
 
 def _child(parent: Trial, trial: Trial) -> Ancestor:
-    changes = [
-        f"{one} → {other}"
-        for one, other in zip(parent.cell.blocks, trial.cell.blocks, strict=False)
-        if one != other
-    ]
-    return Ancestor(trial, trial.accuracy - parent.accuracy, ", ".join(changes) or "nothing")
+    pairs = zip_longest(map(str, parent.cell.blocks), map(str, trial.cell.blocks), fillvalue="none")
+    changes = [f"{one} → {other}" for one, other in pairs if one != other]
+    changed = f"{len(changes)} blocks" if len(changes) > 2 else ", ".join(changes)
+    return Ancestor(trial, trial.accuracy - parent.accuracy, changed or "nothing")
 
 
 def draw_lineage(view: RunView, narrow: bool = False) -> Figure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -20,7 +19,7 @@ from pnas_fast.report.view import Group, RunView
 
 
 def draw_progress(view: RunView, narrow: bool = False) -> Figure:
-    """Accuracy by `Trial.number`, coloured by group, with the best so far and the groups' means.
+    """Accuracy by `Trial.number`, coloured by group, with the best so far and each level's mean.
 
     Failed children are crosses on the axis. Children far below the others, which would press the rest
     into a line, are triangles at the lower edge. The best child has its standard error, where it is known.
@@ -34,7 +33,7 @@ def draw_progress(view: RunView, narrow: bool = False) -> Figure:
     axes.grid(axis="x", visible=False)
     for group in view.groups:
         if group.done:
-            _draw_group(axes, group, mean=_follow_each_other(view.groups))
+            _draw_group(axes, group, mean=view.has_levels)
     best = np.maximum.accumulate([trial.accuracy for trial in view.done])
     numbers = [trial.number for trial in view.done]
     # To the right edge, so that it is a line even after a single child.
@@ -44,11 +43,6 @@ def draw_progress(view: RunView, narrow: bool = False) -> Figure:
     _draw_failed(axes, view)
     figure.legend(loc="outside upper left", ncols=2 if narrow else 4, handletextpad=0.4, columnspacing=1.6)
     return figure
-
-
-def _follow_each_other(groups: list[Group]) -> bool:
-    """Whether every group began when the one before had ended: only then is a mean's line readable."""
-    return all(one.trials[-1].number < other.trials[0].number for one, other in pairwise(groups))
 
 
 def _draw_group(axes: Axes, group: Group, mean: bool) -> None:

@@ -1,4 +1,4 @@
-"""A run as the page looks at it: which children have an accuracy, how they are grouped, how sure each is."""
+"""A run as the page looks at it: how its children are grouped, and how sure each accuracy is."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Group:
 
     @property
     def done(self) -> list[Trial]:
-        """Those with an accuracy, in order of number."""
-        return [trial for trial in self.trials if isfinite(trial.accuracy)]
+        """Those that did not fail, in order of number."""
+        return [trial for trial in self.trials if trial.done]
 
     @property
     def failed(self) -> int:
@@ -39,20 +39,20 @@ class RunView:
     def __init__(self, record: RunRecord) -> None:
         self.record = record
 
-    @cached_property
+    @property
     def trials(self) -> list[Trial]:
         """What was evaluated, in order of number."""
         return self.record.distinct
 
-    @cached_property
+    @property
     def done(self) -> list[Trial]:
-        """Trials with an accuracy, in order of number."""
-        return [trial for trial in self.trials if isfinite(trial.accuracy)]
+        """Trials that did not fail and so have an accuracy, in order of number."""
+        return self.record.done
 
-    @cached_property
+    @property
     def ranked(self) -> list[Trial]:
         """Trials with an accuracy, the best first."""
-        return sorted(self.done, key=lambda trial: trial.order, reverse=True)
+        return self.record.ranked
 
     @property
     def failed(self) -> list[Trial]:

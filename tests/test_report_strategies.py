@@ -1,0 +1,117 @@
+"""What the page of each strategy has of its own, and that any other strategy's run has a page."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from pnas_fast.protocols import Measurement, Proposal, Trial
+from pnas_fast.report.lineage import draw_lineage, line_of
+from pnas_fast.report.strategies import page_of
+from pnas_fast.report.view import RunView
+from pnas_fast.runs.record import RunRecord
+from pnas_fast.space import Cell
+from report_runs import distinct_cells, random_measurement, read_page, write_run
+
+COMMON = {
+    "header",
+    "cells",
+    "search",
+    "cost",
+    "operations",
+    "curves",
+    "trials",
+    "time",
+    "configuration",
+    "files",
+}
+
+LINE = [
+    "0:sep3x3+1:identity,0:sep3x3+1:sep5x5",
+    "0:sep3x3+1:identity,0:sep3x3+1:sep7x7",
+    "0:sep3x3+1:identity,0:max_pool3x3+1:sep7x7",
+]
+
+
+def flat_run(folder, strategy, size=12, planned=12, **note):
+    """A run of cells of one to three blocks, without levels."""
+    generator = random.Random(4)
+    texts = [text for blocks in (3, 1, 2) for text in distinct_cells(blocks, size // 3, generator)]
+    trials = [
+        (Proposal(Cell.parse(text), 2, note=note), random_measurement(number, False, generator))
+        for number, text in enumerate(texts)
+    ]
+    drained = [("drained", size, {"workers": 2, "waited": 4.0})]
+    return write_run(folder, {"strategy": strategy, "trials": planned}, trials, drained, strategy)
+
+
+@pytest.mark.parametrize("strategy", ["random", "evolution", "mine", "../progressive", "__init__", "", "<b>"])
+def test_run_without_levels_has_the_common_sections(tmp_path, strategy):
+    page = read_page(flat_run(tmp_path / "run", strategy, size=24, planned=24))
+    assert set(page.sections) == COMMON
+    assert [row[0] for row in page.body_rows("time")] == ["whole search"]
+    assert "level" not in page.sections["trials"]
+    assert {row[3] for row in page.table["rows"]} == {1, 2, 3}
+    assert "Unfinished" not in page.text
+
+
+def test_unfinished_run_says_how_many_trials_are_left(tmp_path):
+    page = read_page(flat_run(tmp_path / "run", "random", planned=1160))
+    assert "Unfinished: 12 of 1,160 trials." in page.text
+
+
+def test_every_file_of_a_strategy_is_its_page():
+    titles = {name: page_of(name).title for name in ("progressive", "random", "evolution", "mine")}
+    assert len(set(titles.values())) == 4
+
+
+def evolved(accuracies, parents, texts=LINE):
+    trials = [
+        Trial(
+            number,
+            Proposal(Cell.parse(text), 2, note={} if parent is None else {"parent": parent}),
+            Measurement("done", {"accuracy": accuracy}),
+        )
+        for number, (text, accuracy, parent) in enumerate(zip(texts, accuracies, parents, strict=True))
+    ]
+    return RunView(RunRecord(Path(), {"strategy": "evolution"}, trials, []))
+
+
+def test_line_of_parents_goes_back_to_the_first():
+    view = evolved([0.5, 0.7, 0.65], [None, 0, 1])
+    line = line_of(view, view.trials[2])
+    assert [ancestor.trial.number for ancestor in line] == [0, 1, 2]
+    assert [ancestor.gain for ancestor in line] == [None, pytest.approx(0.2), pytest.approx(-0.05)]
+    assert [ancestor.changed for ancestor in line] == [
+        "",
+        "0:sep3x3+1:sep5x5 → 0:sep3x3+1:sep7x7",
+        "0:sep3x3+1:sep7x7 → 0:max_pool3x3+1:sep7x7",
+    ]
+    (axes,) = draw_lineage(view).axes
+    assert [1, 0.7] in [[*map(float, point)] for line in axes.lines for point in line.get_xydata()]
+
+
+@pytest.mark.parametrize("parents", [[0, 1, 2], [2, 2, 1], [None, "0", 1], [None, 99, 1], [None, -1, 1.5]])
+def test_line_of_parents_ends_whatever_a_note_says(parents):
+    view = evolved([0.5, 0.7, 0.65], parents)
+    assert line_of(view, view.trials[2])[-1].trial.number == 2
+    assert len(line_of(view, view.trials[2])) <= 3
+
+
+def test_evolution_shows_where_the_best_cell_came_from(tmp_path):
+    trials = [
+        (Proposal(Cell.parse(text), 2, note=note), Measurement("done", {"accuracy": accuracy}))
+        for text, note, accuracy in zip(
+            LINE, [{}, {"parent": 0}, {"parent": 1}], [0.5, 0.6, 0.9], strict=True
+        )
+    ]
+    page = read_page(write_run(tmp_path / "run", {"strategy": "evolution"}, trials, strategy="evolution"))
+    rows = page.body_rows("lineage")
+    assert [row[:3] for row in rows] == [
+        ["2", "90.00 %", "+30.00 %"],
+        ["1", "60.00 %", "+10.00 %"],
+        ["0", "50.00 %", "–"],
+    ]
+    assert [row[3] for row in rows] == LINE[::-1]
+    assert rows[-1][4] == "drawn at random"
+    assert (tmp_path / "run" / "figures" / "lineage.svg").is_file()
