@@ -114,7 +114,7 @@ def test_what_a_cell_does_is_one_failed_trial(tmp_path: Path, sound: list[tuple[
         ),
         (
             "disk",
-            r"cpu: File too large.* \(raise the limit on a file's size \(ulimit -f\), then run the same",
+            r"cpu: File too large: .*\.safetensors \(raise the limit on a file's size \(ulimit -f\), then",
         ),
     ],
 )

@@ -134,7 +134,7 @@ def test_a_probe_trains_for_about_as_long_as_it_is_told() -> None:
 def test_a_probe_of_a_child_that_fails_says_why() -> None:
     settings = TrainingSettings(filters=4, batch=32, device="cpu", time_limit=0.001)
     assert "time limit" in str(probe_child(CELL, settings, load_digits(), 1, 0.2).error)
-    config = SearchConfig(device="cpu", time_limit=0.001, blocks=1, workers=1)
+    config = SearchConfig(device="cpu", time_limit=0.001, blocks=1, workers=1).resolved()
     with pytest.raises(PreflightError, match="no child could be tried: exceeded the time limit"):
         planning.make_plan(config)
 

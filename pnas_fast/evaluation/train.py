@@ -75,7 +75,11 @@ class Train:
         if data.train_images.is_cuda:
             result.memory = torch.cuda.max_memory_reserved()
         if network is not None:
-            save_child(network, data, child_file(context.folder, context.number))
+            path = child_file(context.folder, context.number)
+            try:
+                save_child(network, data, path)
+            except OSError as error:  # that of a write does not say of which file
+                raise OSError(error.errno, error.strerror, error.filename or str(path)) from error
         return as_measurement(result)
 
 
