@@ -343,7 +343,9 @@ def test_a_file_that_is_no_table_is_refused_in_a_line(
     assert str(file) in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [None, b"no gzip", gzip.compress(b"x" * 99)[:-9]])
+@pytest.mark.parametrize(
+    "content", [None, b"no gzip", gzip.compress(b"x" * 99)[:-9]], ids=["none", "text", "cut"]
+)
 def test_a_table_that_cannot_be_read_is_refused_in_a_line(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "table.csv.gz"
     if content is not None:
