@@ -235,6 +235,24 @@ def test_a_history_is_not_believed(
     assert said in line
 
 
+def test_pipes_in_place_of_files_are_not_waited_for(
+    folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    history = (folder / HISTORY).read_bytes()
+    (folder / HISTORY).unlink()
+    os.mkfifo(folder / HISTORY)
+    assert f"{folder / HISTORY}: is no file" in refusal(capsys, folder)
+    (folder / HISTORY).unlink()
+    (folder / HISTORY).write_bytes(history)
+    (folder / BEST).unlink()
+    os.mkfifo(folder / BEST)
+    os.mkfifo(folder / CHECKPOINTS / "000004-00000000.safetensors")
+    judged(folder, 0.1, 0.2, 0.3)
+    assert main(["--out", str(folder)]) == 0
+    assert f"{folder / BEST}: is no file; made again" in capsys.readouterr().out
+    assert (folder / BEST).is_file()
+
+
 def test_what_was_half_written_by_a_killed_process_is_removed(folder: Path) -> None:
     left = [f".{BEST}.4711.tmp", f".{HISTORY}.1.tmp", ".config.json.99.tmp", f"{CHECKPOINTS}/.x.2.tmp"]
     others = [".notes", ".a.tmp", "b.1.tmp"]

@@ -28,6 +28,8 @@ def unusable_best(folder: Path) -> str | None:
     path = folder / BEST
     if not path.exists():
         return f"{path}: is missing"
+    if not path.is_file():  # a pipe would be waited for
+        return f"{path}: is no file"
     try:
         load_child(path)
     except WeightsError as error:

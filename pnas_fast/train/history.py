@@ -70,6 +70,8 @@ def read_history(folder: Path) -> list[Epoch]:
     path = folder / HISTORY
     if not path.exists():
         return []
+    if not path.is_file():  # a pipe would be waited for
+        raise HistoryError(f"{path}: is no file, expected the history of a training")
     *lines, _ = path.read_bytes().split(b"\n")
     epochs = list[Epoch]()
     for number, line in enumerate(lines, start=1):
