@@ -246,8 +246,8 @@ def test_pipes_in_place_of_files_are_not_waited_for(
     (folder / HISTORY).write_bytes(history)
     (folder / BEST).unlink()
     os.mkfifo(folder / BEST)
-    os.mkfifo(folder / CHECKPOINTS / "000004-00000000.safetensors")
     judged(folder, 0.1, 0.2, 0.3)
+    os.mkfifo(folder / CHECKPOINTS / "000004-00000000.safetensors")
     assert main(["--out", str(folder)]) == 0
     assert f"{folder / BEST}: is no file; made again" in capsys.readouterr().out
     assert (folder / BEST).is_file()
