@@ -149,7 +149,7 @@ def test_a_picture_with_a_book_in_it_is_refused(tmp_path: Path) -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("book", "x" * 2**26, zip=True)
     Image.fromarray(RAMP).save(tmp_path / "a.png", pnginfo=text)
-    with pytest.raises(PictureError, match="Decompressed data too large"):
+    with pytest.raises(PictureError, match=r"(?i)decompressed data too large"):
         open_picture(tmp_path / "a.png", 1)
 
 
