@@ -214,6 +214,36 @@ def test_learning_curves_survive_what_is_not_finite() -> None:
         assert other.get_ylabel() == "$a b"
 
 
+@pytest.mark.parametrize("strategy", ["progressive", "evolution"])
+def test_numbers_of_any_size_have_a_page(tmp_path: Path, strategy: str) -> None:
+    sizes = [1e308, -1e308, 1e31, float(2**63), 5e-324, 0.0, -5.0, 12.0]
+    names = [
+        "parameters", "multiply_adds", "latency_ms", "seconds", "images_seen", "images_per_second", "loss",
+        "evaluation_seconds", "memory", "validation_loss", "validation_images", "mine",
+    ]  # fmt: skip
+    generator = random.Random(strategy)
+    trials = []
+    for number, text in enumerate(distinct_cells(2, 16, generator)):
+        values = {name: generator.choice(sizes) for name in names} | {"accuracy": 0.5, "waiting_seconds": 1.0}
+        curve = tuple(generator.choice(sizes) for _ in range(4))
+        note: dict[str, float | int | str] = {
+            "level": 2,
+            "parent": number - 1,
+            "predicted": generator.choice(sizes),
+        }
+        measured = Measurement("done", values, None, {"loss": curve})
+        trials.append((Proposal(Cell.parse(text), 2, 0, note), measured))
+    after = {str(number): generator.choice(sizes) for number in range(16)}
+    level: dict[str, Any] = {"level": 2, "candidates": 1e308, "rho_before": 1e308, "surrogate_seconds": 2.0}
+    notes = [
+        ("level", 16, level | {"predicted_after": after}),
+        ("drained", 16, {"workers": 2, "waited": 3.0}),
+    ]
+    page = read_page(write_run(tmp_path / "run", {"strategy": strategy}, trials, notes, strategy))
+    assert {"search", "cost", "curves", "trials", "time"} <= set(page.sections)
+    assert len(page.table["rows"]) == 16
+
+
 def test_curves_of_one_epoch_are_none(tmp_path: Path) -> None:
     measured = random_measurement(0, False, random.Random(0))
     measured = Measurement("done", measured.values, None, {"loss": (1.0,)})
