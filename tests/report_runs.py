@@ -83,7 +83,7 @@ def make_run(
         "fused": True,
         "limit": None,
     }
-    trials, notes = [], []
+    trials, notes = list[tuple[Proposal, Measurement]](), list[tuple[str, int, dict[str, Any]]]()
     for level, size in enumerate(sizes, start=1):
         after = {}
         for text in distinct_cells(level, size, generator):
@@ -96,7 +96,12 @@ def make_run(
             after[str(number)] = generator.random()
         if finished is None or level <= finished:
             rho = None if level == 1 else generator.uniform(-1, 1)
-            values = {"level": level, "levels": blocks, "candidates": 97 * level, "children": size}
+            values: dict[str, Any] = {
+                "level": level,
+                "levels": blocks,
+                "candidates": 97 * level,
+                "children": size,
+            }
             values |= {"rho_before": rho, "rho_after": generator.random(), "surrogate_seconds": 1.5}
             notes.append(("level", len(trials), values | {"predicted_after": after}))
             notes.append(("drained", len(trials), {"workers": 4, "waited": 2.5}))
@@ -119,7 +124,7 @@ class Page(HTMLParser):
         self.close()
         assert self._open == []
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         attributes = {name: value or "" for name, value in attrs}
         self.tags.append((tag, attributes))
         if tag not in VOID:
@@ -133,13 +138,13 @@ class Page(HTMLParser):
         if tag in ("td", "th"):
             self.rows[self._section][-1].append("")
 
-    def handle_startendtag(self, tag, attrs):
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, {name: value or "" for name, value in attrs}))
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: str) -> None:
         assert self._open.pop() == tag
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         if "style" in self._open:
             return
         if "script" in self._open:
@@ -159,7 +164,8 @@ class Page(HTMLParser):
     @property
     def table(self) -> dict[str, Any]:
         """The data of the table of all trials."""
-        return json.loads(self.scripts[0])
+        data: dict[str, Any] = json.loads(self.scripts[0])
+        return data
 
 
 def read_page(folder: Path) -> Page:

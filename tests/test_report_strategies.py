@@ -2,7 +2,9 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from pnas_fast.protocols import Measurement, Proposal, Trial
@@ -33,7 +35,7 @@ LINE = [
 ]
 
 
-def flat_run(folder, strategy, size=12, planned=12, **note):
+def flat_run(folder: Path, strategy: str, size: int = 12, planned: int = 12, **note: float) -> Path:
     """A run of cells of one to three blocks, without levels."""
     generator = random.Random(4)
     texts = [text for blocks in (3, 1, 2) for text in distinct_cells(blocks, size // 3, generator)]
@@ -42,11 +44,11 @@ def flat_run(folder, strategy, size=12, planned=12, **note):
         for number, text in enumerate(texts)
     ]
     drained = [("drained", size, {"workers": 2, "waited": 4.0})]
-    return write_run(folder, {"strategy": strategy, "trials": planned}, trials, drained, strategy)
+    return write_run(folder, {"strategy": strategy, "budget": planned}, trials, drained, strategy)
 
 
 @pytest.mark.parametrize("strategy", ["random", "evolution", "mine", "../progressive", "__init__", "", "<b>"])
-def test_run_without_levels_has_the_common_sections(tmp_path, strategy):
+def test_run_without_levels_has_the_common_sections(tmp_path: Path, strategy: str) -> None:
     page = read_page(flat_run(tmp_path / "run", strategy, size=24, planned=24))
     assert set(page.sections) == COMMON
     assert [row[0] for row in page.body_rows("time")] == ["whole search"]
@@ -55,17 +57,17 @@ def test_run_without_levels_has_the_common_sections(tmp_path, strategy):
     assert "Unfinished" not in page.text
 
 
-def test_unfinished_run_says_how_many_trials_are_left(tmp_path):
+def test_unfinished_run_says_how_many_trials_are_left(tmp_path: Path) -> None:
     page = read_page(flat_run(tmp_path / "run", "random", planned=1160))
-    assert "Unfinished: 12 of 1,160 trials." in page.text
+    assert "Unfinished: 12 of 1,160 children so far." in page.text
 
 
-def test_every_file_of_a_strategy_is_its_page():
+def test_every_file_of_a_strategy_is_its_page() -> None:
     titles = {name: page_of(name).title for name in ("progressive", "random", "evolution", "mine")}
     assert len(set(titles.values())) == 4
 
 
-def evolved(accuracies, parents, texts=LINE):
+def evolved(accuracies: list[float], parents: list[Any], texts: list[str] = LINE) -> RunView:
     trials = [
         Trial(
             number,
@@ -77,7 +79,7 @@ def evolved(accuracies, parents, texts=LINE):
     return RunView(RunRecord(Path(), {"strategy": "evolution"}, trials, []))
 
 
-def test_line_of_parents_goes_back_to_the_first():
+def test_line_of_parents_goes_back_to_the_first() -> None:
     view = evolved([0.5, 0.7, 0.65], [None, 0, 1])
     line = line_of(view, view.trials[2])
     assert [ancestor.trial.number for ancestor in line] == [0, 1, 2]
@@ -88,17 +90,18 @@ def test_line_of_parents_goes_back_to_the_first():
         "0:sep3x3+1:sep7x7 → 0:max_pool3x3+1:sep7x7",
     ]
     (axes,) = draw_lineage(view).axes
-    assert [1, 0.7] in [[*map(float, point)] for line in axes.lines for point in line.get_xydata()]
+    points = [np.column_stack([line.get_xdata(), line.get_ydata()]).tolist() for line in axes.lines]
+    assert [[0.0, 0.5], [1.0, 0.7]] in points
 
 
 @pytest.mark.parametrize("parents", [[0, 1, 2], [2, 2, 1], [None, "0", 1], [None, 99, 1], [None, -1, 1.5]])
-def test_line_of_parents_ends_whatever_a_note_says(parents):
+def test_line_of_parents_ends_whatever_a_note_says(parents: list[Any]) -> None:
     view = evolved([0.5, 0.7, 0.65], parents)
     assert line_of(view, view.trials[2])[-1].trial.number == 2
     assert len(line_of(view, view.trials[2])) <= 3
 
 
-def test_evolution_shows_where_the_best_cell_came_from(tmp_path):
+def test_evolution_shows_where_the_best_cell_came_from(tmp_path: Path) -> None:
     trials = [
         (Proposal(Cell.parse(text), 2, note=note), Measurement("done", {"accuracy": accuracy}))
         for text, note, accuracy in zip(

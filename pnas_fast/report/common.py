@@ -11,7 +11,7 @@ from pnas_fast.report.curves import curve_names, draw_curves
 from pnas_fast.report.palette import OPERATION_STYLES
 from pnas_fast.report.progress import draw_progress
 from pnas_fast.report.section import Chart, Fact, Section
-from pnas_fast.report.text import count, duration, magnitude
+from pnas_fast.report.text import count, duration, magnitude, number
 from pnas_fast.report.time import draw_times, stage_times
 from pnas_fast.report.trials import trial_table
 from pnas_fast.report.usage import compared_groups, draw_usage
@@ -69,11 +69,12 @@ def headline(view: RunView, cost: str) -> list[Fact]:
     if repeated:
         remark += f"; {count(repeated)} asked for again"
     facts.append(Fact("children trained", count(len(view.done)), remark))
-    if view.record.images_seen:
-        facts.append(Fact("search cost", f"{magnitude(view.record.images_seen)} images", cost))
+    images = view.total("images_seen")
+    if images:
+        facts.append(Fact("search cost", f"{magnitude(images)} images", cost))
     return [
         *facts,
-        Fact("time in children", duration(view.record.child_seconds), "added up over all children"),
+        Fact("time in children", duration(view.total("seconds")), "added up over all children"),
     ]
 
 
@@ -103,7 +104,7 @@ def sections_after(view: RunView, files: list[Path]) -> list[Section]:
         found.append(Section("trials", title, {"table": table, "top": table.trials[:TOP]}))
     times = stage_times(view)
     if times and view.done:
-        memory = max((trial.value("memory") for trial in view.trials if trial.value("memory") > 0), default=0)
+        memory = max(number(trial.value("memory")) or 0.0 for trial in view.trials)
         found.append(Section("time", "Where the time went", {"times": times, "memory": memory}, (_TIME,)))
     if view.failed:
         found.append(Section("failed", "Failed trials", {"failed": view.failed[:MOST_FAILED]}))

@@ -27,7 +27,8 @@ class Cost:
 
     def of(self, trial: Trial) -> float:
         """The cost of a child; NaN where it was not measured."""
-        return number(trial.value(self.value)) or float("nan")
+        value = number(trial.value(self.value))
+        return float("nan") if value is None else value
 
 
 _COSTS = (

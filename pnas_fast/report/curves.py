@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from pnas_fast.protocols import Trial
 from pnas_fast.report.axes import NARROW, WIDE
 from pnas_fast.report.palette import INK, MUTED, level_colour
-from pnas_fast.report.text import percent
+from pnas_fast.report.text import LARGEST, percent
 from pnas_fast.report.view import RunView
 
 LINES = 200
@@ -71,7 +71,7 @@ def _draw_panel(axes: Axes, view: RunView, name: str) -> None:
 
 
 def _points(trial: Trial, name: str) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """(epoch, value) of a child's curve, float64 (epochs, 2), without values that are not finite."""
+    """(epoch, value) of a child's curve, float64 (epochs, 2), without values that are no known numbers."""
     values: Sequence[float] = trial.measurement.curves.get(name, ())
     points = np.array(list(enumerate(values, start=1)), dtype=np.float64).reshape(-1, 2)
-    return points[np.isfinite(points).all(axis=1)]
+    return points[np.abs(points[:, 1]) <= LARGEST]

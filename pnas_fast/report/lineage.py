@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
-from math import isfinite
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -39,7 +38,7 @@ def _parent(view: RunView, trial: Trial) -> Trial | None:
     """A trial's parent: an earlier one that has an accuracy, so that no line is endless."""
     key = trial.proposal.note.get("parent")
     parent = view.by_number.get(key) if isinstance(key, int) and key < trial.number else None
-    return parent if parent is not None and isfinite(parent.accuracy) else None
+    return parent if parent is not None and parent.done else None
 
 
 def _child(parent: Trial, trial: Trial) -> Ancestor:

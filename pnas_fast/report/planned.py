@@ -1,15 +1,19 @@
-"""How far a search is that asks for a given number of trials."""
+"""How far a search is that has a budget of children."""
 
 from __future__ import annotations
 
 from pnas_fast.report.text import count, number, plural
 from pnas_fast.report.view import RunView
+from pnas_fast.strategies.asked import MOST_ASKED
 
 
-def unfinished_trials(view: RunView) -> str:
-    """``Unfinished: 40 of 100 trials.``; empty where the configuration's ``trials`` are done or not said."""
-    planned = number(view.record.config.get("trials"))
-    done = len(view.record.trials)
-    if planned is None or done >= planned:
+def unfinished_budget(view: RunView) -> str:
+    """``Unfinished: 40 of 100 children so far.``; empty where the budget is spent or nobody gave one.
+
+    A search that finds nothing new any more ends before its budget does.
+    """
+    budget = number(view.record.config.get("budget")) or 0
+    done = len(view.trials)
+    if done >= budget or len(view.record.trials) >= MOST_ASKED * budget:
         return ""
-    return f"Unfinished: {count(done)} of {plural(int(planned), 'trial', 'trials')}."
+    return f"Unfinished: {count(done)} of {plural(int(budget), 'child', 'children')} so far."

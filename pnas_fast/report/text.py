@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from math import floor, isfinite, log10
-from typing import Any
+from math import floor, log10
+from typing import Any, TypeGuard
 
 MISSING = "–"
-"""What stands for a value that is None or no finite number."""
+"""What stands for a value that is None or no number that means something."""
+
+
+LARGEST = 1e30
+"""Beyond it a number says that something is wrong, and axes overflow: it is shown as if it were missing."""
+
+
+def is_known(value: float | None) -> TypeGuard[float]:
+    """Whether a value is there, finite and of a size that means something."""
+    return value is not None and abs(value) <= LARGEST
 
 
 def number(value: Any) -> float | None:
-    """A JSON value as a number; None where it is none, or not finite."""
+    """A JSON value as a number; None where it is none, or one that `is_known` refuses."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    try:
-        return float(value) if isfinite(value) else None
-    except OverflowError:
-        return None
+    return float(value) if is_known(value) else None
 
 
 def count(value: float | None) -> str:
     """A whole number with its thousands marked: ``559,090``."""
-    return MISSING if value is None or not isfinite(value) else f"{value:,.0f}"
+    return MISSING if not is_known(value) else f"{value:,.0f}"
 
 
 def magnitude(value: float | None) -> str:
@@ -29,7 +35,7 @@ def magnitude(value: float | None) -> str:
 
     Below 100,000, where millions would round it away, it is written out.
     """
-    if value is None or not isfinite(value) or value < 100_000:
+    if not is_known(value) or value < 100_000:
         return count(value)
     scaled, unit = (value / 1e9, "B") if value >= 1e9 else (value / 1e6, "M")
     return f"{scaled:,.2f} {unit}" if scaled < 10 else f"{scaled:,.1f} {unit}"
@@ -37,12 +43,12 @@ def magnitude(value: float | None) -> str:
 
 def percent(fraction: float | None, digits: int = 1) -> str:
     """A fraction as a percentage: 0.974 is ``97.4 %``."""
-    return MISSING if fraction is None or not isfinite(fraction) else f"{100 * fraction:.{digits}f} %"
+    return MISSING if not is_known(fraction) else f"{100 * fraction:.{digits}f} %"
 
 
 def accuracy(fraction: float | None, error: float | None, digits: int = 2) -> str:
     """A fraction and its standard error, where that is known: ``97.40 ± 0.51 %``."""
-    if error is None or fraction is None or not isfinite(fraction):
+    if error is None or not is_known(fraction):
         return percent(fraction, digits)
     return f"{100 * fraction:.{digits}f} ± {percent(error, digits)}"
 
@@ -59,14 +65,12 @@ def share(fraction: float | None) -> str:
 
 def correlation(value: float | None) -> str:
     """A rank correlation with two decimals and a proper minus sign."""
-    return (
-        MISSING if value is None or not isfinite(value) else f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
-    )
+    return MISSING if not is_known(value) else f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def duration(seconds: float | None) -> str:
     """Seconds in the two units that matter: ``0.8 s``, ``4 min 05 s``, ``3 h 07 min``, ``2 d 03 h``."""
-    if seconds is None or not isfinite(seconds):
+    if not is_known(seconds):
         return MISSING
     if seconds < 59.95:
         return f"{seconds:.1f} s"
@@ -80,7 +84,7 @@ def duration(seconds: float | None) -> str:
 
 def plain(value: float | None) -> str:
     """Any other number, in at most five figures: ``3.1416``, ``12``, ``0.00052``."""
-    return MISSING if value is None or not isfinite(value) else f"{float(f'{value:.5g}'):.15g}"
+    return MISSING if not is_known(value) else f"{float(f'{value:.5g}'):.15g}"
 
 
 def gib(memory: float) -> str:

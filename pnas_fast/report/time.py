@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from pnas_fast.protocols import Trial
 from pnas_fast.report.axes import NARROW, WIDE
 from pnas_fast.report.dots import plot_dots
 from pnas_fast.report.palette import BOX_INK, TIME_COLOURS, level_colour
-from pnas_fast.report.text import number
+from pnas_fast.report.text import is_known, number
 from pnas_fast.report.view import RunView
 from pnas_fast.runs.store import StoredNote
 
@@ -88,7 +87,7 @@ def _stage_time(
 ) -> StageTime | None:
     waits = [trial.value("waiting_seconds") for trial in trials]
     workers = max((number(note.values.get("workers")) or 0.0 for note in drained), default=0.0)
-    if not trials or workers < 1 or not all(map(isfinite, waits)):
+    if not trials or workers < 1 or not all(map(is_known, waits)):
         return None
     training, evaluation = sum(map(_training, trials)), _sum(trials, "evaluation_seconds")
     last = sum(number(note.values.get("waited")) or 0.0 for note in drained)
@@ -151,7 +150,7 @@ def _draw_shares(axes: Axes, times: list[StageTime]) -> None:
 
 def _draw_rates(axes: Axes, view: RunView) -> None:
     for group in view.groups:
-        trials = [trial for trial in group.done if isfinite(trial.value("images_per_second"))]
+        trials = [trial for trial in group.done if is_known(trial.value("images_per_second"))]
         numbers = [trial.number for trial in trials]
         rates = [trial.value("images_per_second") for trial in trials]
         style: dict[str, Any] = {"color": level_colour(group.number), "markersize": 3.6, "alpha": 0.85}

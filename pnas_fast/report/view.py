@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite, sqrt
+from math import sqrt
 
 from pnas_fast.protocols import Trial
-from pnas_fast.report.text import number
+from pnas_fast.report.text import is_known, number
 from pnas_fast.runs.record import RunRecord
 
 VALIDATION_IMAGES = "validation_images"
@@ -101,8 +101,12 @@ class RunView:
         return sqrt(accuracy * (1 - accuracy) / images)
 
     def has_value(self, name: str) -> bool:
-        """Whether some trial with an accuracy has a finite value of that name."""
-        return any(isfinite(trial.value(name)) for trial in self.done)
+        """Whether some trial with an accuracy has a value of that name."""
+        return any(is_known(trial.value(name)) for trial in self.done)
+
+    def total(self, name: str) -> float:
+        """The sum of a value over all trials that have it."""
+        return sum(number(trial.value(name)) or 0.0 for trial in self.trials)
 
 
 def _level(trial: Trial) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pnas_fast.report.lineage import draw_lineage, line_of
-from pnas_fast.report.planned import unfinished_trials
+from pnas_fast.report.planned import unfinished_budget
 from pnas_fast.report.section import Chart, Section, StrategyPage
 from pnas_fast.report.view import RunView
 
@@ -22,5 +22,5 @@ PAGE = StrategyPage(
     explanation="Evolution changes one thing about the best of a few cells drawn from a population, puts the "
     "child into it and takes the oldest out, however good that is.",
     sections=_sections,
-    unfinished=unfinished_trials,
+    unfinished=unfinished_budget,
 )
