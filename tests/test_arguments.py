@@ -267,6 +267,13 @@ def test_compiled_kernels_refuse_alike(name: str, backend: str) -> None:
     assert_refused(backend, call, words)
 
 
+@pytest.mark.parametrize(("made", "read"), [("cpu", "eager"), ("triton", "eager"), ("triton", "cpu")])
+@pytest.mark.parametrize("reader", READERS)
+def test_what_another_backend_left_pending_is_refused(reader: str, made: str, read: str) -> None:
+    state = dense().on(get_backend(made))
+    assert_refused(read, READERS[reader](state), f"the activation is a {type(state).__name__}")
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_second_block_fits_the_first(backend: str) -> None:
     output = CellOutput(3)
