@@ -2,8 +2,8 @@
 # distutils: language = c++
 """Compiled half of pnas_fast.candidates, which is the public interface and checks what it is given.
 
-Codes handed to this module must be in range: an operation code outside 0 to 7, or an input that is not
-there, is undefined behaviour.
+Types and shapes are checked here too. Codes handed to this module must be in range: an operation code outside
+0 to 7, or an input that is not there, is undefined behaviour.
 """
 
 from libc.stdint cimport int8_t, int32_t, int64_t, uint64_t
@@ -26,6 +26,15 @@ cdef extern from "candidates.hpp" namespace "pnas" nogil:
     ) except +
 
 
+cdef int _check(const int8_t[:, :, ::1] codes, int most) except -1:
+    if codes.shape[2] != 4 or not 1 <= codes.shape[1] <= most:
+        raise ValueError(
+            f"codes are of shape ({codes.shape[0]}, {codes.shape[1]}, {codes.shape[2]}), "
+            f"allowed is (M, b, 4), b from 1 to {most}"
+        )
+    return 0
+
+
 cdef class Expander:
     """The parents int8 (M, b, 4), M >= 1 and 1 <= b <= 4, ready to be expanded range by range."""
 
@@ -33,6 +42,7 @@ cdef class Expander:
     cdef unique_ptr[CppExpander] engine
 
     def __cinit__(self, const int8_t[:, :, ::1] codes not None):
+        _check(codes, 4)
         cdef const int8_t* start = &codes[0, 0, 0]
         cdef int64_t parents = codes.shape[0]
         cdef int blocks = <int> codes.shape[1]
@@ -62,6 +72,7 @@ cdef class Expander:
 
 def canonical_keys(const int8_t[:, :, ::1] codes not None, int threads):
     """Canonical keys uint64 (M,) of cells int8 (M, b, 4), 1 <= b <= 5."""
+    _check(codes, 5)
     keys = np.empty(codes.shape[0], np.uint64)
     cdef uint64_t[::1] view = keys
     if codes.shape[0] > 0:

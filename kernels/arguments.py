@@ -38,7 +38,7 @@ class Limits:
         name: of the backend.
         activations: types of what flows between operations.
         weights: types of weights; a batch norm's tensors are of one of these too.
-        states: the backend's own forms of an activation.
+        states: the backend's own forms of an activation, these very types besides tensors.
         device: the type of the device that everything must be on, None for any.
         compiled: whether kernels are given addresses: activations lie in NHWC memory then, and weights in
             dense memory with their taps in a row.
@@ -50,7 +50,7 @@ class Limits:
     name: str
     activations: tuple[torch.dtype, ...]
     weights: tuple[torch.dtype, ...]
-    states: tuple[type, ...] = (Tensor,)
+    states: tuple[type, ...] = ()
     device: Callable[[], str | None] = lambda: None
     compiled: bool = False
     elements: int | None = None
@@ -68,9 +68,9 @@ class Arguments:
     def state(self, x: Any) -> None:
         """What an operation reads: (N, C, H, W)."""
         limits = self._limits
-        known = isinstance(x, limits.states)
+        known = isinstance(x, Tensor) or type(x) in limits.states
         if not known:
-            names = " ".join(state.__name__ for state in limits.states)
+            names = " ".join(state.__name__ for state in (Tensor, *limits.states))
             self._refuse("the activation", f"a {type(x).__name__}", names)
         shape, dtype, device = x.shape, x.dtype, limits.device()
         if len(shape) != 4 or 0 in shape:

@@ -87,7 +87,7 @@ class CpuPrimitives:
         "cpu",
         activations=dtypes,
         weights=(torch.float32,),
-        states=(Tensor, Activation),
+        states=(Activation,),
         device=lambda: "cpu",
         compiled=True,
         elements=LARGEST,

@@ -17,7 +17,7 @@ from pnas_fast.kernels.recording import Recording
 
 C, F = 8, 6
 COMPILED = ("cpu", "triton")
-ANY: Any = None
+ANY_POOL: Any = "sum"
 
 
 def norm(features: int = F, **settings: Any) -> nn.BatchNorm2d:
@@ -180,7 +180,7 @@ REFUSED: dict[str, tuple[Call, str]] = {
     ),
     "another pool": (pool().but(kind="min"), "the pool is 'min', allowed is avg max"),
     "a pool's stride": (pool().but(stride=3), "the stride is 3, allowed is 1 or 2"),
-    "a side's pool": (add().but(left=Side(x(), "sum")), "the left side's pool is 'sum'"),
+    "a side's pool": (add().but(left=Side(x(), ANY_POOL)), "the left side's pool is 'sum'"),
     "a side's stride": (add().but(left=Side(x(), "max", 0)), "the left side's stride is 0"),
     "a stride without a pool": (
         add().but(right=Side(x(), None, 2)),
@@ -267,6 +267,13 @@ def test_compiled_kernels_refuse_alike(name: str, backend: str) -> None:
     assert_refused(backend, call, words)
 
 
+@pytest.mark.parametrize(("made", "read"), [("cpu", "eager"), ("triton", "eager"), ("triton", "cpu")])
+@pytest.mark.parametrize("reader", READERS)
+def test_what_another_backend_left_pending_is_refused(reader: str, made: str, read: str) -> None:
+    state = dense().on(get_backend(made))
+    assert_refused(read, READERS[reader](state), f"the activation is a {type(state).__name__}")
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_second_block_fits_the_first(backend: str) -> None:
     output = CellOutput(3)
@@ -333,7 +340,7 @@ IMAGES = torch.zeros(10, 3, 4, 4, dtype=torch.uint8).contiguous(memory_format=to
 BATCH: dict[str, Any] = {
     "images": IMAGES, "rows": rows(), "table": torch.zeros(3, 256), "padding": 1, "cutout": 0,
 }  # fmt: skip
-BAD_BATCHES = {
+BAD_BATCHES: dict[str, tuple[dict[str, Any], str]] = {
     "an image that there is not": ({"rows": rows((0, 10))}, "row 1 (image, top, left) is (10, 0, 0)"),
     "an image before the first": ({"rows": rows((0, -1))}, "is (-1, 0, 0), allowed is up to (9, 2, 2)"),
     "a far image": ({"rows": rows((0, 2**31 - 1))}, "is (2147483647, 0, 0)"),

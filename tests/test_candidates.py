@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -324,3 +325,28 @@ def test_a_missing_compiled_module_says_how_to_build_it() -> None:
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: the compiled module pnas_fast._candidates is not usable")
     assert last.endswith("pip install -e .")
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [
+        np.zeros((3, 2, 4), np.int32),
+        np.zeros((3, 2, 4)),
+        np.zeros((3, 2), np.int8),
+        np.zeros((3, 2, 3), np.int8),
+        np.zeros((3, 2, 2), np.int8),
+        np.zeros((3, 0, 4), np.int8),
+        np.zeros((3, 6, 4), np.int8),
+        np.zeros((3, 2, 8), np.int8)[:, :, ::2],
+        None,
+    ],
+)
+def test_the_compiled_module_refuses_other_types_and_shapes(codes: Any) -> None:
+    for function in (_candidates.Expander, lambda given: _candidates.canonical_keys(given, 1)):
+        with pytest.raises((ValueError, TypeError)):
+            function(codes)
+
+
+def test_compiled_expansion_ends_at_four_blocks() -> None:
+    with pytest.raises(ValueError, match=r"shape \(3, 5, 4\), allowed is \(M, b, 4\), b from 1 to 4"):
+        _candidates.Expander(np.zeros((3, 5, 4), np.int8))

@@ -179,6 +179,12 @@ def test_what_was_compiled_is_not_listed_again_unless_something_changed(
     assert not warmed.mark_of(children, 90).exists()
 
 
+def test_the_mark_holds_the_sources_of_kernels_and_networks() -> None:
+    sources = warmed._sources()
+    for name in ("separable_backward.py", "lazy.py", "cell.py", "warm.py"):
+        assert f"{name} " in sources
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

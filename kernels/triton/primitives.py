@@ -10,6 +10,7 @@ from torch import Tensor
 from pnas_fast.kernels.activation import Accumulator, Activation
 from pnas_fast.kernels.arguments import DEPTHWISE, LARGEST, TAPS, Limits
 from pnas_fast.kernels.fused import Convolution, Gradients, Normal, Source
+from pnas_fast.kernels.fused.lazy import Deferred
 from pnas_fast.kernels.fused.primitives import Backward, Forward, Sum, SumBackward
 from pnas_fast.kernels.layout import pixel
 from pnas_fast.kernels.triton import DTYPES
@@ -45,7 +46,7 @@ class TritonPrimitives:
         "triton",
         activations=DTYPES,
         weights=(torch.float32,),
-        states=(Tensor, Activation),
+        states=(Activation, Deferred),
         device=_device,
         compiled=True,
         elements=LARGEST,

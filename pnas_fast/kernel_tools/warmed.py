@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 import triton
 
+import pnas_fast.kernels
 import pnas_fast.network
 import pnas_fast.space
 
-_FOLDERS = (Path(__file__).parent, Path(pnas_fast.network.__file__).parent)
+_KERNELS = Path(pnas_fast.kernels.__file__).parent
+_FOLDERS = (_KERNELS, Path(__file__).parent, Path(pnas_fast.network.__file__).parent)
 
 
 def mark_of(children: object, architecture: int) -> Path:
@@ -29,6 +31,6 @@ def mark_of(children: object, architecture: int) -> Path:
 @cache
 def _sources() -> str:
     files = [Path(pnas_fast.space.__file__), *(file for folder in _FOLDERS for file in folder.rglob("*.py"))]
-    tiles = Path(__file__).parent.rglob("*.json")
+    tiles = _KERNELS.rglob("*.json")
     texts = [f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in (*files, *tiles)]
     return " ".join(sorted(texts))
