@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -180,7 +180,7 @@ REFUSED: dict[str, tuple[Call, str]] = {
     ),
     "another pool": (pool().but(kind="min"), "the pool is 'min', allowed is avg max"),
     "a pool's stride": (pool().but(stride=3), "the stride is 3, allowed is 1 or 2"),
-    "a side's pool": (add().but(left=Side(x(), "sum")), "the left side's pool is 'sum'"),
+    "a side's pool": (add().but(left=Side(x(), cast(Any, "sum"))), "the left side's pool is 'sum'"),
     "a side's stride": (add().but(left=Side(x(), "max", 0)), "the left side's stride is 0"),
     "a stride without a pool": (
         add().but(right=Side(x(), None, 2)),
@@ -333,7 +333,7 @@ IMAGES = torch.zeros(10, 3, 4, 4, dtype=torch.uint8).contiguous(memory_format=to
 BATCH: dict[str, Any] = {
     "images": IMAGES, "rows": rows(), "table": torch.zeros(3, 256), "padding": 1, "cutout": 0,
 }  # fmt: skip
-BAD_BATCHES = {
+BAD_BATCHES: dict[str, tuple[dict[str, Any], str]] = {
     "an image that there is not": ({"rows": rows((0, 10))}, "row 1 (image, top, left) is (10, 0, 0)"),
     "an image before the first": ({"rows": rows((0, -1))}, "is (-1, 0, 0), allowed is up to (9, 2, 2)"),
     "a far image": ({"rows": rows((0, 2**31 - 1))}, "is (2147483647, 0, 0)"),

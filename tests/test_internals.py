@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,12 @@ from pnas_fast.kernels import _torch_internals as internals
 
 
 def test_a_run_of_backward_has_a_number_of_its_own() -> None:
-    seen = []
+    seen: list[int] = []
     x = torch.ones(1, requires_grad=True)
     for _ in range(2):
         y = x * 2
-        y.register_hook(lambda g: seen.append(internals.current_pass()))
-        y.sum().backward()
+        y.register_hook(lambda g: seen.append(internals.current_pass()))  # type: ignore[no-untyped-call]
+        y.sum().backward()  # type: ignore[no-untyped-call]
     first, second = seen
     assert internals.current_pass() == -1
     assert -1 not in seen
@@ -32,15 +33,17 @@ def test_a_function_between_graphs_is_called_as_it_is() -> None:
 
 
 def test_a_mode_sees_operators_and_knows_which_write() -> None:
-    seen = {}
+    seen: dict[str, bool] = {}
 
-    class Mode(internals.TorchDispatchMode):
-        def __torch_dispatch__(self, operator, types, arguments=(), keywords=None):
+    class Mode(internals.TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(
+            self, operator: Any, types: Any, arguments: tuple[Any, ...] = (), keywords: Any = None
+        ) -> Any:
             seen[str(operator)] = internals.writes(operator)
             return operator(*arguments, **(keywords or {}))
 
     assert hasattr(internals.TorchDispatchMode, "_should_skip_dynamo")
-    with Mode():
+    with Mode():  # type: ignore[no-untyped-call]
         torch.ones(2).add_(1.0).relu()
     assert seen["aten.add_.Tensor"]
     assert not seen["aten.relu.default"]
@@ -73,7 +76,7 @@ def test_the_fused_update_takes_a_rate_on_the_device() -> None:
     with torch.no_grad():
         internals.sgd(
             [parameter], [torch.ones(1)], [memory], fused=True, grad_scale=None, found_inf=None,
-            weight_decay=0.0, momentum=0.9, lr=torch.tensor(0.1), dampening=0.0, nesterov=True,
+            weight_decay=0.0, momentum=0.9, lr=torch.tensor(0.1), dampening=0.0, nesterov=True,  # type: ignore[arg-type]
             maximize=False,
         )  # fmt: skip
     torch.testing.assert_close(parameter.detach(), torch.tensor([1 - 0.1 * 1.9]))
@@ -114,7 +117,7 @@ assert hasattr(triton.knobs.compilation, "listener")
 """
 
 
-def test_triton_compiles_for_a_card_that_is_elsewhere(tmp_path) -> None:
+def test_triton_compiles_for_a_card_that_is_elsewhere(tmp_path: Path) -> None:
     """In a process of its own, for Triton's interpreter serves the tests."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path)
