@@ -11,12 +11,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from oracle import activation
-from pnas_fast.kernels import BACKENDS, Backend, BackendError, CellOutput, Side, get_backend
+from pnas_fast.kernels import Backend, BackendError, CellOutput, Side, get_backend
 from pnas_fast.kernels.augment import augment, augment_eager
 from pnas_fast.kernels.recording import Recording
 
 C, F = 8, 6
-COMPILED = ("cpu", "triton")
+TRITON = pytest.param("triton", marks=pytest.mark.interpreter)
+"""A card's kernels would refuse these arguments, which are on the CPU, for that alone."""
+
+COMPILED = ("cpu", TRITON)
+EVERY = ("eager", *COMPILED)
+ANY: Any = None
 ANY_POOL: Any = "sum"
 
 
@@ -237,7 +242,7 @@ def assert_refused(backend: str, call: Call, words: str) -> None:
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", EVERY)
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("state", BAD_STATES)
 def test_what_is_no_activation_is_refused(state: str, reader: str, backend: str) -> None:
@@ -253,7 +258,7 @@ def test_what_compiled_kernels_cannot_read_is_refused(state: str, reader: str, b
     assert_refused(backend, READERS[reader](value), words)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", EVERY)
 @pytest.mark.parametrize("name", REFUSED)
 def test_every_backend_refuses_alike(name: str, backend: str) -> None:
     call, words = REFUSED[name]
@@ -267,14 +272,21 @@ def test_compiled_kernels_refuse_alike(name: str, backend: str) -> None:
     assert_refused(backend, call, words)
 
 
-@pytest.mark.parametrize(("made", "read"), [("cpu", "eager"), ("triton", "eager"), ("triton", "cpu")])
+@pytest.mark.parametrize(
+    ("made", "read"),
+    [
+        ("cpu", "eager"),
+        pytest.param("triton", "eager", marks=pytest.mark.interpreter),
+        pytest.param("triton", "cpu", marks=pytest.mark.interpreter),
+    ],
+)
 @pytest.mark.parametrize("reader", READERS)
 def test_what_another_backend_left_pending_is_refused(reader: str, made: str, read: str) -> None:
     state = dense().on(get_backend(made))
     assert_refused(read, READERS[reader](state), f"the activation is a {type(state).__name__}")
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", EVERY)
 def test_a_second_block_fits_the_first(backend: str) -> None:
     output = CellOutput(3)
     first = add().but(output=output).on(get_backend(backend))
@@ -291,7 +303,7 @@ def test_a_second_block_fits_the_first(backend: str) -> None:
         assert_refused(backend, call, "allowed is that of places 0 to 2")
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", EVERY)
 def test_what_was_refused_left_nothing_behind(backend: str) -> None:
     """The cell's other blocks and the norm's statistics are as they would have been."""
     output, own = CellOutput(2), norm()
@@ -303,7 +315,7 @@ def test_what_was_refused_left_nothing_behind(backend: str) -> None:
     torch.testing.assert_close(own.state_dict(), before, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", EVERY)
 @settings(max_examples=40, deadline=None)
 @given(
     shape=st.tuples(*[st.integers(0, 3)] * 4),

@@ -321,6 +321,7 @@ def test_an_instruction_set_that_is_not_there_is_refused(monkeypatch: pytest.Mon
         resolve_backend("auto", "cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "avx2", "avx512vl", "avx512"])
 def test_every_instruction_set_of_this_machine(name: str) -> None:
     """A few of the tests above in a process that is told which instruction set to use."""

@@ -23,6 +23,8 @@ from pnas_fast.runs.weights import child_file
 from pnas_fast.search.driver import Driver
 from pnas_fast.space import Cell
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = TrainingSettings(filters=4, batch=32, train_images=128, device="cpu", time_limit=15.0)
 CELLS = [Cell.from_codes(codes) for codes in one_block_cells(("sep3x3", "max_pool3x3"))]
 

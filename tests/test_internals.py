@@ -15,7 +15,7 @@ from pnas_fast.kernels import _torch_internals as internals
 
 
 def test_a_run_of_backward_has_a_number_of_its_own() -> None:
-    seen = []
+    seen: list[int] = []
     x = torch.ones(1, requires_grad=True)
     for _ in range(2):
         y = x * 2
@@ -33,11 +33,11 @@ def test_a_function_between_graphs_is_called_as_it_is() -> None:
 
 
 def test_a_mode_sees_operators_and_knows_which_write() -> None:
-    seen = {}
+    seen: dict[str, bool] = {}
 
     class Mode(internals.TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(
-            self, operator: Any, types: Any, arguments: Any = (), keywords: Any = None
+            self, operator: Any, types: Any, arguments: tuple[Any, ...] = (), keywords: Any = None
         ) -> Any:
             seen[str(operator)] = internals.writes(operator)
             return operator(*arguments, **(keywords or {}))

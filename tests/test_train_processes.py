@@ -24,6 +24,8 @@ from pnas_fast.train.group import Group
 from pnas_fast.train.history import read_history
 from test_train import OPTIONS, SEARCH, await_checkpoint, checkpoints
 
+pytestmark = pytest.mark.slow
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 

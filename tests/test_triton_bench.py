@@ -105,6 +105,7 @@ class InThisProcess:
         """It has ended."""
 
 
+@pytest.mark.slow
 @pytest.mark.interpreter
 def test_everything_runs_and_is_written(
     card: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -199,6 +200,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Any:
     return lambda backend: gpu_children.settings_for(backend, 1, 2, 4, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.interpreter
 def test_a_child_of_either_backend_is_trained_as_a_search_trains_it(
     small: Any, monkeypatch: pytest.MonkeyPatch
@@ -227,6 +229,7 @@ def test_a_child_of_either_backend_is_trained_as_a_search_trains_it(
         assert 0 <= row["equal epochs"]["accuracy"] <= 1
 
 
+@pytest.mark.slow
 def test_children_side_by_side_in_processes_of_the_search(small: Any) -> None:
     command = [sys.executable, gpu.__file__, "--worker"]
     cell = "0:identity+1:max_pool3x3"

@@ -94,6 +94,7 @@ def table_of(architecture: str) -> Path:
     return RESULTS / f"kernels_{architecture}_bfloat16.tsv"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "number"), [("sm_80", 2), ("sm_90", 8), ("sm_100", 2)])
 def test_one_kernel_of_a_kind_is_no_worse_than_the_committed_table(architecture: str, number: int) -> None:
     """Of every kind for sm_90, of separable convolutions' both directions for the others."""
@@ -109,6 +110,7 @@ def test_no_kernel_uses_local_memory(architecture: str) -> None:
     assert not broken_rules(table, {})
 
 
+@pytest.mark.slow
 def test_what_is_compiled_ahead_is_what_a_card_would_compile() -> None:
     """Triton's own binding of arguments, as the first launch on a card asks for it, says the same of each."""
     done = without_interpreter(JUST_IN_TIME)

@@ -20,6 +20,8 @@ from pnas_fast.network.layers import SeparableHalf, Shape
 from poison import poison_new_tensors
 from where_triton_runs import BF16_ERROR, DEVICE, default_device
 
+pytestmark = pytest.mark.slow
+
 TRITON = get_backend("triton")
 TOLERANCES = {torch.float32: (1e-5, 1e-4), torch.bfloat16: 2 * (BF16_ERROR,), torch.float16: (2e-3, 6e-3)}
 """Largest relative error of results and of gradients."""

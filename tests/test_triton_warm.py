@@ -73,6 +73,7 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_launch_looks_for_the_name_that_compiling_ahead_gives() -> None:
     done = run("-c", SAME_NAMES)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -95,6 +96,7 @@ print(dense_kernel.cache_key, separable_kernel.cache_key)
     assert run("-c", program, *order.split()).stdout.split() == [alone[0][0], alone[1][1]]
 
 
+@pytest.mark.slow
 def test_no_child_asks_for_a_kernel_that_is_not_listed() -> None:
     program = """
 import random, torch
@@ -119,6 +121,7 @@ assert not others & listed
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_kernels_are_compiled_once_and_broken_ones_and_dying_compilers_are_told(tmp_path: Path) -> None:
     program = """
 import sys, torch
