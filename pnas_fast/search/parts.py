@@ -12,6 +12,7 @@ from pnas_fast.evaluation.train import train_spec
 from pnas_fast.protocols import Emit, Spec, Strategy
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.strategies.evolution import Evolution
+from pnas_fast.strategies.population import note_on_population
 from pnas_fast.strategies.progressive import Progressive
 from pnas_fast.strategies.random import Random
 from pnas_fast.surrogate import Growth
@@ -31,6 +32,14 @@ def make_strategy(config: SearchConfig, emit: Emit = lambda event: None) -> Stra
         case _:
             growth = Growth(blocks, config.beam, operations, config.predictor, config.refit, config.kappa)
             return Progressive(growth, epochs, seed, emit)
+
+
+def notes_on(config: SearchConfig) -> list[str]:
+    """Lines for people about a configuration that is allowed and perhaps not meant."""
+    if config.strategy != "evolution":
+        return []
+    note = note_on_population(budget_of(config), config.population)
+    return [] if note is None else [note]
 
 
 def budget_of(config: SearchConfig) -> int:

@@ -33,7 +33,7 @@ from pnas_fast.runs.store import TrialStore
 from pnas_fast.runs.weights import BEST, discard_all
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.driver import Driver
-from pnas_fast.search.parts import make_spec, make_strategy
+from pnas_fast.search.parts import make_spec, make_strategy, notes_on
 from pnas_fast.search.plan import describe_devices
 from pnas_fast.search.preflight import choose_devices
 from pnas_fast.search.profiled import Profiled
@@ -107,8 +107,9 @@ class Search:
                 display = choose_display(self.console, config.strategy, strategy.planned)
                 stack.enter_context(closing(display))
                 listeners.all.append(display)
+            notes = (*self.notes, *notes_on(config))
             settled = settle(folder, config, self.source.identity(), store)
-            for line in (heading(config), *self.notes, *settled):
+            for line in (heading(config), *notes, *settled):
                 listeners.say(line)
             if self.retry_failed and (again := store.forget_failed()):
                 listeners.say(f"{again} failed children are trained again")
