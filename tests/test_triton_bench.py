@@ -134,6 +134,7 @@ def test_everything_runs_and_is_written(
     assert any(line.startswith("add_kernel") and "3 launches" in line for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.interpreter
 def test_a_part_that_fails_leaves_the_others_their_results(
     card: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -205,17 +206,17 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_child_of_either_backend_is_trained_as_a_search_trains_it(
     small: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load_whole = load_data
-
     def load(spec: str, *, device: str) -> DataSet:
         """Few images, for the interpreter's sake."""
-        data = load_whole(spec, device=device).subset(8)
+        data = load_data(spec, device=device).subset(8)
         return replace(
             data,
             validation_images=data.validation_images[:2],
             validation_labels=data.validation_labels[:2],
         )
 
+    # The interpreter runs on the CPU what a child asks of a card.
+    monkeypatch.setattr("pnas_fast.evaluation.child.resolve_backend", lambda name, device: name)
     monkeypatch.setattr(gpu_children, "load", load)
     monkeypatch.setattr(gpu_children, "EPOCHS", 2)
     for backend in gpu_children.BACKENDS:
@@ -272,6 +273,7 @@ def test_times_are_matched_with_what_was_launched() -> None:
         gpu_timing.beside_rooflines(timed[:2], launches, H100)
 
 
+@pytest.mark.slow
 @pytest.mark.interpreter
 def test_correct_operations_pass() -> None:
     for case in (gpu_cases.separable(8, 4, 3, 2), gpu_cases.branches(4, 2)):
