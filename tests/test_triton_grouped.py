@@ -123,7 +123,7 @@ def test_factorized_reductions() -> None:
         states = [backend.factorized_reduction(x[i], w[i], w[2 + i], norm_for(w, 9)) for i in range(2)]
         return blocks_of(backend, [(Side(states[0]), Side(states[1]))])
 
-    check_dense(operation, random_weights(*[(5, 40, 1, 1)] * 2, *[(4, 40, 1, 1)] * 2))
+    check_dense(operation, random_weights(*[(4, 40, 1, 1)] * 2, *[(5, 40, 1, 1)] * 2))
 
 
 def check_dense(operation: Any, weights: list[Tensor]) -> None:
