@@ -80,7 +80,9 @@ class Train:
                 save_child(network, data, path)
             except OSError as error:  # that of a write does not say of which file
                 raise OSError(error.errno, error.strerror, error.filename or str(path)) from error
-        return as_measurement(result)
+        measured = as_measurement(result)
+        images = {"validation_images": float(len(context.data.validation_labels))} if measured.done else {}
+        return replace(measured, values={**measured.values, **images})
 
 
 def as_measurement(result: ChildResult) -> Measurement:

@@ -114,10 +114,10 @@ def read_values(path: Path) -> dict[str, Any]:
         ConfigError: it cannot be read, or is no JSON object of numbers, texts and lists of texts.
     """
     try:
-        return msgspec.json.decode(
-            path.read_bytes(), type=dict[str, str | int | float | bool | list[str] | None]
-        )
-    except (OSError, msgspec.MsgspecError, RecursionError) as error:
+        # By Python's reader, since names of folders need not be UTF-8.
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return msgspec.convert(values, type=dict[str, str | int | float | bool | list[str] | None])
+    except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise ConfigError(f"{path}: not the configuration of a run ({error})") from error
 
 

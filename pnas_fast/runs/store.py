@@ -11,7 +11,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -124,6 +124,7 @@ class TrialStore:
 
     def add(self, key: Key, measurement: Measurement) -> None:
         """Commit a measurement. Adding a key twice is an error of the caller."""
+        measurement = _storable(measurement)
         values = measurement.values
         columns = [values.get(name) for name in _COLUMNS]
         if not measurement.done:
@@ -249,3 +250,15 @@ class TrialStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _storable(measurement: Measurement) -> Measurement:
+    """What can be read back: finite numbers, an accuracy where it is done, text that is UTF-8."""
+    values = {name: value for name, value in measurement.values.items() if math.isfinite(value)}
+    curves = {name: tuple(filter(math.isfinite, curve)) for name, curve in measurement.curves.items()}
+    status, error = measurement.status, measurement.error
+    if status == "done" and not 0 <= values.get("accuracy", math.nan) <= 1:
+        status, error = "failed", f"accuracy is {measurement.values.get('accuracy')}, allowed is 0 to 1"
+    if error is not None:
+        error = error.encode("utf-8", "backslashreplace").decode()
+    return replace(measurement, status=status, values=values, curves=curves, error=error)

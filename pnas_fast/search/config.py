@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 
+from pnas_fast.candidates import one_block_cells
 from pnas_fast.cli.options import ConfigError, option, option_name
 from pnas_fast.runs.config import RunConfig
 from pnas_fast.space import MAX_BLOCKS, OPERATIONS, CellError, check_operations
@@ -128,6 +129,8 @@ class SearchConfig(RunConfig):
             raise ConfigError(
                 f"children_per_gpu is {self.children_per_gpu} on cpu, allowed is 0: see --workers"
             )
+        if self.strategy != "progressive" and not self.budget:
+            return replace(config, budget=progressive_children(self.blocks, self.operations))
         return config
 
     def difference(self, other: SearchConfig) -> list[str]:
@@ -144,6 +147,11 @@ class SearchConfig(RunConfig):
     def from_values(cls, values: Mapping[str, Any]) -> Self:
         """The configuration of `values()`."""
         return cls(**{**values, "operations": tuple(values["operations"])})
+
+
+def progressive_children(blocks: int, operations: tuple[str, ...]) -> int:
+    """How many children progressive search trains with the default K, at most."""
+    return len(one_block_cells(operations)) + (blocks - 1) * SearchConfig.beam
 
 
 def check_belongs(strategy: str, given: list[str]) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pnas_fast.candidates import one_block_cells
 from pnas_fast.cli.options import ConfigError
 from pnas_fast.evaluation.function import function_spec
 from pnas_fast.evaluation.table import table_spec
 from pnas_fast.evaluation.train import train_spec
 from pnas_fast.protocols import Emit, Spec, Strategy
-from pnas_fast.search.config import SearchConfig
+from pnas_fast.search.config import SearchConfig, progressive_children
 from pnas_fast.strategies.evolution import Evolution
 from pnas_fast.strategies.population import note_on_population
 from pnas_fast.strategies.progressive import Progressive
@@ -43,9 +42,8 @@ def notes_on(config: SearchConfig) -> list[str]:
 
 
 def budget_of(config: SearchConfig) -> int:
-    """Children to train: as asked, or as many as progressive search would with the default K."""
-    levels = (config.blocks - 1) * SearchConfig.beam
-    return config.budget or len(one_block_cells(config.operations)) + levels
+    """Children to train: as asked, or as many as progressive search would."""
+    return config.budget or progressive_children(config.blocks, config.operations)
 
 
 def make_spec(config: SearchConfig, data: str) -> Spec:
