@@ -1,3 +1,3 @@
 """The version, in the one place that packaging and code both read."""
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"

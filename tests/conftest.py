@@ -1,6 +1,7 @@
 """How tests run: on how many threads, on the card or in Triton's interpreter, from which random numbers."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -11,6 +12,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+
+from pnas_fast.executors import fork_server
 
 HAS_CARD = torch.cuda.is_available()
 if not HAS_CARD:
@@ -26,6 +29,15 @@ settings.load_profile("pnas_fast")
 def same_random_numbers() -> None:
     """What a test draws does not depend on the tests before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def warm_workers() -> Iterator[None]:
+    """One fork server for all searches of a module, as a program has that searches again and again."""
+    if fork_server.AVAILABLE:
+        fork_server.fork_server("pnas_fast.executors.worker")
+    yield
+    fork_server.end_servers()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

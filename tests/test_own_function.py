@@ -15,6 +15,8 @@ from pnas_fast.evaluation.table import write_table
 from pnas_fast.protocols import EvaluatorError
 from pnas_fast.search.result import SearchResult
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 CONFIG = SearchConfig(
     strategy="random", budget=8, blocks=1, operations=("identity", "max_pool3x3"), filters=4, device="cpu",
     workers=2, time_limit=1.0,
@@ -22,7 +24,7 @@ CONFIG = SearchConfig(
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
+def mixed(warm_workers: None, tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
     folder = tmp_path_factory.mktemp("runs") / "mixed"
     return run_search(CONFIG, evaluator=user_functions.of_many_kinds, out=folder, progress=False)
 

@@ -111,6 +111,8 @@ def train_child(
         _fit(network, settings, data, seed, running, result, report)
         trained = time.monotonic()
         found = evaluate(network, data, DTYPES[settings.precision])
+        if not math.isfinite(found.loss):
+            raise TrialError(f"diverged: the validation loss is {found.loss}")
         result.accuracy, result.validation_loss = found.accuracy, found.loss
         result.evaluation_seconds = time.monotonic() - trained
         result.status = "done"
