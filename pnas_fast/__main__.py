@@ -11,6 +11,7 @@ from pnas_fast.cli.streams import run_command
 COMMANDS = {
     "search": "search for a cell, or say what that would cost",
     "train": "train the network of one cell for long, as published results are made",
+    "report": "write the page that explains a search",
     "export": "write a trained network to an ONNX file, and check it",
     "infer": "classify images with such a file, or time it",
     "zoo": "list the published networks, with their figures as counted here",

@@ -59,7 +59,7 @@ def test_training_is_that_of_the_canonical_cell_for_the_budget(tmp_path: Path) -
     assert seen == [128, 256]
     assert set(found.values) == {
         "accuracy", "validation_loss", "loss", "seconds", "evaluation_seconds", "images_per_second",
-        "images_seen", "parameters", "multiply_adds",
+        "images_seen", "parameters", "multiply_adds", "validation_images",
     }  # fmt: skip
     assert load_child(child_file(tmp_path, 5)).genotype == Genotype.of(CELL)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pnas_fast.cli.commands import INTERRUPTED, Parser, one_line
 from pnas_fast.cli.options import ConfigError
+from pnas_fast.cli.streams import run_command
 from pnas_fast.protocols import MachineError
 from pnas_fast.report.page import write_report
 from pnas_fast.report.text import printable
@@ -19,6 +20,7 @@ Write RUN/report.html, RUN/trials.csv and RUN/figures/*.svg of a search's folder
 finished, stopped, still running or of an earlier version, and print the path of the page."""
 
 
+@run_command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write a page; 0, or 2 and one line where the folder is no run or cannot be written."""
     parser = Parser("python -m pnas_fast.report", DESCRIPTION)
@@ -30,8 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(one_line(error))
     except KeyboardInterrupt:
         return INTERRUPTED
-    encoding = sys.stdout.encoding or "utf-8"
-    print(printable(str(page)).encode(encoding, "backslashreplace").decode(encoding))
+    print(printable(str(page)))
     return 0
 
 
