@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -70,13 +72,19 @@ def _search(console: Console, request: Request) -> int:
     except KeyboardInterrupt:
         _say(
             console,
-            f"stopped; nothing finished is lost. Continue with: python -m pnas_fast.search --out {folder}",
+            "stopped; nothing finished is lost. "
+            f"Continue with: python -m pnas_fast.search --out {quoted(folder)}",
         )
         return INTERRUPTED
     console.print(_summary(result))
     for line in _next_steps(result):
         _say(console, line)
     return 0
+
+
+def quoted(folder: Path) -> str:
+    """A folder as a shell takes it."""
+    return shlex.quote(str(folder))
 
 
 def _say(console: Console, text: str) -> None:
@@ -96,13 +104,14 @@ def _next_steps(result: SearchResult) -> list[str]:
     """The commands that people want next."""
     if not result.weights.is_file():
         return []
+    run = quoted(result.folder)
     more = min(result.config.blocks + 1, MAX_BLOCKS)
     return [
         "",
         "next:",
-        f"  python -m pnas_fast.train --run {result.folder}     # train the best cell for long",
-        f"  python -m pnas_fast.export --run {result.folder} --output best.onnx     # a file to deploy",
-        f"  python -m pnas_fast.search --out {result.folder} --blocks {more}     # search on, larger cells",
+        f"  python -m pnas_fast.train --run {run}     # train the best cell for long",
+        f"  python -m pnas_fast.export --run {run} --output best.onnx     # a file to deploy",
+        f"  python -m pnas_fast.search --out {run} --blocks {more}     # search on, larger cells",
     ]
 
 
