@@ -14,9 +14,11 @@ import pytest
 
 from pnas_fast import Cell, SearchConfig, run_search
 from pnas_fast.candidates import expand, one_block_cells
+from pnas_fast.network import Genotype
 from pnas_fast.protocols import StrategyError
 from pnas_fast.runs.folder import RunError
 from pnas_fast.runs.record import RunRecord
+from pnas_fast.runs.store import TrialStore
 from pnas_fast.runs.weights import load_child
 from pnas_fast.search import run as run_module
 from pnas_fast.search.command import main
@@ -299,8 +301,27 @@ def test_levels_epochs_and_the_beam_can_be_raised(finished: SearchResult, tmp_pa
     wider = run_search(replace(TINY, beam=4), out=folder, progress=False)
     assert wider.trials.level.tolist() == [1] * LEVEL_1 + [2] * 4 + [3] * 4
     assert wider.trials.seconds.tolist()[:LEVEL_1] == seconds[:LEVEL_1]
+    assert_weights_are_of_the_best(wider)
     again = run_search(replace(TINY, beam=4, epochs=2), out=folder, progress=False)
     assert (again.trials.images_seen == 2 * 128).all()
+    assert_weights_are_of_the_best(again)
+
+
+def assert_weights_are_of_the_best(result: SearchResult) -> None:
+    network = load_child(result.weights, expected=result.record.weights_digest)
+    assert network.genotype == Genotype.of(result.best.canonical())
+
+
+def test_weights_are_of_the_best_where_what_is_proposed_has_changed(tmp_path: Path) -> None:
+    """The former best comes again late, or never, after others that are worse were trained."""
+    folder = tmp_path / "run"
+    config = replace(TINY.for_strategy("random"), budget=6, blocks=2, seed=3)
+    for changed in (config, replace(config, budget=9), replace(config, budget=12)):
+        assert_weights_are_of_the_best(run_search(changed, out=folder, progress=False))
+    store = TrialStore(folder / "trials.sqlite", write=True)
+    with store:
+        store.set_fact("weights_of", "another child")
+    assert_weights_are_of_the_best(run_search(replace(config, budget=12), out=folder, progress=False))
 
 
 def test_failed_children_are_trained_again_where_that_is_asked(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pnas_fast.protocols import Drained, Event, Finished, Noted, Proposed, Told, Trial
+from pnas_fast.protocols import Drained, Event, Finished, Noted, Proposal, Proposed, Told, Trial
 from pnas_fast.runs.store import TrialStore
-from pnas_fast.runs.weights import child_file, digest, discard, promote
+from pnas_fast.runs.weights import BEST, child_file, digest, discard, promote
 
 WEIGHTS = "weights_digest"
+WEIGHTS_OF = "weights_of"
 
 
 class NoteKeeper:
@@ -48,25 +49,45 @@ class BestKeeper:
         self._folder, self._store = folder, store
         done = [trial for trial in store.trials() if trial.done]
         self.best: Trial | None = max(done, key=lambda trial: trial.order, default=None)
-        if self.best is not None:
-            self.promote(self.best.number)
+        if self.best is not None and child_file(folder, self.best.number).exists():
+            self.promote(self.best)
 
     def on(self, event: Event) -> None:
-        """Keep or remove a finished child's weights."""
-        if not isinstance(event, Finished):
-            return
-        trial = Trial(event.task.number, event.task.proposal, event.measurement)
-        if trial.done and (self.best is None or trial.order > self.best.order):
-            self.best = trial
-            self.promote(trial.number)
-        else:
-            discard(self._folder, trial.number)
+        """Keep or remove a finished child's weights; a better trial of before has left its own, or none."""
+        match event:
+            case Finished(task, measurement):
+                trial = Trial(task.number, task.proposal, measurement)
+                if self._is_better(trial):
+                    self.best = trial
+                    if child_file(self._folder, trial.number).exists():
+                        self.promote(trial)
+                else:
+                    discard(self._folder, trial.number)
+            case Told(trial) if self._is_better(trial):
+                self.best = trial
+            case _:
+                pass
 
-    def promote(self, number: int) -> None:
-        """Make the weights of the child of a number the run's best."""
-        path = child_file(self._folder, number)
-        if path.exists():
-            # Both, since the file may be either when the process is killed here.
-            before = self._store.fact(WEIGHTS) or ""
-            self._store.set_fact(WEIGHTS, f"{digest(path)},{before.partition(',')[0]}")
-            promote(self._folder, number)
+    def _is_better(self, trial: Trial) -> bool:
+        return trial.done and (self.best is None or trial.order > self.best.order)
+
+    def promote(self, trial: Trial) -> None:
+        """Make the weights of a trial's child, which are there, the run's best."""
+        # Both, since the file may be either when the process is killed here.
+        before = self._store.fact(WEIGHTS) or ""
+        path = child_file(self._folder, trial.number)
+        self._store.set_fact(WEIGHTS, f"{digest(path)},{before.partition(',')[0]}")
+        promote(self._folder, trial.number)
+        self._store.set_fact(WEIGHTS_OF, _text(trial.proposal))
+
+    @property
+    def lacks_weights(self) -> bool:
+        """Whether ``best.safetensors`` is missing, or another child's of a former configuration."""
+        if self.best is None:
+            return False
+        is_its = self._store.fact(WEIGHTS_OF) == _text(self.best.proposal)
+        return not (is_its and (self._folder / BEST).is_file())
+
+
+def _text(proposal: Proposal) -> str:
+    return " ".join(map(str, proposal.key("")))

@@ -9,22 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from pnas_fast.protocols import (
-    Emit,
-    Evaluator,
-    Executor,
-    Finished,
-    Key,
-    Measurement,
-    Proposal,
-    Proposed,
-    Said,
-    Strategy,
-    Task,
-    Told,
-    Trial,
-    child_seed,
-)  # fmt: skip
+from pnas_fast.protocols.events import Finished, Proposed, Said, Told
+from pnas_fast.protocols.parts import Emit, Evaluator, Executor, Strategy
+from pnas_fast.protocols.values import Key, Measurement, Proposal, Task, Trial, child_seed
 from pnas_fast.runs.store import TrialStore
 
 OTHER_CHOICE = "another machine chose otherwise here before; its choices hold"

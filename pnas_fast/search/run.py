@@ -24,6 +24,7 @@ from pnas_fast.protocols import (
     Said,
     Strategy,
     Task,
+    Trial,
     child_seed,
 )
 from pnas_fast.runs.folder import TRIALS, check_same, locked, saved_config
@@ -120,21 +121,18 @@ class Search:
             listeners.all += [NoteKeeper(store), best, stack.enter_context(ReportWriter(folder))]
             executor.start(spec, self.source)
             self._drive(strategy, evaluator, executor, store, listeners)
-            if config.evaluator == "train" and not (folder / BEST).is_file():
-                self._make_weights(best, executor, listeners)
+            if config.evaluator == "train" and best.best is not None and best.lacks_weights:
+                self._make_weights(best.best, executor, listeners)
+                best.promote(best.best)
             discard_all(folder)
         return SearchResult.load(folder)
 
-    def _make_weights(self, best: BestKeeper, executor: Executor, listeners: Listeners) -> None:
-        """Train the best child once more, whose weights somebody has removed: it comes out the same."""
-        if best.best is None:
-            return
-        listeners.say(f"{BEST} is missing: its child is trained again")
-        number, proposal = best.best.number, best.best.proposal
-        executor.submit(Task(number, proposal, child_seed(self.config.seed, proposal)))
+    def _make_weights(self, best: Trial, executor: Executor, listeners: Listeners) -> None:
+        """Train the best child once more, whose weights are not there: it comes out the same."""
+        listeners.say(f"{BEST} is missing or another child's: the best one is trained again")
+        executor.submit(Task(best.number, best.proposal, child_seed(self.config.seed, best.proposal)))
         while not any(isinstance(event, Finished) for event in executor.events()):
             pass
-        best.promote(number)
 
     def _is_inline(self) -> bool:
         """A table answers at once; a function of a notebook is to be found in this process alone."""
