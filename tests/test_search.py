@@ -246,7 +246,7 @@ def test_an_exploring_search_is_recorded_as_one(tmp_path: Path) -> None:
 
 def test_failed_children_are_recorded_and_the_search_goes_on_without_them(tmp_path: Path) -> None:
     # At this learning rate some children diverge and others do not.
-    config = replace(TINY, blocks=2, beam=12, learning_rate=1e2, clip=0.0, epochs=2)
+    config = replace(TINY, blocks=2, beam=12, learning_rate=40.0, clip=0.0, epochs=2)
     result = run_search(config, out=tmp_path / "run", progress=False)
     trials = result.trials
     failed = trials.status == "failed"
