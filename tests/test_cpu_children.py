@@ -196,6 +196,8 @@ from pnas_fast.network import ChildNetwork
 from pnas_fast.space import Cell
 from pnas_fast.engine import Stepper, TrainingSettings, replayed
 
+pytestmark = pytest.mark.slow
+
 def kilobytes(field):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field))

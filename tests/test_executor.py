@@ -635,6 +635,8 @@ from faulty import SPEC, Source
 from pnas_fast.executors.local import LocalExecutor
 from pnas_fast.protocols import Proposal, Task
 from pnas_fast.space import Cell
+
+pytestmark = pytest.mark.slow
 with LocalExecutor(["cpu"], Path(sys.argv[3]), 60.0) as executor:
     executor.start(SPEC, Source())
     executor.submit(Task(0, Proposal(Cell.parse("0:identity+1:identity"), 1, note={"do": "tells"}), 0))

@@ -24,7 +24,7 @@ from pnas_fast.search import run as run_module
 from pnas_fast.search.command import main
 from pnas_fast.search.result import SearchResult
 
-pytestmark = pytest.mark.usefixtures("warm_workers")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_workers")]
 
 TINY = SearchConfig(
     blocks=3,
@@ -137,7 +137,6 @@ def begun(command: list[str], folder: Path, line: str, signal_number: int) -> tu
     return process.returncode, read + output, errors
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["progressive", "random", "evolution"])
 def test_a_search_killed_at_any_child_ends_the_same(
     strategy: str, finished: SearchResult, tmp_path: Path

@@ -158,6 +158,8 @@ WRITING = """\
 from pathlib import Path
 import time
 from pnas_fast.files import replacing
+
+pytestmark = pytest.mark.slow
 with replacing(Path(sys.argv[1])) as path:
     path.write_text('half')
     print('ready', flush=True)

@@ -27,6 +27,8 @@ from pnas_fast.train.stopping import stopping
 from pnas_fast.train.training import LongTraining
 from test_train import OPTIONS, assert_same_result, checkpoints, damage, finished, one_thread  # noqa: F401
 
+pytestmark = pytest.mark.slow
+
 BEST, HISTORY = "best.safetensors", "history.jsonl"
 FOREVER = ["--checkpoint-minutes", "60"]
 

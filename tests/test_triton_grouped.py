@@ -15,6 +15,8 @@ from pnas_fast.kernels.triton.launch import Launch, recording
 from poison import poison_new_tensors
 from where_triton_runs import BF16_ERROR, default_device
 
+pytestmark = pytest.mark.slow
+
 TRITON = get_backend("triton")
 SHAPE = (2, 5, 4, 3)
 
@@ -89,7 +91,6 @@ def test_two_branches_of_a_cell(form: dict[str, Any]) -> None:
     }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_in_half_precision(dtype: torch.dtype) -> None:
     """From sources in that type: after a norm or two true gradients may be as small as its rounding."""
@@ -105,7 +106,6 @@ def test_in_half_precision(dtype: torch.dtype) -> None:
     compare(TRITON, operation, sources, weights, forward=forward, gradient=gradient)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernel", "stride"), [((1, 7), (1, 1)), ((7, 1), (2, 1)), ((1, 1), (2, 2))], ids=str
 )
@@ -117,7 +117,6 @@ def test_dense_convolutions(kernel: tuple[int, int], stride: tuple[int, int]) ->
     check_dense(operation, random_weights(*[(6, 40, *kernel)] * 2))
 
 
-@pytest.mark.slow
 def test_factorized_reductions() -> None:
     def operation(backend: Backend[Any], x: list[Tensor], w: list[Tensor], norm: Any) -> Any:
         states = [backend.factorized_reduction(x[i], w[i], w[2 + i], norm_for(w, 9)) for i in range(2)]
@@ -244,7 +243,6 @@ def test_a_step_leaves_nothing_to_the_garbage_collector() -> None:
         gc.enable()
 
 
-@pytest.mark.slow
 def test_the_same_bits_twice() -> None:
     sources, weights = [activation(*SHAPE) for _ in range(2)], random_weights(*CELL_WEIGHTS)
     upstream, found = torch.randn(2, 14, 4, 3), []

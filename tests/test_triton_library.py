@@ -18,6 +18,8 @@ from pnas_fast.network import ChildNetwork
 from pnas_fast.space import Cell
 from where_triton_runs import default_device
 
+pytestmark = pytest.mark.slow
+
 TRITON = get_backend("triton")
 KERNELS = {
     *("add", "add_backward", "average", "average_backward", "dense", "dense_backward"),
@@ -110,7 +112,6 @@ def average(z: Tensor) -> Tensor:
     return out + 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_an_operator_is_part_of_a_compiled_graph(backend: str) -> None:
     every_kernel()
@@ -147,7 +148,6 @@ def test_operators_are_what_they_declare(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 # The compiler looks at .grad of what it is given, and hides this warning where it is not an error.
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_what_surrounds_operations_can_be_compiled(backend: str) -> None:

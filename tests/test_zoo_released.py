@@ -24,6 +24,8 @@ from reference_pnasnet import ReferencePNASNet, perturb
 from released_files import of_author, of_slim
 from tensor_bundle_writer import write_bundle
 
+pytestmark = pytest.mark.slow
+
 BOUND = 1e-4
 SIZES = [64, 97]
 """Even, where padding is one-sided in most reductions, and odd."""
