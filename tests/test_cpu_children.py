@@ -20,6 +20,8 @@ from pnas_fast.network import ChildNetwork
 from pnas_fast.space import OPERATIONS, Cell
 from pnas_fast.threads import torch_threads
 
+pytestmark = pytest.mark.slow
+
 ALL_OPERATIONS = (
     "0:sep3x3+1:sep5x5,1:sep7x7+2:conv1x7_7x1,0:identity+3:avg_pool3x3,1:max_pool3x3+2:dil_conv3x3"
 )
@@ -195,8 +197,6 @@ import torch
 from pnas_fast.network import ChildNetwork
 from pnas_fast.space import Cell
 from pnas_fast.engine import Stepper, TrainingSettings, replayed
-
-pytestmark = pytest.mark.slow
 
 def kilobytes(field):
     lines = Path("/proc/self/status").read_text().splitlines()

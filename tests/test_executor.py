@@ -54,6 +54,8 @@ from pnas_fast.protocols import (
 from pnas_fast.runs.weights import WeightsError, child_file, load_child
 from pnas_fast.space import Cell
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = TrainingSettings(
     filters=4, epochs=2, batch=32, train_images=128, device="cpu", backend="eager", time_limit=60.0
 )
@@ -635,8 +637,6 @@ from faulty import SPEC, Source
 from pnas_fast.executors.local import LocalExecutor
 from pnas_fast.protocols import Proposal, Task
 from pnas_fast.space import Cell
-
-pytestmark = pytest.mark.slow
 with LocalExecutor(["cpu"], Path(sys.argv[3]), 60.0) as executor:
     executor.start(SPEC, Source())
     executor.submit(Task(0, Proposal(Cell.parse("0:identity+1:identity"), 1, note={"do": "tells"}), 0))

@@ -17,6 +17,8 @@ import pnas_fast
 from pnas_fast.__main__ import COMMANDS
 from pnas_fast.__main__ import main as listing
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(pnas_fast.__file__).parent
 ODD = os.fsdecode(b"caf\xe9 [lr=0.1] :smile:")
 """A name that is no UTF-8, and that looks like markup."""
@@ -158,8 +160,6 @@ WRITING = """\
 from pathlib import Path
 import time
 from pnas_fast.files import replacing
-
-pytestmark = pytest.mark.slow
 with replacing(Path(sys.argv[1])) as path:
     path.write_text('half')
     print('ready', flush=True)
