@@ -22,6 +22,8 @@ from pnas_fast.search import cli as search_cli
 from pnas_fast.search import command as search_command
 from pnas_fast.train import cli as train_cli
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/training.md", "docs/deploy.md", "docs/kernels.md")
 

@@ -15,6 +15,8 @@ from pnas_fast.runs.record import RunRecord
 from pnas_fast.space import Cell
 from report_runs import distinct_cells, random_measurement, read_page, write_run
 
+pytestmark = pytest.mark.slow
+
 COMMON = {
     "header",
     "cells",

@@ -31,6 +31,8 @@ from report_runs import (
     write_run,
 )
 
+pytestmark = pytest.mark.slow
+
 SMALL = "0:identity+1:sep3x3"
 
 
