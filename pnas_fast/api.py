@@ -51,6 +51,7 @@ def run_search(
     from rich.console import Console
 
     from pnas_fast.data import as_source, source
+    from pnas_fast.evaluation.function import name_of
     from pnas_fast.runs.folder import default_folder
     from pnas_fast.search.config import device_note, quick
     from pnas_fast.search.run import Search
@@ -59,7 +60,10 @@ def run_search(
     asked = config or quick()
     given = None if data is None else as_source(data)
     changes: dict[str, Any] = {} if given is None else {"data": given.name}
-    changes |= {} if evaluator is None else {"evaluator": f"{evaluator.__module__}:{evaluator.__qualname__}"}
+    if evaluator is not None:
+        # A notebook's own function runs in this process; any other must be one that workers can import.
+        is_here = evaluator.__module__ == "__main__"
+        changes["evaluator"] = f"__main__:{evaluator.__name__}" if is_here else name_of(evaluator)
     asked = replace(asked, **changes)
     config = asked.resolved()
     images = cut(given or source(config.data), config.train_images)

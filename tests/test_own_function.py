@@ -57,6 +57,30 @@ def test_its_version_makes_it_another_evaluator(
     assert len(again.trials) == len(before) == 8
 
 
+def test_a_function_that_no_worker_can_find_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(EvaluatorError, match="neither a lambda nor one inside another"):
+        run_search(CONFIG, evaluator=lambda *_: 0.5, out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_function_of_the_program_itself_runs_in_its_process(tmp_path: Path) -> None:
+    program = """
+import sys
+from pnas_fast import SearchConfig, run_search
+
+def half(build, data, context):
+    return 0.5
+
+config = SearchConfig(strategy="random", budget=3, blocks=1, filters=4, device="cpu")
+print(len(run_search(config, evaluator=half, out="run", progress=False).trials))
+"""
+    where = {"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=where, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+
+
 def test_on_the_command_line(tmp_path: Path) -> None:
     tests = Path(__file__).parent
     command = (

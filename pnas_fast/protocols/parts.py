@@ -148,6 +148,3 @@ class Listener(Protocol):
 
 Emit = Callable[[Event], None]
 """Tells all listeners."""
-
-MakeEvaluator = Callable[..., Evaluator]
-"""What `Spec.name` names."""
