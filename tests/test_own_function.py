@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,10 +53,18 @@ def test_its_version_makes_it_another_evaluator(
 ) -> None:
     run = tmp_path / "run"
     first = run_search(CONFIG, evaluator=user_functions.of_many_kinds, out=run, progress=False)
-    before = first.trials.seconds
+    assert (len(first.trials), measurements(run)) == (8, 8)
     monkeypatch.setattr(user_functions.of_many_kinds, "version", "another", raising=False)
     again = run_search(CONFIG, evaluator=user_functions.of_many_kinds, out=run, progress=False)
-    assert len(again.trials) == len(before) == 8
+    assert (len(again.trials), measurements(run)) == (8, 16)
+    run_search(CONFIG, evaluator=user_functions.of_many_kinds, out=run, progress=False)
+    assert measurements(run) == 16
+
+
+def measurements(run: Path) -> int:
+    """How many a run has ever made."""
+    with closing(sqlite3.connect(run / "trials.sqlite")) as connection:
+        return int(connection.execute("SELECT count(*) FROM measurements").fetchone()[0])
 
 
 def test_a_function_that_no_worker_can_find_is_refused_before_anything_is_written(tmp_path: Path) -> None:
