@@ -31,6 +31,23 @@ def same_random_numbers() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def same_environment() -> Iterator[None]:
+    """A test leaves no environment variable to the tests and processes after it.
+
+    It is a test's fault, and it is named, rather than that of one in another file that then fails.
+    """
+    before = _environment()
+    yield
+    after = _environment()
+    for name in before.keys() | after.keys():
+        assert before.get(name) == after.get(name), f"the test changed the environment variable {name}"
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+
+
 @pytest.fixture(scope="module")
 def warm_workers() -> Iterator[None]:
     """One fork server for all searches of a module, as a program has that searches again and again."""
