@@ -1,8 +1,8 @@
-"""A data set in memory: images, labels, the train / validation split and how to normalise."""
+"""A data set in memory: images, labels, the train / validation / test split and how to normalise."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,14 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DataSet:
-    """Images and labels of a classification task, split into training and validation.
+    """Images and labels of a classification task, split into training and validation, perhaps with a test.
 
     Images are uint8 (n, C, H, W) grey levels 0 to 255, labels int64 (n,) in [0, classes). A network
     sees ``(image - mean) / std`` with float32 (C,) ``mean`` and ``std`` in grey levels, taken over the
     training images. Augmentation pads ``crop_padding`` pixels on every side and crops back at random,
     and mirrors left and right where ``flip`` says that labels survive it.
+
+    Test images, where there are any, choose nothing: see `tested`.
 
     Raises:
         DataError: an empty part, a wrong shape or dtype, or a label or setting out of range.
@@ -43,10 +45,16 @@ class DataSet:
     std: Tensor
     crop_padding: int
     flip: bool
+    test_images: Tensor | None = None
+    test_labels: Tensor | None = None
 
     def __post_init__(self) -> None:
         self._check("training", self.train_images, self.train_labels)
         self._check("validation", self.validation_images, self.validation_labels)
+        if (self.test_images is None) != (self.test_labels is None):
+            raise DataError(f"{self.name}: test images or labels alone, allowed are both or none")
+        if self.test_images is not None and self.test_labels is not None:
+            self._check("test", self.test_images, self.test_labels)
         for name, statistic in (("mean", self.mean), ("std", self.std)):
             if statistic.shape != self.image_shape[:1]:
                 raise DataError(
@@ -82,9 +90,23 @@ class DataSet:
 
     def to(self, device: torch.device | str) -> DataSet:
         """The same data set in the memory of another device."""
-        names = ["train_images", "train_labels", "validation_images", "validation_labels", "mean", "std"]
-        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
+        tensors = {item.name: getattr(self, item.name) for item in fields(self)}
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in tensors.items() if isinstance(value, Tensor)
+        }
         return replace(self, **moved)
+
+    def tested(self) -> DataSet:
+        """The same data set with its test images in the validation images' place.
+
+        Whoever evaluates a network on it learns its error on images that chose nothing.
+
+        Raises:
+            DataError: there are none.
+        """
+        if self.test_images is None or self.test_labels is None:
+            raise DataError(f"{self.name}: has no test images")
+        return replace(self, validation_images=self.test_images, validation_labels=self.test_labels)
 
     def subset(self, train_images: int) -> DataSet:
         """The same data set with only its first training images (their order is random already).
@@ -131,14 +153,16 @@ def from_arrays(
     labels: npt.NDArray[np.integer],
     *,
     validation: int,
+    test: int = 0,
     crop_padding: int,
     flip: bool,
 ) -> DataSet:
-    """A data set from uint8 (n, H, W, C) images; the last ``validation`` of them validate.
+    """A data set from uint8 (n, H, W, C) images; the last ``test`` test, and ``validation`` before validate.
 
     The tensors share the array's memory, which makes them channels_last, as batches are.
     """
-    split = len(images) - validation
+    end = len(images) - test
+    split = end - validation
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
     targets = torch.from_numpy(labels.astype(np.int64))
     mean, std = _statistics(images[:split])
@@ -147,12 +171,14 @@ def from_arrays(
         classes,
         train_images=pixels[:split],
         train_labels=targets[:split],
-        validation_images=pixels[split:],
-        validation_labels=targets[split:],
+        validation_images=pixels[split:end],
+        validation_labels=targets[split:end],
         mean=mean,
         std=std,
         crop_padding=crop_padding,
         flip=flip,
+        test_images=pixels[end:] if test else None,
+        test_labels=targets[end:] if test else None,
     )
 
 

@@ -14,7 +14,7 @@ from pnas_fast.data.dataset import DataSet
 def digest(data: DataSet) -> str:
     """SHA-256 in hex of all that training and evaluation see of a data set.
 
-    That is the images (pixels and shapes), labels and order of both parts, mean and std, the number of
+    That is the images (pixels and shapes), labels and order of all parts, mean and std, the number of
     classes, and how images are augmented. Its name, its device and its tensors' strides do not count.
     """
     arrays = {
@@ -25,6 +25,8 @@ def digest(data: DataSet) -> str:
         "mean": _array(data.mean, "<f4"),
         "std": _array(data.std, "<f4"),
     }
+    if data.test_images is not None and data.test_labels is not None:
+        arrays |= {"test_images": _pixels(data.test_images), "test_labels": _array(data.test_labels, "<i8")}
     # Shapes first, so that no two data sets are the same row of bytes.
     header = {
         "version": 1,

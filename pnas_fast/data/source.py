@@ -18,12 +18,14 @@ class Description:
         image_shape: the (C, H, W) of every image.
         train_images: how many there are to train on.
         validation_images: how many there are to validate on.
+        test_images: how many there are to test on, which may be none.
     """
 
     classes: int
     image_shape: tuple[int, int, int]
     train_images: int
     validation_images: int
+    test_images: int = 0
 
     @property
     def stand_in(self) -> str:
@@ -80,4 +82,7 @@ class Source(ABC):
 
 def described(data: DataSet) -> Description:
     """The description of a data set that is in memory already."""
-    return Description(data.classes, data.image_shape, len(data.train_labels), len(data.validation_labels))
+    tests = 0 if data.test_labels is None else len(data.test_labels)
+    return Description(
+        data.classes, data.image_shape, len(data.train_labels), len(data.validation_labels), tests
+    )

@@ -10,6 +10,7 @@ from pnas_fast.data.cifar10 import Cifar10
 from pnas_fast.data.dataset import DataError
 from pnas_fast.data.digits import Digits
 from pnas_fast.data.download import Progress
+from pnas_fast.data.fashion import Fashion
 from pnas_fast.data.synthetic import Synthetic
 from pnas_fast.protocols import DataSource
 
@@ -32,6 +33,7 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "digits": Kind("digits", lambda argument, download, progress: Digits()),
+    "fashion": Kind("fashion", lambda argument, download, progress: Fashion()),
     "cifar10": Kind("cifar10:DIR", Cifar10, Cifar10.FETCHED),
     "synthetic": Kind("synthetic:HxWxC/CLASSES", lambda argument, download, progress: Synthetic(argument)),
 }

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from pnas_fast.data import DataSet, TrainingBatches
-from pnas_fast.engine.evaluation import evaluate
+from pnas_fast.engine.evaluation import Evaluation, evaluate
 from pnas_fast.engine.graph import replayed
 from pnas_fast.engine.loop import TrainingLoop
 from pnas_fast.engine.precision import DTYPES, resolve_precision
@@ -32,14 +32,16 @@ class ChildResult:
     """What training a child gave.
 
     ``accuracy``, in [0, 1], and ``validation_loss``, the mean cross-entropy in nats, are on the validation
-    images after the last epoch; ``epoch_losses`` are mean training losses; ``seconds`` include
-    ``evaluation_seconds`` and ``images_per_second`` counts training alone. ``memory`` is the most device
+    images after the last epoch, ``test`` on the test images where that was asked for; ``epoch_losses`` are
+    mean training losses; ``seconds`` include ``evaluation_seconds``, but nothing of the test, and
+    ``images_per_second`` counts training alone. ``memory`` is the most device
     memory that was reserved for it, in bytes; 0 on a CPU.
     """
 
     status: Literal["done", "failed"] = "failed"
     accuracy: float | None = None
     validation_loss: float | None = None
+    test: Evaluation | None = None
     epoch_losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
     evaluation_seconds: float = 0.0
@@ -80,7 +82,13 @@ def build_child(cell: Cell, settings: TrainingSettings, data: DataSet, seed: int
 
 
 def train_child(
-    cell: Cell, settings: TrainingSettings, data: DataSet, seed: int, report: EpochReport = lambda _: None
+    cell: Cell,
+    settings: TrainingSettings,
+    data: DataSet,
+    seed: int,
+    report: EpochReport = lambda _: None,
+    *,
+    tests: bool = False,
 ) -> tuple[ChildResult, ChildNetwork | None]:
     """Build a cell's child, train it and measure its validation accuracy.
 
@@ -94,6 +102,7 @@ def train_child(
         data: the data set, on the device.
         seed: of the weights, the order of images, augmentation and drop-path.
         report: told about progress after each epoch.
+        tests: whether it is measured on the test images as well, which the data set then has.
 
     Returns:
         The result, and the trained network unless it failed.
@@ -110,17 +119,21 @@ def train_child(
         result.parameters, result.multiply_adds = network.parameters_count, network.multiply_adds
         _fit(network, settings, data, seed, running, result, report)
         trained = time.monotonic()
-        found = evaluate(network, data, DTYPES[settings.precision])
+        dtype = DTYPES[settings.precision]
+        found = evaluate(network, data, dtype)
         if not math.isfinite(found.loss):
             raise TrialError(f"diverged: the validation loss is {found.loss}")
         result.accuracy, result.validation_loss = found.accuracy, found.loss
         result.evaluation_seconds = time.monotonic() - trained
+        result.seconds = time.monotonic() - started
+        if tests:
+            result.test = evaluate(network, data.tested(), dtype)
         result.status = "done"
     except OSError:
         raise
     except Exception as error:  # whatever a child does, the search goes on without it
         result.error = logged_reason(error)
-    result.seconds = time.monotonic() - started
+        result.seconds = time.monotonic() - started
     return result, network if result.status == "done" else None
 
 

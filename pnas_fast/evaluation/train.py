@@ -25,9 +25,9 @@ NO_IDENTITY = frozenset({"epochs", *HOW})
 """A child's budget, and how it is carried out, which changes last bits at the most."""
 
 
-def train_spec(settings: TrainingSettings, data: str) -> Spec:
+def train_spec(settings: TrainingSettings, data: str, tests: bool = False) -> Spec:
     """`Train` with settings, which may be a configuration that has more fields, and the data's identity."""
-    return Spec(NAME, {"settings": plain_settings(settings), "data": data})
+    return Spec(NAME, {"settings": plain_settings(settings), "data": data, "tests": tests})
 
 
 def plain_settings(settings: TrainingSettings) -> dict[str, Any]:
@@ -41,19 +41,21 @@ class Train:
     Args:
         settings: the fields of `TrainingSettings`, resolved; ``epochs`` gives way to the budget.
         data: the identity of the data set.
+        tests: whether a child is measured on the test images as well, as ``test_accuracy`` and
+            ``test_loss``; that takes no part in its ``seconds``.
 
     Raises:
         ConfigError: a setting outside its limits.
     """
 
-    def __init__(self, settings: Mapping[str, Any], data: str) -> None:
+    def __init__(self, settings: Mapping[str, Any], data: str, tests: bool = False) -> None:
         self._settings = TrainingSettings(**settings)
-        self._data = data
+        self._data, self._tests = data, tests
 
     @property
     def identity(self) -> str:
         """See `pnas_fast.protocols.Evaluator`."""
-        return training_identity("train", self._settings, self._data)
+        return training_identity("train", self._settings, self._data, "tests" if self._tests else "")
 
     def effort(self, cell: Cell) -> float:
         """See `pnas_fast.protocols.Evaluator`."""
@@ -71,7 +73,7 @@ class Train:
             write_trace(cell, settings, data, context.seed, trace_file(context.folder, context.number))
         if data.train_images.is_cuda:
             torch.cuda.reset_peak_memory_stats()
-        result, network = train_child(cell, settings, data, context.seed, context.report)
+        result, network = train_child(cell, settings, data, context.seed, context.report, tests=self._tests)
         if data.train_images.is_cuda:
             result.memory = torch.cuda.max_memory_reserved()
         if network is not None:
@@ -81,7 +83,7 @@ class Train:
             except OSError as error:  # that of a write does not say of which file
                 raise OSError(error.errno, error.strerror, error.filename or str(path)) from error
         measured = as_measurement(result)
-        images = {"validation_images": float(len(context.data.validation_labels))} if measured.done else {}
+        images = {"validation_images": float(len(data.validation_labels))} if measured.done else {}
         return replace(measured, values={**measured.values, **images})
 
 
@@ -90,6 +92,8 @@ def as_measurement(result: ChildResult) -> Measurement:
     values: dict[str, float | None] = {
         "accuracy": result.accuracy,
         "validation_loss": result.validation_loss,
+        "test_accuracy": result.test.accuracy if result.test else None,
+        "test_loss": result.test.loss if result.test else None,
         "loss": result.loss,
         "seconds": result.seconds,
         "evaluation_seconds": result.evaluation_seconds,

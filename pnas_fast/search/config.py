@@ -16,7 +16,7 @@ from pnas_fast.surrogate import PREDICTORS, REFITS
 
 PRESETS = ("quick", "paper")
 
-STRATEGIES = ("progressive", "random", "evolution")
+STRATEGIES = ("progressive", "random", "evolution", "exhaustive")
 
 OPTIONS_OF: dict[str, tuple[str, ...]] = {
     "beam": ("progressive",),
@@ -28,10 +28,12 @@ OPTIONS_OF: dict[str, tuple[str, ...]] = {
     "population": ("evolution",),
     "sample": ("evolution",),
     "retrain": ("evolution",),
+    "cells": ("exhaustive",),
+    "replicas": ("exhaustive",),
 }
 """The strategies that an option belongs to, where it does not belong to all."""
 
-RAISABLE = ("blocks", "beam", "epochs", "budget")
+RAISABLE = ("blocks", "beam", "epochs", "budget", "cells", "replicas")
 """What may become more when a run is continued: its measurements that still hold are used again."""
 
 
@@ -92,6 +94,18 @@ class SearchConfig(RunConfig):
         maximum=1_000_000,
     )  # fmt: skip
     retrain: bool = option(False, "train a cell that comes again with another seed (evolution)")
+    cells: int = option(
+        0, "cells to train, of the largest ones a random sample; 0 is all there are (exhaustive)", minimum=0,
+        maximum=10_000_000,
+    )  # fmt: skip
+    replicas: int = option(
+        1, "trainings of each cell, with other seeds (exhaustive)", minimum=1, maximum=1000
+    )
+    test_children: bool = option(
+        False,
+        "measure each child on the test images too: test_accuracy and test_loss are recorded, and nothing is "
+        "chosen by them",
+    )
     evaluator: str = option(
         "train",
         "how good a cell is: train a child, table:FILE of recorded measurements, or your own "
@@ -129,7 +143,7 @@ class SearchConfig(RunConfig):
             raise ConfigError(
                 f"children_per_gpu is {self.children_per_gpu} on cpu, allowed is 0: see --workers"
             )
-        if self.strategy != "progressive" and not self.budget:
+        if self.strategy in OPTIONS_OF["budget"] and not self.budget:
             return replace(config, budget=progressive_children(self.blocks, self.operations))
         return config
 

@@ -11,6 +11,7 @@ from pnas_fast.evaluation.train import train_spec
 from pnas_fast.protocols import Emit, Spec, Strategy
 from pnas_fast.search.config import SearchConfig, progressive_children
 from pnas_fast.strategies.evolution import Evolution
+from pnas_fast.strategies.exhaustive import Exhaustive
 from pnas_fast.strategies.population import note_on_population
 from pnas_fast.strategies.progressive import Progressive
 from pnas_fast.strategies.random import Random
@@ -28,6 +29,8 @@ def make_strategy(config: SearchConfig, emit: Emit = lambda event: None) -> Stra
                 blocks, operations, budget_of(config), epochs, seed,
                 lag=config.lag, population=config.population, sample=config.sample, retrain=config.retrain,
             )  # fmt: skip
+        case "exhaustive":
+            return Exhaustive(blocks, operations, config.cells, config.replicas, epochs, seed)
         case _:
             growth = Growth(blocks, config.beam, operations, config.predictor, config.refit, config.kappa)
             return Progressive(growth, epochs, seed, emit)
@@ -54,7 +57,7 @@ def make_spec(config: SearchConfig, data: str) -> Spec:
     """
     kind, _, argument = config.evaluator.partition(":")
     if config.evaluator == "train":
-        return train_spec(config, data)
+        return train_spec(config, data, config.test_children)
     if kind == "table" and argument:
         return table_spec(Path(argument))
     if argument and all(part.isidentifier() for part in (*kind.split("."), argument)):

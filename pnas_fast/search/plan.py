@@ -17,6 +17,7 @@ from pnas_fast.search.parts import budget_of
 from pnas_fast.search.placement import CPU
 from pnas_fast.search.preflight import Load, choose_devices, random_cell, successful, try_children
 from pnas_fast.search.warming import warm_kernels
+from pnas_fast.strategies.exhaustive import level_sizes
 
 SAMPLED_CELLS = 2
 """Random cells tried at each level, at least; more where there are more workers."""
@@ -105,6 +106,9 @@ def make_plan(config: SearchConfig, note: Callable[[str], None] = lambda line: N
         if config.strategy == "progressive":
             candidates = min(children * count_new_blocks(level - 1, config.operations), distinct)
             children = candidates if level == 1 else min(config.beam, candidates)
+        elif config.strategy == "exhaustive":
+            candidates = distinct
+            children = config.replicas * level_sizes(level, config.operations, config.cells)[-1]
         else:
             candidates = children = budget_of(config)
         share = share_of_space(candidates, level, config.operations)
@@ -120,6 +124,8 @@ def make_plan(config: SearchConfig, note: Callable[[str], None] = lambda line: N
 
 def planned_levels(config: SearchConfig) -> list[int]:
     """The numbers of blocks of the children that a search trains."""
+    if config.strategy == "exhaustive":
+        return list(range(1, len(level_sizes(config.blocks, config.operations, config.cells)) + 1))
     return list(range(1, config.blocks + 1)) if config.strategy == "progressive" else [config.blocks]
 
 

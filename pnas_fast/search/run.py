@@ -93,7 +93,10 @@ class Search:
             MachineError: the machine is at fault; nothing is lost.
         """
         config, folder = self.config, self.folder
-        self.source.open()  # a damaged data set is found before anything is written, as is a bad evaluator
+        # A damaged data set is found before anything is written, as is a bad evaluator.
+        data = self.source.open()
+        if config.test_children:
+            data.tested()
         spec = make_spec(config, self.source.identity())
         evaluator = make_evaluator(spec)
         saved = saved_config(folder, SearchConfig)
