@@ -12,7 +12,7 @@ from pnas_fast.cli.options import ConfigError
 from pnas_fast.runs.folder import RunError, check_same, default_folder, opened, saved_config
 from pnas_fast.search.cli import parse
 from pnas_fast.search.command import main
-from pnas_fast.search.config import RAISABLE, paper, quick
+from pnas_fast.search.config import OPTIONS_OF, RAISABLE, paper, quick
 from pnas_fast.search.parts import budget_of
 
 
@@ -63,7 +63,7 @@ def test_the_number_of_workers_is_not_part_of_a_runs_identity(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", RAISABLE)
 def test_a_run_may_be_raised_and_not_lowered(name: str, tmp_path: Path) -> None:
-    strategy = "random" if name == "budget" else "progressive"
+    strategy = OPTIONS_OF.get(name, ("progressive",))[0]
     config = replace(quick().for_strategy(strategy), **{name: 4})
     check_same(tmp_path, config, replace(config, **{name: 5}))
     with pytest.raises(RunError, match=f"--{name} 4 -> 3"):
@@ -143,15 +143,14 @@ def test_every_option_changes_its_field() -> None:
         "precision": "bf16", "blocks": 4, "beam": 11, "operations": ("sep3x3", "identity"),
         "predictor": "lstm", "refit": "scratch", "kappa": 0.5, "seed": 3, "workers": 2,
         "children_per_gpu": 0, "strategy": "progressive", "evaluator": "table:file",
+        "test_children": True,
     }  # fmt: skip
-    of_others = {"budget", "lag", "population", "sample", "retrain"}
+    of_others = {name for name, own in OPTIONS_OF.items() if "progressive" not in own}
     assert set(given) | of_others == {item.name for item in fields(SearchConfig)}
     arguments = []
     for name, value in given.items():
-        arguments += [
-            f"--{name.replace('_', '-')}",
-            ",".join(value) if isinstance(value, tuple) else str(value),
-        ]
+        text = ",".join(value) if isinstance(value, tuple) else str(value)
+        arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [text])]
     assert parse(arguments).config == SearchConfig(**given)
     line = "--preset quick --device cpu --strategy evolution --budget 9 --lag 2 --population 5 --sample 3"
     config = parse([*line.split(), "--retrain"]).config

@@ -7,8 +7,11 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from pnas_fast.data import DataError, DataSet, load, synthetic
+from pnas_fast.data import DataError, DataSet, fashion, load, source, synthetic
 from pnas_fast.data.dataset import from_arrays, shuffled_places
+from pnas_fast.data.digest import digest
+from pnas_fast.data.source import Description
+from pnas_fast.data.source import described as described_by
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +32,74 @@ def random_set(**changes: object) -> DataSet:
 @pytest.mark.parametrize("spec", ["", "digit", "digits:8", "cifar10", "mnist", "synthetic2:8x8x1/2"])
 def test_an_unknown_spec_is_refused_with_what_is_allowed(spec: str) -> None:
     with pytest.raises(
-        DataError, match=r"allowed are digits, cifar10:DIR and synthetic:HxWxC/CLASSES"
+        DataError, match=r"allowed are digits, fashion, cifar10:DIR and synthetic:HxWxC/CLASSES"
     ) as caught:
         load(spec)
     assert repr(spec) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_fashion_has_the_documented_parts_of_each_class_as_many() -> None:
+    data = load("fashion")
+    described = source("fashion").describe()
+    assert described == described_by(data) == Description(10, (1, 14, 14), 8_000, 5_000, 5_000)
+    for labels in (data.train_labels, data.validation_labels, data.test_labels):
+        assert labels is not None
+        assert set(labels.bincount(minlength=10).tolist()) == {len(labels) // 10}
+    images = [
+        part for part in (data.train_images, data.validation_images, data.test_images) if part is not None
+    ]
+    assert len({image.numpy().tobytes() for part in images for image in part}) > 17_900
+
+
+def test_fashion_s_files_stay_small_and_name_their_licence() -> None:
+    assert fashion.FILE.stat().st_size <= 2_500_000
+    assert "MIT License" in fashion.FILE.with_name("fashion.license").read_text(encoding="utf-8")
+
+
+def test_a_test_part_takes_the_validation_part_s_place_and_no_other() -> None:
+    data = load("fashion")
+    tested = data.tested()
+    assert data.test_images is not None
+    assert torch.equal(tested.validation_images, data.test_images)
+    assert torch.equal(tested.train_images, data.train_images)
+    assert torch.equal(tested.mean, data.mean)
+    with pytest.raises(DataError, match=r"^digits: has no test images$"):
+        load("digits").tested()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test_images": torch.zeros((2, 3, 6, 5), dtype=torch.uint8)}, "test images or labels alone"),
+        (
+            {
+                "test_images": torch.zeros((2, 3, 5, 5), dtype=torch.uint8),
+                "test_labels": torch.zeros(2, dtype=torch.int64),
+            },
+            "test images are torch.uint8 of shape",
+        ),
+        (
+            {
+                "test_images": torch.zeros((2, 3, 6, 5), dtype=torch.uint8),
+                "test_labels": torch.full((2,), 4),
+            },
+            "test labels run from 4 to 4, allowed are 0 to 3",
+        ),
+    ],
+)
+def test_a_test_part_is_checked_like_the_others(changes: dict[str, torch.Tensor], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        random_set(**changes)
+
+
+def test_test_images_are_part_of_what_the_data_are() -> None:
+    plain = random_set()
+    images, labels = torch.zeros((2, 3, 6, 5), dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
+    tests = random_set(test_images=images, test_labels=labels)
+    others = random_set(test_images=images + 1, test_labels=labels)
+    assert len({digest(data) for data in (plain, tests, others)}) == 3
+    assert digest(random_set()) == digest(plain)
 
 
 def test_digits_have_the_documented_shape_and_split(digits: DataSet) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from faulty import Source
-from pnas_fast.engine import TrainingSettings
+from pnas_fast.engine import TrainingSettings, evaluate
 from pnas_fast.evaluation import build_child, train_child
 from pnas_fast.evaluation.function import Function, function_spec, name_of
 from pnas_fast.evaluation.guard import make_evaluator, measure
@@ -62,6 +62,25 @@ def test_training_is_that_of_the_canonical_cell_for_the_budget(tmp_path: Path) -
         "images_seen", "parameters", "multiply_adds", "validation_images",
     }  # fmt: skip
     assert load_child(child_file(tmp_path, 5)).genotype == Genotype.of(CELL)
+
+
+def test_test_images_are_measured_besides_and_change_nothing_else(tmp_path: Path) -> None:
+    data = Source().open()
+    images, labels = data.validation_images[:50].flip(3), data.validation_labels[:50]
+    tested = replace(data, test_images=images, test_labels=labels)
+    plain, more = (
+        Train(plain_settings(SETTINGS), "x", tests).measure(
+            Proposal(CELL, 1), replace(context(tmp_path), data=tested)
+        )
+        for tests in (False, True)
+    )
+    assert set(more.values) - set(plain.values) == {"test_accuracy", "test_loss"}
+    assert more.values["accuracy"] == plain.values["accuracy"]
+    network = load_child(child_file(tmp_path, 5))
+    expected = evaluate(network, tested.tested())
+    assert more.values["test_accuracy"] == expected.correct / 50
+    assert more.values["test_loss"] == pytest.approx(expected.loss, rel=1e-5)
+    assert identity(train_spec(SETTINGS, "x", True)) != identity(train_spec(SETTINGS, "x"))
 
 
 def test_a_child_that_fails_leaves_what_is_known(tmp_path: Path) -> None:

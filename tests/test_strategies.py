@@ -17,6 +17,7 @@ from pnas_fast.search.driver import Driver
 from pnas_fast.space import OPERATIONS, Block, Cell, CellError
 from pnas_fast.space.neighbours import draw, neighbours
 from pnas_fast.strategies.evolution import Evolution
+from pnas_fast.strategies.exhaustive import Exhaustive, level_sizes
 from pnas_fast.strategies.failures import MOST
 from pnas_fast.strategies.population import note_on_population, sample_of, size_of
 from pnas_fast.strategies.progressive import Progressive
@@ -35,6 +36,8 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "evolution in a space that is too small": lambda: Evolution(1, OPERATIONS[:1], 6, 2, 3, 2, population=3),
     "evolution with retraining": lambda: Evolution(2, OPERATIONS[:2], 80, 2, 3, retrain=True),
     "progressive": lambda: Progressive(Growth(2, 6, OPERATIONS[:2]), 2, seed=3),
+    "exhaustive": lambda: Exhaustive(2, OPERATIONS[:2], 0, 2, 2, seed=3),
+    "exhaustive sample": lambda: Exhaustive(3, OPERATIONS[:2], 200, 1, 2, seed=3),
     "evolution of small networks": lambda: Evolution(5, OPERATIONS, 60, 2, 3, objective=Parameters()),
 }
 
@@ -304,6 +307,37 @@ def test_retraining_makes_replicas_of_cells_that_come_up_again() -> None:
     assert max(map(len, replicas.values())) > 3
     again = [t for t in trials if t.proposal.note and t.cell == trials[int(t.proposal.note["parent"])].cell]
     assert again
+
+
+def test_exhaustive_search_takes_every_cell_once_and_then_once_more() -> None:
+    trials = drive(Exhaustive(3, OPERATIONS[4:6], 0, 2, 1, 0))
+    sizes = [10, 165, 3840]
+    assert len(trials) == distinct(trials) == 2 * sum(sizes)
+    first, second = trials[: sum(sizes)], trials[sum(sizes) :]
+    assert [trial.cell for trial in first] == [trial.cell for trial in second]
+    assert {trial.proposal.replica for trial in first} == {0}
+    assert {trial.proposal.replica for trial in second} == {1}
+    assert [sum(len(trial.cell.blocks) == level for trial in first) for level in (1, 2, 3)] == sizes
+
+
+def test_a_sample_of_cells_is_of_the_last_level_that_is_reached_and_uniform() -> None:
+    assert level_sizes(3, OPERATIONS, 0) == [136, 31_620, 10_979_688]
+    assert level_sizes(3, OPERATIONS[:2], 175) == [10, 165]
+    assert level_sizes(3, OPERATIONS[:2], 176) == [10, 165, 1]
+    drawn = np.zeros(165)
+    cells = [proposal.cell for proposal in Exhaustive(2, OPERATIONS[:2], 0, 1, 1, 0).ask()[10:]]
+    for seed in range(200):
+        sample = Exhaustive(2, OPERATIONS[:2], 76, 1, 1, seed).ask()[10:]
+        assert len({proposal.cell for proposal in sample}) == 66
+        for proposal in sample:
+            drawn[cells.index(proposal.cell)] += 1
+    # Binomial with n 200 and p 0.4: mean 80, standard deviation 7.
+    assert 80 - 5 * 7 < drawn.min() <= drawn.max() < 80 + 5 * 7
+
+
+def test_a_cell_is_trained_at_least_once() -> None:
+    with pytest.raises(StrategyError, match="replicas 0, allowed is 1 and more"):
+        Exhaustive(2, OPERATIONS, 0, 0, 1, 0)
 
 
 def test_evolution_finds_better_cells_than_random_search() -> None:

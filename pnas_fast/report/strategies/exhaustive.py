@@ -21,7 +21,7 @@ def _unfinished(view: RunView) -> str:
 
 PAGE = StrategyPage(
     title="Every cell of a space",
-    explanation="Every distinct cell is trained, and perhaps more than once, with other seeds: here it is known "
-    "which cell is best, and so how near to it a strategy comes.",
+    explanation="Every distinct cell is trained, and perhaps more than once, with other seeds: here it is "
+    "known which cell is best, and so how near to it a strategy comes.",
     unfinished=_unfinished,
 )
