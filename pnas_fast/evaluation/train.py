@@ -42,7 +42,7 @@ class Train:
         settings: the fields of `TrainingSettings`, resolved; ``epochs`` gives way to the budget.
         data: the identity of the data set.
         tests: whether a child is measured on the test images as well, as ``test_accuracy`` and
-            ``test_loss``; that takes no part in its ``seconds``.
+            ``test_loss``; that takes no part in its ``seconds``. Final trainings are where there are any.
 
     Raises:
         ConfigError: a setting outside its limits.
@@ -73,7 +73,8 @@ class Train:
             write_trace(cell, settings, data, context.seed, trace_file(context.folder, context.number))
         if data.train_images.is_cuda:
             torch.cuda.reset_peak_memory_stats()
-        result, network = train_child(cell, settings, data, context.seed, context.report, tests=self._tests)
+        tests = self._tests or (proposal.is_final and data.test_images is not None)
+        result, network = train_child(cell, settings, data, context.seed, context.report, tests=tests)
         if data.train_images.is_cuda:
             result.memory = torch.cuda.max_memory_reserved()
         if network is not None:
@@ -94,6 +95,7 @@ def as_measurement(result: ChildResult) -> Measurement:
         "validation_loss": result.validation_loss,
         "test_accuracy": result.test.accuracy if result.test else None,
         "test_loss": result.test.loss if result.test else None,
+        "test_images": result.test.images if result.test else None,
         "loss": result.loss,
         "seconds": result.seconds,
         "evaluation_seconds": result.evaluation_seconds,

@@ -71,7 +71,8 @@ class Noted:
 
     ``values`` are JSON values. A ``kept`` note is stored, by its name and the number of trials told, and is
     the same whenever the run is replayed but for seconds; others are for the moment. Strategies that go by
-    levels note ``level`` (kept: what a finished one gave), ``begun`` and ``scored``.
+    levels note ``level`` (kept: what a finished one gave), ``begun`` and ``scored``; ``final`` comes before
+    the final trainings.
     """
 
     name: str

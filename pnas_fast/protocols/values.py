@@ -14,6 +14,10 @@ Note = Mapping[str, float | int | str]
 """What a strategy wants remembered of a proposal: JSON values that only its own readers understand."""
 
 
+FINAL = "final"
+"""In the note of a training for the final choice: the finalist's rank."""
+
+
 class Key(NamedTuple):
     """What a measurement is remembered by; ``cell`` is the canonical text, ``evaluator`` its identity."""
 
@@ -35,6 +39,11 @@ class Proposal:
     budget: int
     replica: int = 0
     note: Note = field(default_factory=dict)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it is for the final choice, which nothing of the search hears of."""
+        return FINAL in self.note
 
     def key(self, evaluator: str) -> Key:
         """What the measurement of this proposal by an evaluator of that identity is remembered by."""

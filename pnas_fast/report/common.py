@@ -56,8 +56,8 @@ def headline(view: RunView, cost: str) -> list[Fact]:
         cost: a remark on the search's cost.
     """
     facts = []
-    if view.ranked:
-        best = view.ranked[0]
+    best = view.record.best
+    if best is not None:
         sizes = [
             Fact("parameters", count(best.value("parameters")), "of the best child"),
             Fact("multiply-adds", magnitude(best.value("multiply_adds")), "an image, forward"),
@@ -82,9 +82,8 @@ def sections_before(view: RunView) -> list[Section]:
     """What stands before the strategy's own sections: the best cells and the progress."""
     if not view.ranked:
         return []
-    return [
-        Section("search", "How the search went", charts=(_PROGRESS,)),
-    ]
+    choice = [Section("choice", "The final choice", {"choice": view.choice})] if view.choice else []
+    return [*choice, Section("search", "How the search went", charts=(_PROGRESS,))]
 
 
 def sections_after(view: RunView, files: list[Path]) -> list[Section]:

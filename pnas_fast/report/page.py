@@ -17,6 +17,7 @@ from pnas_fast.files import write_text
 from pnas_fast.report import text
 from pnas_fast.report.common import headline, in_words, sections_after, sections_before
 from pnas_fast.report.drawing import draw_cell
+from pnas_fast.report.planned import unfinished_choice
 from pnas_fast.report.section import DrawnChart, Section, draw_chart
 from pnas_fast.report.strategies import page_of
 from pnas_fast.report.svg import SvgFigure, report_style, to_svg
@@ -60,10 +61,10 @@ def write_report(folder: Path) -> Path:
         view=view,
         strategy=strategy,
         facts=headline(view, strategy.cost) + strategy.facts(view),
-        unfinished=strategy.unfinished(view),
+        unfinished=strategy.unfinished(view) or unfinished_choice(view),
         sections=sections,
         charts=charts,
-        cells=list(zip(cells, view.ranked, strict=False)),
+        cells=list(zip(cells, view.leading, strict=False)),
         figures=figures,
     )  # fmt: skip
     (folder / "figures").mkdir(exist_ok=True)
@@ -83,7 +84,7 @@ def _draw_best_cells(view: RunView) -> list[SvgFigure]:
     """Drawings of the best cells, the best one first: ``cell_1``, ``cell_2``, …"""
     drawings = []
     with report_style():
-        for rank, trial in enumerate(view.ranked[:DRAWN_CELLS], start=1):
+        for rank, trial in enumerate(view.leading[:DRAWN_CELLS], start=1):
             size = text.plural(len(trial.cell), "block", "blocks")
             title = f"Cell ranked {rank}, {size}, {text.percent(trial.accuracy, 2)}: {trial.cell}"
             drawings.append(to_svg(draw_cell(trial.cell), f"cell_{rank}", title))
@@ -98,6 +99,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.tests["known"] = text.is_known
     filters: dict[str, Callable[..., Any]] = {
         "correlation": text.correlation,
         "duration": text.duration,
@@ -107,6 +109,7 @@ def _environment() -> Environment:
         "in_words": in_words,
         "inline": _inline,
         "magnitude": text.magnitude,
+        "points": text.points,
         "percent": text.percent,
         "plural": text.plural,
         "setting": text.setting,

@@ -7,6 +7,16 @@ from pnas_fast.report.view import RunView
 from pnas_fast.strategies.asked import MOST_ASKED
 
 
+def unfinished_choice(view: RunView) -> str:
+    """``Unfinished: 3 of 9 final trainings so far.``; empty where all are there."""
+    done, planned = len(view.record.finals), view.record.planned_finals
+    return (
+        ""
+        if done >= planned
+        else f"Unfinished: {done} of {plural(planned, 'final training', 'final trainings')} so far."
+    )
+
+
 def unfinished_budget(view: RunView) -> str:
     """``Unfinished: 40 of 100 children so far.``; empty where the budget is spent or nobody gave one.
 

@@ -46,6 +46,11 @@ def percent(fraction: float | None, digits: int = 1) -> str:
     return MISSING if not is_known(fraction) else f"{100 * fraction:.{digits}f} %"
 
 
+def points(difference: float) -> str:
+    """A difference of two percentages with its sign: ``+1.52 points``."""
+    return f"{100 * difference:+.2f} points"
+
+
 def accuracy(fraction: float | None, error: float | None, digits: int = 2) -> str:
     """A fraction and its standard error, where that is known: ``97.40 ± 0.51 %``."""
     if error is None or not is_known(fraction):

@@ -8,6 +8,7 @@ from math import sqrt
 
 from pnas_fast.protocols import Trial
 from pnas_fast.report.text import is_known, number
+from pnas_fast.runs.choice import Choice
 from pnas_fast.runs.record import RunRecord
 
 VALIDATION_IMAGES = "validation_images"
@@ -53,6 +54,18 @@ class RunView:
     def ranked(self) -> list[Trial]:
         """Trials with an accuracy, the best first."""
         return self.record.ranked
+
+    @property
+    def choice(self) -> Choice | None:
+        """The final choice, where it has been made."""
+        return self.record.choice
+
+    @cached_property
+    def leading(self) -> list[Trial]:
+        """Trials of the best cells: the finalists', the chosen one first, then the others as ranked."""
+        finalists = [finalist.found for finalist in self.choice.finalists] if self.choice else []
+        numbers = {trial.number for trial in finalists}
+        return finalists + [trial for trial in self.ranked if trial.number not in numbers]
 
     @property
     def failed(self) -> list[Trial]:

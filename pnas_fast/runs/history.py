@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,9 @@ def settle(folder: Path, config: RunConfig, data: str, store: TrialStore) -> lis
 
 
 def _what(config: RunConfig, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: values.get(name) for name in config.identity()}
+    """What run it is; an option that there was not yet has its default."""
+    defaults = {item.name: item.default for item in fields(config)}
+    return {name: values.get(name, defaults[name]) for name in config.identity()}
 
 
 def _where(config: RunConfig) -> dict[str, Any]:

@@ -38,23 +38,31 @@ class BestKeeper:
     """Moves the weights of the best child so far to the run's ``best.safetensors``, and removes others.
 
     A measurement is committed before: a crash between the two loses neither, since weights lie in
-    ``children/`` until they are moved or another is known to be better.
+    ``children/`` until they are moved or another is known to be better. Those of final trainings lie there
+    until `choose` is told the best of them.
 
     Args:
         folder: the run.
         store: of the run.
+        best: the best trial so far (`pnas_fast.runs.choice.best_of`).
     """
 
-    def __init__(self, folder: Path, store: TrialStore) -> None:
+    def __init__(self, folder: Path, store: TrialStore, best: Trial | None) -> None:
         self._folder, self._store = folder, store
-        done = [trial for trial in store.trials() if trial.done]
-        self.best: Trial | None = max(done, key=lambda trial: trial.order, default=None)
-        if self.best is not None and child_file(folder, self.best.number).exists():
-            self.promote(self.best)
+        self.best: Trial | None = None
+        self.choose(best)
+
+    def choose(self, best: Trial | None) -> None:
+        """Make a trial the best, and its weights, if they are there, the run's."""
+        self.best = best
+        if best is not None and child_file(self._folder, best.number).exists():
+            self.promote(best)
 
     def on(self, event: Event) -> None:
         """Keep or remove a finished child's weights; a better trial of before has left its own, or none."""
         match event:
+            case Finished(task) if task.proposal.is_final:
+                pass
             case Finished(task, measurement):
                 trial = Trial(task.number, task.proposal, measurement)
                 if self._is_better(trial):
@@ -69,7 +77,10 @@ class BestKeeper:
                 pass
 
     def _is_better(self, trial: Trial) -> bool:
-        return trial.done and (self.best is None or trial.order > self.best.order)
+        if self.best is not None and self.best.proposal.is_final:
+            return False
+        is_searched = trial.done and not trial.proposal.is_final
+        return is_searched and (self.best is None or trial.order > self.best.order)
 
     def promote(self, trial: Trial) -> None:
         """Make the weights of a trial's child, which are there, the run's best."""

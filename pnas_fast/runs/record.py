@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pnas_fast.protocols import Key, Trial
+from pnas_fast.runs.choice import Choice, best_of, choose, planned_finals, split
 from pnas_fast.runs.config import read_values
 from pnas_fast.runs.database import connect_to_read, version_of
 from pnas_fast.runs.folder import CONFIG, TRIALS, RunError
@@ -21,14 +22,16 @@ from pnas_fast.runs.store import StoredNote, TrialStore
 class RunRecord:
     """Everything a search has left in its folder, finished or not.
 
-    ``trials`` are the measured proposals in order of their number: one of them may repeat an earlier cell
-    (`distinct` has each once). ``config`` holds the configuration's JSON values, ``notes`` what the strategy
-    kept, ``weights_digest`` the SHA-256 of the best child's weights where it is known.
+    ``trials`` are the search's measured proposals in order of their number: one of them may repeat an earlier
+    cell (`distinct` has each once); ``finals`` are the final trainings so far. ``config`` holds the
+    configuration's JSON values, ``notes`` what the strategy kept, ``weights_digest`` the SHA-256 of the best
+    child's weights where it is known.
     """
 
     folder: Path
     config: Mapping[str, Any]
     trials: list[Trial]
+    finals: list[Trial]
     notes: list[StoredNote]
     weights_digest: str | None = None
     is_of_earlier_version: bool = False
@@ -51,14 +54,14 @@ class RunRecord:
         try:
             if version_of(connection) in VERSIONS:
                 trials, notes = read_old(connection, path, _epochs(config))
-                return cls(folder, config, trials, notes, is_of_earlier_version=True)
+                return cls(folder, config, trials, [], notes, is_of_earlier_version=True)
         finally:
             connection.close()
         with TrialStore(path) as store:
             check_not_edited(folder, config, store)
             # Notes first: a search may be adding, and what a note tells of comes before it.
             kept = store.notes()
-            return cls(folder, config, store.trials(), kept, store.fact("weights_digest"))
+            return cls(folder, config, *split(store.trials()), kept, store.fact("weights_digest"))
 
     @property
     def strategy(self) -> str:
@@ -85,13 +88,28 @@ class RunRecord:
 
     @cached_property
     def ranked(self) -> list[Trial]:
-        """Finished trials, the best first (`Trial.order`)."""
+        """The search's finished trials, the best first (`Trial.order`)."""
         return sorted(self.done, key=lambda trial: trial.order, reverse=True)
 
     @property
     def best(self) -> Trial | None:
-        """The best trial; None while none has finished."""
-        return self.ranked[0] if self.ranked else None
+        """The trial whose weights are kept: the chosen cell's, or the search's best; None without any."""
+        return best_of([*self.trials, *self.finals], *self._finalists)
+
+    @cached_property
+    def choice(self) -> Choice | None:
+        """The final choice; None where there is none, or none yet."""
+        return choose(self.trials, self.finals, *self._finalists)
+
+    @property
+    def planned_finals(self) -> int:
+        """Final trainings that there will be if the search is over."""
+        return planned_finals(self.trials, *self._finalists)
+
+    @property
+    def _finalists(self) -> tuple[int, int]:
+        cells, replicas = (self.config.get(name, 0) for name in ("finalists", "final_replicas"))
+        return (cells, replicas) if isinstance(cells, int) and isinstance(replicas, int) else (0, 0)
 
     def notes_named(self, name: str) -> list[StoredNote]:
         """The kept notes of a name, in order."""
@@ -99,7 +117,7 @@ class RunRecord:
 
     @property
     def images_seen(self) -> int:
-        """The cost of the search so far in training images, the paper's M1·E1."""
+        """The cost of the search so far in training images, the paper's M1·E1; final trainings are apart."""
         return int(sum(trial.measurement.values.get("images_seen", 0) for trial in self.distinct))
 
     @property

@@ -28,15 +28,16 @@ examples:
   python -m pnas_fast.search --out runs/mine             continue a run that was stopped
   python -m pnas_fast.search --out runs/mine --blocks 4  make a finished one go further
 
-A run is continued by the same command, or by --out alone. --blocks, --beam, --epochs, --budget, --cells and
---replicas may be raised; it may go on with other data folders, devices, kernels and time limits; nothing else
-changes."""
+A run is continued by the same command, or by --out alone. --blocks, --beam, --epochs, --budget, --cells,
+--replicas, --finalists and --final-replicas may be raised; it may go on with other data folders, devices,
+kernels and time limits; nothing else changes."""
 
 _GROUPS = {
     "the search": (
         "strategy", "evaluator", "blocks", "operations", "beam", "predictor", "refit", "kappa", "budget",
         "lag", "population", "sample", "retrain", "cells", "replicas", "seed",
     ),
+    "the final choice": ("finalists", "final_replicas", "final_epochs"),
     "the data": ("data", "train_images", "test_children"),
     "the children": ("repeats", "filters", "drop_path"),
     "their training": (

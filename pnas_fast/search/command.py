@@ -166,4 +166,11 @@ def _plan_table(plan: Plan) -> Table:
             *[f"{level.memory / 2**30:.2f}"] * on_gpu,
             duration(level.hours * 3600),
         )
+    finals = plan.finals
+    if finals.children:
+        nothing = [""] * (1 + on_gpu)
+        table.add_row(
+            "final", "", "", "", f"{finals.children:,}", magnitude(finals.images), *nothing,
+            duration(finals.hours * 3600),
+        )  # fmt: skip
     return table

@@ -33,7 +33,7 @@ OPTIONS_OF: dict[str, tuple[str, ...]] = {
 }
 """The strategies that an option belongs to, where it does not belong to all."""
 
-RAISABLE = ("blocks", "beam", "epochs", "budget", "cells", "replicas")
+RAISABLE = ("blocks", "beam", "epochs", "budget", "cells", "replicas", "finalists", "final_replicas")
 """What may become more when a run is continued: its measurements that still hold are used again."""
 
 
@@ -101,6 +101,17 @@ class SearchConfig(RunConfig):
     replicas: int = option(
         1, "trainings of each cell, with other seeds (exhaustive)", minimum=1, maximum=1000
     )
+    finalists: int = option(
+        3,
+        "cells trained again with fresh seeds when the search is over, of which the best mean is chosen and "
+        "its test accuracy reported; 0 takes the best single training's",
+        minimum=0,
+        maximum=1000,
+    )
+    final_replicas: int = option(3, "final trainings of each finalist", minimum=1, maximum=1000)
+    final_epochs: int = option(
+        0, "epochs of a final training; 0 is as many as the search's", minimum=0, maximum=1_000_000
+    )
     test_children: bool = option(
         False,
         "measure each child on the test images too: test_accuracy and test_loss are recorded, and nothing is "
@@ -144,8 +155,9 @@ class SearchConfig(RunConfig):
                 f"children_per_gpu is {self.children_per_gpu} on cpu, allowed is 0: see --workers"
             )
         if self.strategy in OPTIONS_OF["budget"] and not self.budget:
-            return replace(config, budget=progressive_children(self.blocks, self.operations))
-        return config
+            config = replace(config, budget=progressive_children(self.blocks, self.operations))
+        # A table has no fresh trainings.
+        return replace(config, finalists=0) if self.evaluator.startswith("table:") else config
 
     def difference(self, other: SearchConfig) -> list[str]:
         """What another configuration changes about the run but for what may be raised."""

@@ -12,6 +12,7 @@ from pnas_fast.protocols import Emit, Spec, Strategy
 from pnas_fast.search.config import SearchConfig, progressive_children
 from pnas_fast.strategies.evolution import Evolution
 from pnas_fast.strategies.exhaustive import Exhaustive
+from pnas_fast.strategies.finalists import Finalists
 from pnas_fast.strategies.population import note_on_population
 from pnas_fast.strategies.progressive import Progressive
 from pnas_fast.strategies.random import Random
@@ -19,7 +20,16 @@ from pnas_fast.surrogate import Growth
 
 
 def make_strategy(config: SearchConfig, emit: Emit = lambda event: None) -> Strategy:
-    """The strategy that a configuration asks for."""
+    """The strategy that a configuration asks for, and the final choice after it."""
+    strategy = _make_search(config, emit)
+    if not config.finalists:
+        return strategy
+    return Finalists(
+        strategy, config.finalists, config.final_replicas, config.final_epochs or config.epochs, emit
+    )
+
+
+def _make_search(config: SearchConfig, emit: Emit) -> Strategy:
     blocks, operations, epochs, seed = config.blocks, config.operations, config.epochs, config.seed
     match config.strategy:
         case "random":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from statistics import fmean
 
@@ -44,32 +44,43 @@ class LevelPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class FinalsPlan:
+    """The cost of the final choice: ``hours`` are with all workers."""
+
+    children: int
+    images: int
+    hours: float
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The cost of a search, by children tried on ``devices``, one for each worker.
 
-    ``loads`` are the numbers of children that were tried on a GPU to choose ``devices``; ``warning`` is a
-    line about children that would exceed the time limit, or empty.
+    ``finals`` are the final trainings, of children as large as the last level's. ``loads`` are the numbers of
+    children that were tried on a GPU to choose ``devices``; ``warning`` is a line about children that would
+    exceed the time limit, or empty.
     """
 
     levels: list[LevelPlan]
     devices: list[str]
     loads: list[Load]
+    finals: FinalsPlan
     warning: str = ""
 
     @property
     def children(self) -> int:
-        """Children over all levels, at most."""
-        return sum(level.children for level in self.levels)
+        """Children over all levels, at most, and final trainings."""
+        return sum(level.children for level in self.levels) + self.finals.children
 
     @property
     def images(self) -> int:
         """Training images over all children."""
-        return sum(level.images for level in self.levels)
+        return sum(level.images for level in self.levels) + self.finals.images
 
     @property
     def hours(self) -> float:
         """Estimated time of training, building and evaluating."""
-        return sum(level.hours for level in self.levels)
+        return sum(level.hours for level in self.levels) + self.finals.hours
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +130,17 @@ def make_plan(config: SearchConfig, note: Callable[[str], None] = lambda line: N
         hours = children * fmean(seconds) / len(devices) / 3600
         images = children * size.images
         levels.append(LevelPlan(level, distinct, candidates, share, children, images, rate, memory, hours))
-    return Plan(levels, devices, loads, over_limit(longest, config.time_limit))
+    finals = _plan_finals(config, size, tried[-1], len(devices))
+    return Plan(levels, devices, loads, finals, over_limit(longest, config.time_limit))
+
+
+def _plan_finals(
+    config: SearchConfig, size: _Size, results: Sequence[ChildResult], workers: int
+) -> FinalsPlan:
+    children = config.finalists * config.final_replicas
+    final = replace(size, images=size.images // config.epochs * (config.final_epochs or config.epochs))
+    seconds = fmean(final.seconds(result) for result in results)
+    return FinalsPlan(children, children * final.images, children * seconds / workers / 3600)
 
 
 def planned_levels(config: SearchConfig) -> list[int]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pnas_fast.cli.options import ConfigError
 from pnas_fast.protocols import Trial
 from pnas_fast.report.text import count, duration, plural
+from pnas_fast.runs.choice import Choice, Finalist
 from pnas_fast.runs.folder import REPORT, RunError
 from pnas_fast.runs.record import RunRecord
 from pnas_fast.runs.weights import BEST
@@ -78,8 +79,10 @@ class TrialArrays:
 class SearchResult:
     """A search's outcome, which prints itself in a few lines.
 
-    ``best`` is the cell with the highest validation accuracy (of equals that with the lower validation
-    loss, then the earlier), ``levels`` the notes of a progressive search's finished levels.
+    ``best`` is the chosen cell and ``accuracy`` its validation accuracy: the mean of its final trainings.
+    Without a final choice they are those of the single training with the highest accuracy (of equals that
+    with the lower validation loss, then the earlier), which is too high as a rule. ``trials`` are the
+    search's, ``levels`` the notes of a progressive search's finished levels.
     """
 
     config: SearchConfig
@@ -91,8 +94,13 @@ class SearchResult:
     record: RunRecord
 
     def top(self, n: int = 5) -> list[Trial]:
-        """The best ``n`` distinct cells' trials, the best first; fewer where fewer have finished."""
+        """The search's best ``n`` trials, the best first; fewer where fewer have finished."""
         return self.record.ranked[:n]
+
+    @property
+    def choice(self) -> Choice | None:
+        """The final choice, the best finalist first; None where there was none."""
+        return self.record.choice
 
     @property
     def images_seen(self) -> int:
@@ -126,26 +134,47 @@ class SearchResult:
             raise ConfigError(f"{folder}: not the configuration of a search ({error})") from error
         best, levels = record.best, [note.values for note in record.notes_named("level")]
         trials = TrialArrays.of(record.trials)
-        return cls(config, record.folder, best.cell, best.accuracy, trials, levels, record)
+        accuracy = best.accuracy if record.choice is None else record.choice.chosen.mean()
+        return cls(config, record.folder, best.cell, accuracy, trials, levels, record)
 
     def rows(self) -> list[tuple[str, str]]:
         """What to tell a person, as names and values."""
-        best, failed = self.top(1)[0], len(self.record.failed)
-        values = best.measurement.values
+        best, failed = self.record.best, len(self.record.failed)
+        values = {} if best is None else best.measurement.values
         size = [f"{count(int(values[name]))} {what}" for name, what in _SIZES if name in values]
         children = plural(len(self.record.distinct), "child", "children")
         cost = [children + (f" ({failed} failed)" if failed else "")]
         cost += [f"{count(self.images_seen)} images"] if self.images_seen else []
-        rows = [("best cell", str(self.best)), ("accuracy", f"{self.accuracy:.2%} on validation images")]
+        rows = [("best cell", str(self.best)), *self._accuracies()]
         rows += [("size", ", ".join(size))] if size else []
         rows += [("cost", f"{', '.join(cost)}, {duration(self.record.child_seconds)} of training")]
         rows += [("report", str(self.report))] if self.report.is_file() else []
         return rows + ([("weights", str(self.weights))] if self.weights.is_file() else [])
 
+    def _accuracies(self) -> list[tuple[str, str]]:
+        choice = self.choice
+        if choice is None:
+            return [("accuracy", f"{self.accuracy:.2%} on validation images")]
+        chosen, optimism = choice.chosen, choice.optimism
+        of = plural(len(chosen.finals), "final training", "final trainings")
+        rows = [("accuracy", f"{_with_error(chosen, '')} on validation images, {of}")]
+        if chosen.mean("test_accuracy") == chosen.mean("test_accuracy"):
+            rows += [("test", f"{_with_error(chosen, 'test_')} on test images, the same trainings")]
+        if optimism == optimism:
+            rows += [("optimism", f"the search said {optimism:+.2%} of its favourite")]
+        return rows
+
     def __str__(self) -> str:
         return "\n".join(f"{name:<10}{value}" for name, value in self.rows())
 
     __repr__ = __str__
+
+
+def _with_error(chosen: Finalist, part: str) -> str:
+    """``76.40% ± 0.61%``, the mean and its standard error."""
+    name = f"{part}accuracy"
+    error = chosen.standard_error(name, f"{part or 'validation_'}images")
+    return f"{chosen.mean(name):.2%}" + (f" ± {error:.2%}" if error == error else "")
 
 
 _SIZES = (("parameters", "parameters"), ("multiply_adds", "multiply-adds an image"))

@@ -27,6 +27,7 @@ from pnas_fast.protocols import (
     Trial,
     child_seed,
 )
+from pnas_fast.runs.choice import best_of
 from pnas_fast.runs.folder import TRIALS, check_same, locked, saved_config
 from pnas_fast.runs.history import settle
 from pnas_fast.runs.keeping import BestKeeper, NoteKeeper
@@ -117,18 +118,22 @@ class Search:
                 listeners.say(line)
             if self.retry_failed and (again := store.forget_failed()):
                 listeners.say(f"{again} failed children are trained again")
-            best = BestKeeper(folder, store)
+            best = BestKeeper(folder, store, self._best(store))
             discard_all(folder)
             unfinished = len(store.trials()) < strategy.planned
             executor = stack.enter_context(closing(self._executor(unfinished, listeners.say)))
             listeners.all += [NoteKeeper(store), best, stack.enter_context(ReportWriter(folder))]
             executor.start(spec, self.source)
             self._drive(strategy, evaluator, executor, store, listeners)
+            best.choose(self._best(store))
             if config.evaluator == "train" and best.best is not None and best.lacks_weights:
                 self._make_weights(best.best, executor, listeners)
                 best.promote(best.best)
             discard_all(folder)
         return SearchResult.load(folder)
+
+    def _best(self, store: TrialStore) -> Trial | None:
+        return best_of(store.trials(), self.config.finalists, self.config.final_replicas)
 
     def _make_weights(self, best: Trial, executor: Executor, listeners: Listeners) -> None:
         """Train the best child once more, whose weights are not there: it comes out the same."""

@@ -38,6 +38,8 @@ class Tally:
         match event:
             case Noted("begun", values):
                 self._begin(f"level {values['level']}/{values['levels']}", values["children"])
+            case Noted("final", values):
+                self._begin("final choice", values["children"])
             case Started():
                 self.running += 1
             case Progressed(task, images):
@@ -62,7 +64,11 @@ class Tally:
         self.done += 1
         self.finished += 1
         self.failed += not trial.done
-        if trial.done and (self.best is None or trial.order > self.best.order):
+        if (
+            trial.done
+            and not trial.proposal.is_final
+            and (self.best is None or trial.order > self.best.order)
+        ):
             self.best = trial
 
     def status(self) -> str:

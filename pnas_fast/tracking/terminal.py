@@ -41,6 +41,9 @@ class Lines:
                 self.say(text)
             case Noted("begun", values):
                 self.say(_begun(values))
+            case Noted("final", values):
+                cells, children = values["cells"], values["children"]
+                self.say(f"final choice: {cells} cells, {children} trainings with fresh seeds")
             case Noted("scored", values):
                 self.scored(values)
             case Noted("level", values):
@@ -97,9 +100,7 @@ class Live(Lines):
     def on(self, event: Event) -> None:
         """Move the bar and say what is worth a line."""
         match event:
-            case Noted("begun"):
-                self._remove()
-            case Noted("level"):
+            case Noted("begun" | "level" | "final"):
                 self._remove()
             case _:
                 pass
