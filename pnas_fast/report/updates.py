@@ -56,7 +56,7 @@ def draw_updates(view: RunView, narrow: bool = False) -> Figure:
     if rewards:
         accuracy.legend()
     _plot(entropy, [(update.told, update.entropy) for update in updates], INK, "o", "")
-    entropy.set_ylim(0, None)
+    entropy.set_ylim(0, 1.06 * max(0.1, *(update.entropy for update in updates)))
     entropy.set_ylabel("entropy of the policy, nats")
     for axes in (accuracy, entropy):
         axes.set_xlabel("proposals told")
