@@ -13,7 +13,7 @@ from pnas_fast.runs.folder import RunError, check_same, default_folder, opened, 
 from pnas_fast.search.cli import parse
 from pnas_fast.search.command import main
 from pnas_fast.search.config import OPTIONS_OF, RAISABLE, paper, quick
-from pnas_fast.search.parts import budget_of
+from pnas_fast.search.parts import budget_of, make_strategy, notes_on
 
 
 def test_the_paper_preset_is_the_papers_search() -> None:
@@ -86,6 +86,7 @@ def test_a_run_is_not_a_path_nor_a_machine(tmp_path: Path) -> None:
         ("random", {"lag": 2}),
         ("evolution", {"kappa": 1.0}),
         ("progressive", {"budget": 5}),
+        ("evolution", {"policy": "table"}),
     ],
 )
 def test_an_option_of_another_strategy_is_refused(strategy: str, values: dict[str, Any]) -> None:
@@ -157,6 +158,21 @@ def test_every_option_changes_its_field() -> None:
     assert (config.budget, config.lag, config.population, config.sample, config.retrain) == (9, 2, 5, 3, True)
 
 
+def test_options_of_the_controller() -> None:
+    line = "--preset quick --device cpu --strategy controller --budget 9 --lag 2 --policy table"
+    config = parse([*line.split(), "--algorithm", "reinforce", "--batch-of-proposals", "4"]).config
+    assert (config.budget, config.lag, config.policy, config.algorithm) == (9, 2, "table", "reinforce")
+    assert (config.batch_of_proposals, config.controller_rate) == (4, 0.0)
+    assert len(notes_on(replace(config, lag=5))) == 2
+    assert notes_on(SearchConfig(strategy="controller")) == []
+    made, plain = (
+        make_strategy(chosen).ask()
+        for chosen in (config, replace(config, policy="lstm", controller_rate=0.5))
+    )
+    assert len(made) == len(plain) == 3
+    assert made != plain
+
+
 def test_fused_takes_the_best_backend_and_out_alone_continues(tmp_path: Path) -> None:
     request = parse(["--fused", "--device", "cpu", "--beam", "25", "--out", str(tmp_path / "run")])
     assert request.config.backend == "cpu"
@@ -176,10 +192,18 @@ BAD = [
     ("--beam many", "--beam: invalid int value: 'many'"),
     ("--operations sep3x3,sep4x4", "unknown operation 'sep4x4', allowed are sep3x3"),
     ("--operations sep3x3,sep3x3", "twice"),
-    ("--strategy hope", "strategy is 'hope', allowed are progressive random evolution"),
+    ("--strategy hope", "strategy is 'hope', allowed are progressive random evolution controller"),
     ("--strategy random --beam 3", "--beam is an option of progressive, the strategy is random"),
-    ("--budget 3", "--budget is an option of random and evolution, the strategy is progressive"),
+    (
+        "--budget 3",
+        "--budget is an option of random and evolution and controller, the strategy is progressive",
+    ),
     ("--lag -1 --strategy evolution", "lag is -1"),
+    ("--strategy controller --policy tree", "policy is 'tree', allowed are lstm table"),
+    ("--strategy controller --algorithm a2c", "algorithm is 'a2c', allowed are ppo reinforce"),
+    ("--strategy controller --controller-rate nan", "controller_rate is nan, allowed is 0 to 10"),
+    ("--strategy controller --batch-of-proposals 0", "batch_of_proposals is 0, allowed is 1 to"),
+    ("--strategy evolution --controller-rate 0", "--controller-rate is an option of controller"),
     ("--evaluator guess", "evaluator is 'guess', allowed are train, table:FILE and package.module:function"),
     ("--evaluator nowhere.at_all:f", "nowhere"),
     ("--evaluator table:{tmp}/none.csv", "none.csv"),

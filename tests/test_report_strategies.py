@@ -10,8 +10,10 @@ import pytest
 from pnas_fast.protocols import Measurement, Proposal, Trial
 from pnas_fast.report.lineage import draw_lineage, line_of
 from pnas_fast.report.strategies import page_of
+from pnas_fast.report.updates import draw_updates, updates_of
 from pnas_fast.report.view import RunView
 from pnas_fast.runs.record import RunRecord
+from pnas_fast.runs.store import StoredNote
 from pnas_fast.space import Cell
 from report_runs import distinct_cells, random_measurement, read_page, write_run
 
@@ -49,7 +51,9 @@ def flat_run(folder: Path, strategy: str, size: int = 12, planned: int = 12, **n
     return write_run(folder, {"strategy": strategy, "budget": planned}, trials, drained, strategy)
 
 
-@pytest.mark.parametrize("strategy", ["random", "evolution", "mine", "../progressive", "__init__", "", "<b>"])
+@pytest.mark.parametrize(
+    "strategy", ["random", "evolution", "controller", "mine", "../progressive", "__init__", "", "<b>"]
+)
 def test_run_without_levels_has_the_common_sections(tmp_path: Path, strategy: str) -> None:
     page = read_page(flat_run(tmp_path / "run", strategy, size=24, planned=24))
     assert set(page.sections) == COMMON
@@ -65,8 +69,10 @@ def test_unfinished_run_says_how_many_trials_are_left(tmp_path: Path) -> None:
 
 
 def test_every_file_of_a_strategy_is_its_page() -> None:
-    titles = {name: page_of(name).title for name in ("progressive", "random", "evolution", "mine")}
-    assert len(set(titles.values())) == 4
+    titles = {
+        name: page_of(name).title for name in ("progressive", "random", "evolution", "controller", "mine")
+    }
+    assert len(set(titles.values())) == 5
 
 
 def evolved(accuracies: list[float], parents: list[Any], texts: list[str] = LINE) -> RunView:
@@ -120,3 +126,32 @@ def test_evolution_shows_where_the_best_cell_came_from(tmp_path: Path) -> None:
     assert [row[3] for row in rows] == LINE[::-1]
     assert rows[-1][4] == "drawn at random"
     assert (tmp_path / "run" / "figures" / "lineage.svg").is_file()
+
+
+def test_a_controller_shows_how_its_policy_learned(tmp_path: Path) -> None:
+    notes = [
+        ("update", 20, {"update": 1, "entropy": 33.9, "baseline": 0.5, "mean_reward": 0.5, "distinct": 20}),
+        ("update", 40, {"update": 2, "entropy": 21.24, "baseline": 0.5, "mean_reward": 0.6, "distinct": 31}),
+    ]
+    trials = [(Proposal(Cell.parse(LINE[0]), 2), Measurement("done", {"accuracy": 0.5}))]
+    folder = write_run(tmp_path / "run", {"strategy": "controller"}, trials, notes, "controller")
+    page = read_page(folder)
+    assert "updates" in page.sections
+    assert "21.2 nats 33.9 before it learned" in page.sections["header"]
+    assert (folder / "figures" / "updates.svg").is_file()
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_updates_are_drawn_whatever_their_notes_say(narrow: bool) -> None:
+    values = [0.5, None, "0.5", 1e308, float("nan"), -3.0, 0, True, [1]]
+    notes = [
+        StoredNote("update", number, {"entropy": entropy, "mean_reward": reward, "baseline": reward})
+        for number, (entropy, reward) in enumerate((a, b) for a in values for b in values)
+    ]
+    for some in (notes, notes[:1], notes[1:2], [*notes, StoredNote("update", 99, {"entropy": 1.0})]):
+        view = RunView(RunRecord(Path(), {"strategy": "controller"}, [], some))
+        axes = draw_updates(view, narrow).axes
+        assert [len(one.lines) for one in axes] == [2, 1]
+        assert len(axes[1].lines[0].get_ydata()) == len(updates_of(view))
+        drawn = np.concatenate([np.asarray(line.get_ydata(), float) for one in axes for line in one.lines])
+        assert np.isfinite(drawn).all()

@@ -16,6 +16,7 @@ from pnas_fast.runs.store import TrialStore
 from pnas_fast.search.driver import Driver
 from pnas_fast.space import OPERATIONS, Block, Cell, CellError
 from pnas_fast.space.neighbours import draw, neighbours
+from pnas_fast.strategies.controller import Controller
 from pnas_fast.strategies.evolution import Evolution
 from pnas_fast.strategies.exhaustive import Exhaustive, level_sizes
 from pnas_fast.strategies.failures import MOST
@@ -36,6 +37,11 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "evolution in a space that is too small": lambda: Evolution(1, OPERATIONS[:1], 6, 2, 3, 2, population=3),
     "evolution with retraining": lambda: Evolution(2, OPERATIONS[:2], 80, 2, 3, retrain=True),
     "progressive": lambda: Progressive(Growth(2, 6, OPERATIONS[:2]), 2, seed=3),
+    "controller": lambda: Controller(2, OPERATIONS, 40, 2, 3, lag=7, batch=10, rate=0.02),
+    "controller, table": lambda: Controller(5, OPERATIONS, 60, 2, 3, policy="table", rate=0.5),
+    "controller, reinforce, in a space that is too small": lambda: Controller(
+        1, OPERATIONS[:1], 9, 2, 3, 0, 5, algorithm="reinforce"
+    ),
     "exhaustive": lambda: Exhaustive(2, OPERATIONS[:2], 0, 2, 2, seed=3),
     "exhaustive sample": lambda: Exhaustive(3, OPERATIONS[:2], 200, 1, 2, seed=3),
     "evolution of small networks": lambda: Evolution(5, OPERATIONS, 60, 2, 3, objective=Parameters()),
@@ -122,7 +128,7 @@ def test_a_longer_random_search_begins_as_a_shorter_one_did() -> None:
     assert Random(5, OPERATIONS, 20, 1, seed=5).ask() != short
 
 
-@pytest.mark.parametrize("make", [Random, Evolution])
+@pytest.mark.parametrize("make", [Random, Evolution, Controller])
 def test_a_space_that_is_too_small_ends_at_three_times_the_budget(make) -> None:
     trials = drive(make(1, ["identity"], 10, 1, 0))
     assert len(trials) == 30
@@ -155,7 +161,11 @@ def test_what_stood_in_a_proposal_s_place_is_not_proposed_again_and_counts_for_t
     assert set(repeated) == {parent, *others}
 
 
-@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "progressive"])
+WRITTEN = ("progressive", "controller")
+"""Strategies that propose cells in the order in which they were written."""
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if not name.startswith(WRITTEN)])
 def test_what_is_drawn_is_canonical_and_of_the_epochs_asked_for(name: str) -> None:
     for trial in whole_run(name):
         assert trial.cell == trial.cell.canonical()
@@ -353,7 +363,7 @@ def test_evolution_finds_better_cells_than_random_search() -> None:
     assert evolved > drawn + 0.01
 
 
-@pytest.mark.parametrize("make", [Random, Evolution])
+@pytest.mark.parametrize("make", [Random, Evolution, Controller])
 class TestFailures:
     def test_twenty_in_a_row_end_a_search(self, make) -> None:
         def measured(number: int) -> Measurement:

@@ -12,22 +12,28 @@ from pnas_fast.candidates import one_block_cells
 from pnas_fast.cli.options import ConfigError, option, option_name
 from pnas_fast.runs.config import RunConfig
 from pnas_fast.space import MAX_BLOCKS, OPERATIONS, CellError, check_operations
+from pnas_fast.strategies.controller import RATES
+from pnas_fast.strategies.policy_gradient import ALGORITHMS
 from pnas_fast.surrogate import PREDICTORS, REFITS
 
 PRESETS = ("quick", "paper")
 
-STRATEGIES = ("progressive", "random", "evolution", "exhaustive")
+STRATEGIES = ("progressive", "random", "evolution", "controller", "exhaustive")
 
 OPTIONS_OF: dict[str, tuple[str, ...]] = {
     "beam": ("progressive",),
     "predictor": ("progressive",),
     "refit": ("progressive",),
     "kappa": ("progressive",),
-    "budget": ("random", "evolution"),
-    "lag": ("evolution",),
+    "budget": ("random", "evolution", "controller"),
+    "lag": ("evolution", "controller"),
     "population": ("evolution",),
     "sample": ("evolution",),
     "retrain": ("evolution",),
+    "policy": ("controller",),
+    "algorithm": ("controller",),
+    "controller_rate": ("controller",),
+    "batch_of_proposals": ("controller",),
     "cells": ("exhaustive",),
     "replicas": ("exhaustive",),
 }
@@ -75,14 +81,15 @@ class SearchConfig(RunConfig):
     )
     budget: int = option(
         0,
-        "children to train; 0 is as many as progressive search would by default (random, evolution)",
+        "children to train; 0 is as many as progressive search would by default (random, evolution, "
+        "controller)",
         minimum=0,
         maximum=10_000_000,
     )
     lag: int = option(
         16,
         "a proposal is made without the results of so many before it, whatever the number of workers: at "
-        "most lag + 1 children train at once (evolution)",
+        "most lag + 1 children train at once (evolution, controller)",
         minimum=0,
         maximum=100_000,
     )
@@ -94,6 +101,20 @@ class SearchConfig(RunConfig):
         maximum=1_000_000,
     )  # fmt: skip
     retrain: bool = option(False, "train a cell that comes again with another seed (evolution)")
+    policy: str = option(
+        "lstm",
+        "what cells are drawn from: an lstm, or a table of a free logit for each value of each choice "
+        "(controller)",
+        choices=tuple(RATES),
+    )
+    algorithm: str = option("ppo", "how the policy learns (controller)", choices=tuple(ALGORITHMS))
+    controller_rate: float = option(
+        0.0, "learning rate of the policy; 0 is 0.0008 for lstm and 0.05 for table (controller)", minimum=0,
+        maximum=10,
+    )  # fmt: skip
+    batch_of_proposals: int = option(
+        20, "proposals that the policy learns from at a time (controller)", minimum=1, maximum=100_000
+    )
     cells: int = option(
         0, "cells to train, of the largest ones a random sample; 0 is all there are (exhaustive)", minimum=0,
         maximum=10_000_000,

@@ -10,6 +10,7 @@ from pnas_fast.evaluation.table import table_spec
 from pnas_fast.evaluation.train import train_spec
 from pnas_fast.protocols import Emit, Spec, Strategy
 from pnas_fast.search.config import SearchConfig, progressive_children
+from pnas_fast.strategies.controller import Controller, notes_on_controller
 from pnas_fast.strategies.evolution import Evolution
 from pnas_fast.strategies.exhaustive import Exhaustive
 from pnas_fast.strategies.finalists import Finalists
@@ -39,6 +40,12 @@ def _make_search(config: SearchConfig, emit: Emit) -> Strategy:
                 blocks, operations, budget_of(config), epochs, seed,
                 lag=config.lag, population=config.population, sample=config.sample, retrain=config.retrain,
             )  # fmt: skip
+        case "controller":
+            return Controller(
+                blocks, operations, budget_of(config), epochs, seed,
+                lag=config.lag, batch=config.batch_of_proposals, policy=config.policy,
+                algorithm=config.algorithm, rate=config.controller_rate, emit=emit,
+            )  # fmt: skip
         case "exhaustive":
             return Exhaustive(blocks, operations, config.cells, config.replicas, epochs, seed)
         case _:
@@ -48,6 +55,8 @@ def _make_search(config: SearchConfig, emit: Emit) -> Strategy:
 
 def notes_on(config: SearchConfig) -> list[str]:
     """Lines for people about a configuration that is allowed and perhaps not meant."""
+    if config.strategy == "controller":
+        return notes_on_controller(budget_of(config), config.lag, config.batch_of_proposals)
     if config.strategy != "evolution":
         return []
     note = note_on_population(budget_of(config), config.population)
