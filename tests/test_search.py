@@ -34,12 +34,13 @@ TINY = SearchConfig(
     epochs=1,
     batch=32,
     train_images=128,
+    finalists=0,
     device="cpu",
     workers=2,
 )
 OPTIONS = (
     "--preset quick --blocks 3 --beam 3 --operations sep3x3,max_pool3x3 --filters 4 --epochs 1 --batch 32 "
-    "--train-images 128 --device cpu"
+    "--train-images 128 --finalists 0 --device cpu"
 )
 COMMAND = [sys.executable, "-m", "pnas_fast.search", *OPTIONS.split(" "), "--out"]
 LEVEL_1 = 10
@@ -51,7 +52,7 @@ def essence(result: SearchResult) -> list[tuple[object, ...]]:
     names = ("accuracy", "validation_loss", "loss", "images_seen", "parameters", "multiply_adds")
     return [
         (t.number, t.proposal, t.measurement.status, t.measurement.curves, *(t.value(name) for name in names))
-        for t in result.record.trials
+        for t in (*result.record.trials, *result.record.finals)
     ]
 
 
@@ -142,7 +143,8 @@ def test_a_search_killed_at_any_child_ends_the_same(
     strategy: str, finished: SearchResult, tmp_path: Path
 ) -> None:
     """Killed after 1, 3, 6, 9 and 12 children more than it had, at two workers and at one."""
-    config = replace(TINY.for_strategy(strategy), **({} if strategy == "progressive" else {"budget": 16}))
+    few = {"budget": 8, "finalists": 2, "final_replicas": 2}  # the last kills are in the final choice
+    config = replace(TINY.for_strategy(strategy), **({} if strategy == "progressive" else few))
     expected = finished if strategy == "progressive" else run_search(
         replace(config, workers=1), out=tmp_path / "undisturbed", progress=False
     )  # fmt: skip
@@ -183,7 +185,10 @@ store.TrialStore.add = add_and_die
 config = SearchConfig(
     blocks=3, operations=("sep3x3", "max_pool3x3"), filters=4, epochs=1, batch=32, train_images=128,
     device="cpu", workers={workers}, strategy="{strategy}",
-    **({{"beam": 3}} if "{strategy}" == "progressive" else {{"budget": 16}}),
+    **(
+        {{"beam": 3, "finalists": 0}} if "{strategy}" == "progressive"
+        else {{"budget": 8, "finalists": 2, "final_replicas": 2}}
+    ),
 )
 run_search(config, out=sys.argv[1], progress=False)
 """

@@ -20,6 +20,7 @@ from pnas_fast.strategies.controller import Controller
 from pnas_fast.strategies.evolution import Evolution
 from pnas_fast.strategies.exhaustive import Exhaustive, level_sizes
 from pnas_fast.strategies.failures import MOST
+from pnas_fast.strategies.finalists import Finalists
 from pnas_fast.strategies.population import note_on_population, sample_of, size_of
 from pnas_fast.strategies.progressive import Progressive
 from pnas_fast.strategies.random import Random
@@ -44,6 +45,10 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
     ),
     "exhaustive": lambda: Exhaustive(2, OPERATIONS[:2], 0, 2, 2, seed=3),
     "exhaustive sample": lambda: Exhaustive(3, OPERATIONS[:2], 200, 1, 2, seed=3),
+    "evolution and a final choice": lambda: Finalists(Evolution(3, OPERATIONS, 60, 2, 3), 4, 3, 2),
+    "progressive and a final choice": lambda: Finalists(
+        Progressive(Growth(2, 6, OPERATIONS[:2]), 2, seed=3), 3, 2, 2
+    ),
     "evolution of small networks": lambda: Evolution(5, OPERATIONS, 60, 2, 3, objective=Parameters()),
 }
 

@@ -272,7 +272,18 @@ def test_importing_the_commands_library_changes_nothing() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-TINY = ["--operations", "identity,max_pool3x3", "--train-images", "64", "--epochs", "1", "--filters", "4"]
+TINY = [
+    "--operations",
+    "identity,max_pool3x3",
+    "--train-images",
+    "64",
+    "--epochs",
+    "1",
+    "--filters",
+    "4",
+    "--finalists",
+    "0",
+]
 TINY += ["--repeats", "1", "--device", "cpu"]
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pnas_fast.cli.options import ConfigError
 from pnas_fast.protocols import Trial
-from pnas_fast.report.text import count, duration, plural
+from pnas_fast.report.text import count, duration, plural, points
 from pnas_fast.runs.choice import Choice, Finalist
 from pnas_fast.runs.folder import REPORT, RunError
 from pnas_fast.runs.record import RunRecord
@@ -146,6 +146,8 @@ class SearchResult:
         cost = [children + (f" ({failed} failed)" if failed else "")]
         cost += [f"{count(self.images_seen)} images"] if self.images_seen else []
         rows = [("best cell", str(self.best)), *self._accuracies()]
+        finals = len(self.record.finals)
+        cost += [plural(finals, "final training", "final trainings")] if finals else []
         rows += [("size", ", ".join(size))] if size else []
         rows += [("cost", f"{', '.join(cost)}, {duration(self.record.child_seconds)} of training")]
         rows += [("report", str(self.report))] if self.report.is_file() else []
@@ -161,7 +163,7 @@ class SearchResult:
         if chosen.mean("test_accuracy") == chosen.mean("test_accuracy"):
             rows += [("test", f"{_with_error(chosen, 'test_')} on test images, the same trainings")]
         if optimism == optimism:
-            rows += [("optimism", f"the search said {optimism:+.2%} of its favourite")]
+            rows += [("optimism", f"the search's own number of its favourite was {points(optimism)} off")]
         return rows
 
     def __str__(self) -> str:
