@@ -35,7 +35,7 @@ changes."""
 _GROUPS = {
     "the search": (
         "strategy", "evaluator", "blocks", "operations", "beam", "predictor", "refit", "kappa", "budget",
-        "lag", "population", "sample", "retrain", "cells", "replicas",
+        "lag", "population", "sample", "retrain", "candidates", "cells", "replicas",
         "policy", "algorithm", "controller_rate", "batch_of_proposals", "seed",
     ),
     "the data": ("data", "train_images", "test_children"),
