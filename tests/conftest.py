@@ -14,6 +14,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import torch
 
 from pnas_fast.executors import fork_server
+from pnas_fast.surrogate import ensemble
+from pnas_fast.surrogate.fitting import Schedule
 
 HAS_CARD = torch.cuda.is_available()
 if not HAS_CARD:
@@ -39,6 +41,13 @@ def same_environment() -> Iterator[None]:
     for name in os.environ.keys() - before.keys() - {"PYTEST_CURRENT_TEST"}:
         del os.environ[name]
     os.environ.update(before)
+
+
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Surrogates that are fitted in no time and predict little: for what does not depend on how well."""
+    for name in ("FRESH", "FINETUNE"):
+        monkeypatch.setattr(ensemble, name, Schedule(steps=10, batch=64, learning_rate=0.01))
 
 
 @pytest.fixture(scope="module")

@@ -87,6 +87,9 @@ def test_a_run_is_not_a_path_nor_a_machine(tmp_path: Path) -> None:
         ("evolution", {"kappa": 1.0}),
         ("progressive", {"budget": 5}),
         ("evolution", {"policy": "table"}),
+        ("progressive", {"candidates": 50}),
+        ("local", {"predictor": "lstm"}),
+        ("bananas", {"refit": "scratch"}),
     ],
 )
 def test_an_option_of_another_strategy_is_refused(strategy: str, values: dict[str, Any]) -> None:
@@ -156,6 +159,8 @@ def test_every_option_changes_its_field() -> None:
     line = "--preset quick --device cpu --strategy evolution --budget 9 --lag 2 --population 5 --sample 3"
     config = parse([*line.split(), "--retrain"]).config
     assert (config.budget, config.lag, config.population, config.sample, config.retrain) == (9, 2, 5, 3, True)
+    config = parse(["--strategy", "bananas", "--candidates", "30", "--predictor", "lstm"]).config
+    assert (config.candidates, config.predictor) == (30, "lstm")
 
 
 def test_options_of_the_controller() -> None:
@@ -196,7 +201,7 @@ BAD = [
     ("--strategy random --beam 3", "--beam is an option of progressive, the strategy is random"),
     (
         "--budget 3",
-        "--budget is an option of random and evolution and controller, the strategy is progressive",
+        "--budget is an option of random, evolution, controller, local and bananas, the strategy is prog",
     ),
     ("--lag -1 --strategy evolution", "lag is -1"),
     ("--strategy controller --policy tree", "policy is 'tree', allowed are lstm table"),
@@ -204,6 +209,8 @@ BAD = [
     ("--strategy controller --controller-rate nan", "controller_rate is nan, allowed is 0 to 10"),
     ("--strategy controller --batch-of-proposals 0", "batch_of_proposals is 0, allowed is 1 to"),
     ("--strategy evolution --controller-rate 0", "--controller-rate is an option of controller"),
+    ("--strategy local --sample 3", "--sample is an option of evolution, the strategy is local"),
+    ("--strategy bananas --candidates 9", "candidates is 9, allowed is 10 to"),
     ("--evaluator guess", "evaluator is 'guess', allowed are train, table:FILE and package.module:function"),
     ("--evaluator nowhere.at_all:f", "nowhere"),
     ("--evaluator table:{tmp}/none.csv", "none.csv"),

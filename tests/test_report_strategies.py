@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pnas_fast.candidates import one_block_cells
 from pnas_fast.protocols import Measurement, Proposal, Trial
 from pnas_fast.report.lineage import draw_lineage, line_of
+from pnas_fast.report.rounds import draw_rounds
 from pnas_fast.report.strategies import page_of
 from pnas_fast.report.updates import draw_updates, updates_of
 from pnas_fast.report.view import RunView
 from pnas_fast.runs.record import RunRecord
 from pnas_fast.runs.store import StoredNote
-from pnas_fast.space import Cell
+from pnas_fast.space import OPERATIONS, Cell
 from report_runs import distinct_cells, random_measurement, read_page, write_run
 
 pytestmark = pytest.mark.slow
@@ -52,7 +54,8 @@ def flat_run(folder: Path, strategy: str, size: int = 12, planned: int = 12, **n
 
 
 @pytest.mark.parametrize(
-    "strategy", ["random", "evolution", "controller", "mine", "../progressive", "__init__", "", "<b>"]
+    "strategy",
+    ["random", "evolution", "controller", "bananas", "mine", "../progressive", "__init__", "", "<b>"],
 )
 def test_run_without_levels_has_the_common_sections(tmp_path: Path, strategy: str) -> None:
     page = read_page(flat_run(tmp_path / "run", strategy, size=24, planned=24))
@@ -70,9 +73,10 @@ def test_unfinished_run_says_how_many_trials_are_left(tmp_path: Path) -> None:
 
 def test_every_file_of_a_strategy_is_its_page() -> None:
     titles = {
-        name: page_of(name).title for name in ("progressive", "random", "evolution", "controller", "mine")
+        name: page_of(name).title
+        for name in ("progressive", "random", "evolution", "controller", "local", "bananas", "mine")
     }
-    assert len(set(titles.values())) == 5
+    assert len(set(titles.values())) == len(titles)
 
 
 def evolved(accuracies: list[float], parents: list[Any], texts: list[str] = LINE) -> RunView:
@@ -107,6 +111,55 @@ def test_line_of_parents_ends_whatever_a_note_says(parents: list[Any]) -> None:
     view = evolved([0.5, 0.7, 0.65], parents)
     assert line_of(view, view.trials[2])[-1].trial.number == 2
     assert len(line_of(view, view.trials[2])) <= 3
+
+
+@pytest.mark.parametrize("strategy", ["local", "bananas"])
+def test_a_search_of_a_whole_space_is_finished_whatever_its_budget(tmp_path: Path, strategy: str) -> None:
+    cells = [Cell.from_codes(codes) for codes in one_block_cells(OPERATIONS[:1])]
+    trials = [(Proposal(cell, 2), Measurement("done", {"accuracy": 0.5})) for cell in cells]
+    config = {"strategy": strategy, "budget": 9, "blocks": 1, "operations": list(OPERATIONS[:1])}
+    for size, unfinished in ((3, ""), (2, "Unfinished: 2 of 9 children so far.")):
+        folder = write_run(tmp_path / str(size), config, trials[:size], strategy=strategy)
+        assert page_of(strategy).unfinished(RunView(RunRecord.load(folder))) == unfinished
+
+
+@pytest.mark.parametrize("planned", [{}, {"blocks": 9}, {"blocks": "1", "operations": ["sep3x3"]}])
+def test_how_far_a_search_is_does_not_depend_on_a_sound_configuration(planned: dict[str, Any]) -> None:
+    record = RunRecord(Path(), {"strategy": "local", "budget": 9, "operations": [], **planned}, [], [])
+    assert page_of("local").unfinished(RunView(record)) == "Unfinished: 0 of 9 children so far."
+
+
+def test_bananas_shows_how_well_each_round_was_predicted(tmp_path: Path) -> None:
+    generator = random.Random(1)
+    trials = [
+        (Proposal(Cell.parse(text), 2, note={"parent": 0} if number else {}), measurement)
+        for number, text in enumerate(distinct_cells(2, 30, generator))
+        for measurement in [random_measurement(number, False, generator)]
+    ]
+    rhos: list[Any] = [None, 0.4, 0.2]
+    notes = [
+        ("round", end, {"turn": turn, "rho": rho, "strategy_seconds": 2.0 + turn})
+        for turn, (end, rho) in enumerate(zip((10, 20, 30), rhos, strict=True))
+    ]
+    folder = write_run(tmp_path / "run", {"strategy": "bananas", "budget": 30}, trials, notes, "bananas")
+    page = read_page(folder)
+    assert set(page.sections) == COMMON - {"time"} | {"rounds", "lineage"}
+    assert "3 rounds; choosing a round's children took 3.0 s on average" in page.sections["rounds"]
+    assert "9.0 s" in page.sections["header"]
+    assert "0.30" in page.sections["header"]
+    (axes,) = draw_rounds(RunView(RunRecord.load(folder))).axes
+    points = [np.column_stack([line.get_xdata(), line.get_ydata()]).tolist() for line in axes.lines]
+    assert [[19, 0.4], [29, 0.2]] in points
+    assert [[19, 0.4], [29, pytest.approx(0.3)]] in points
+    assert (folder / "figures" / "rounds.svg").is_file()
+
+
+@pytest.mark.parametrize("values", [{}, {"rho": "0.5"}, {"rho": None, "strategy_seconds": None}])
+def test_rounds_without_a_rank_correlation_have_no_section(tmp_path: Path, values: dict[str, Any]) -> None:
+    trials = [(Proposal(Cell.parse(LINE[0]), 2), Measurement("done", {"accuracy": 0.5}))]
+    notes = [("round", 1, values)]
+    page = read_page(write_run(tmp_path / "run", {"strategy": "bananas"}, trials, notes, "bananas"))
+    assert "rounds" not in page.sections
 
 
 def test_evolution_shows_where_the_best_cell_came_from(tmp_path: Path) -> None:

@@ -13,19 +13,25 @@ import pytest
 from pnas_fast.objectives import Accuracy, Parameters
 from pnas_fast.protocols import Measurement, Proposal, Strategy, StrategyError, Trial
 from pnas_fast.runs.store import TrialStore
+from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.driver import Driver
+from pnas_fast.search.parts import make_strategy
 from pnas_fast.space import OPERATIONS, Block, Cell, CellError
 from pnas_fast.space.neighbours import draw, neighbours
+from pnas_fast.strategies.bananas import Bananas
 from pnas_fast.strategies.controller import Controller
 from pnas_fast.strategies.evolution import Evolution
 from pnas_fast.strategies.exhaustive import Exhaustive, level_sizes
 from pnas_fast.strategies.failures import MOST
 from pnas_fast.strategies.finalists import Finalists
+from pnas_fast.strategies.local import Local
 from pnas_fast.strategies.population import note_on_population, sample_of, size_of
 from pnas_fast.strategies.progressive import Progressive
 from pnas_fast.strategies.random import Random
 from pnas_fast.surrogate import Growth
 from strategy_runs import KilledError, Landscape, Memo, SimulatedExecutor, drive, true_accuracy
+
+pytestmark = pytest.mark.usefixtures("few_steps")
 
 STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "random": lambda: Random(5, OPERATIONS, 60, 2, seed=3),
@@ -37,6 +43,10 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
     ),
     "evolution in a space that is too small": lambda: Evolution(1, OPERATIONS[:1], 6, 2, 3, 2, population=3),
     "evolution with retraining": lambda: Evolution(2, OPERATIONS[:2], 80, 2, 3, retrain=True),
+    "local": lambda: Local(5, OPERATIONS, 60, 2, seed=3),
+    "local without lag in a space that is too small": lambda: Local(1, OPERATIONS[:3], 60, 2, 3, lag=0),
+    "bananas": lambda: Bananas(5, OPERATIONS, 45, 2, seed=3, candidates=20),
+    "bananas in a space that is too small": lambda: Bananas(1, OPERATIONS[:3], 60, 2, 3, 2, candidates=10),
     "progressive": lambda: Progressive(Growth(2, 6, OPERATIONS[:2]), 2, seed=3),
     "controller": lambda: Controller(2, OPERATIONS, 40, 2, 3, lag=7, batch=10, rate=0.02),
     "controller, table": lambda: Controller(5, OPERATIONS, 60, 2, 3, policy="table", rate=0.5),
@@ -51,6 +61,25 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
     ),
     "evolution of small networks": lambda: Evolution(5, OPERATIONS, 60, 2, 3, objective=Parameters()),
 }
+
+
+@pytest.mark.parametrize(
+    ("values", "make"),
+    [
+        ({"strategy": "local"}, lambda: Local(2, OPERATIONS, 45, 3, 5)),
+        ({"strategy": "local", "lag": 3}, lambda: Local(2, OPERATIONS, 45, 3, 5, 3)),
+        ({"strategy": "bananas"}, lambda: Bananas(2, OPERATIONS, 45, 3, 5)),
+        (
+            {"strategy": "bananas", "lag": 3, "candidates": 12, "predictor": "lstm"},
+            lambda: Bananas(2, OPERATIONS, 45, 3, 5, 3, 12, "lstm"),
+        ),
+    ],
+)
+def test_a_configuration_s_options_reach_its_strategy(
+    values: dict[str, object], make: Callable[[], Strategy]
+) -> None:
+    config = SearchConfig(blocks=2, budget=45, epochs=3, seed=5, **values)
+    assert drive(make_strategy(config)) == drive(make())
 
 
 @cache
@@ -368,7 +397,7 @@ def test_evolution_finds_better_cells_than_random_search() -> None:
     assert evolved > drawn + 0.01
 
 
-@pytest.mark.parametrize("make", [Random, Evolution, Controller])
+@pytest.mark.parametrize("make", [Random, Evolution, Controller, Local, Bananas])
 class TestFailures:
     def test_twenty_in_a_row_end_a_search(self, make) -> None:
         def measured(number: int) -> Measurement:

@@ -12,6 +12,7 @@ from pnas_fast.protocols import Trial
 from pnas_fast.report.axes import NARROW, WIDE, padded, percent_ticks
 from pnas_fast.report.dots import plot_dots
 from pnas_fast.report.palette import INK, MUTED
+from pnas_fast.report.section import Chart, Section
 from pnas_fast.report.view import RunView
 
 
@@ -22,6 +23,14 @@ class Ancestor:
     trial: Trial
     gain: float | None
     changed: str
+
+
+def lineage_sections(view: RunView) -> list[Section]:
+    """Where the best cell came from; nothing where no trial has a parent."""
+    if not view.ranked or not any("parent" in trial.proposal.note for trial in view.trials):
+        return []
+    line = line_of(view, view.ranked[0])
+    return [Section("lineage", "Where the best cell came from", {"line": line}, (_CHART,))]
 
 
 def line_of(view: RunView, trial: Trial) -> list[Ancestor]:
@@ -70,3 +79,6 @@ def draw_lineage(view: RunView, narrow: bool = False) -> Figure:
     percent_ticks(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5 if narrow else 10, integer=True))
     return figure
+
+
+_CHART = Chart("lineage", draw_lineage, "Validation accuracy along the best cell's line of parents")

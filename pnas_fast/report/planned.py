@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pnas_fast.counting import count_distinct
 from pnas_fast.report.text import count, number, plural
 from pnas_fast.report.view import RunView
+from pnas_fast.space import CellError
 from pnas_fast.strategies.asked import MOST_ASKED
 
 
@@ -27,3 +29,15 @@ def unfinished_budget(view: RunView) -> str:
     if done >= budget or len(view.record.trials) >= MOST_ASKED * budget:
         return ""
     return f"Unfinished: {count(done)} of {plural(int(budget), 'child', 'children')} so far."
+
+
+def unfinished_without_repeats(view: RunView) -> str:
+    """`unfinished_budget` of a search that ends where the whole space was trained."""
+    config = view.record.config
+    blocks, operations = config.get("blocks"), config.get("operations")
+    try:
+        if isinstance(blocks, int) and isinstance(operations, list):
+            return "" if len(view.trials) >= count_distinct(blocks, operations) else unfinished_budget(view)
+    except CellError:
+        pass
+    return unfinished_budget(view)

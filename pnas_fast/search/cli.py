@@ -35,7 +35,7 @@ kernels and time limits; nothing else changes."""
 _GROUPS = {
     "the search": (
         "strategy", "evaluator", "blocks", "operations", "beam", "predictor", "refit", "kappa", "budget",
-        "lag", "population", "sample", "retrain", "cells", "replicas",
+        "lag", "population", "sample", "retrain", "candidates", "cells", "replicas",
         "policy", "algorithm", "controller_rate", "batch_of_proposals", "seed",
     ),
     "the final choice": ("finalists", "final_replicas", "final_epochs"),

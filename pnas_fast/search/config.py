@@ -18,15 +18,15 @@ from pnas_fast.surrogate import PREDICTORS, REFITS
 
 PRESETS = ("quick", "paper")
 
-STRATEGIES = ("progressive", "random", "evolution", "controller", "exhaustive")
+STRATEGIES = ("progressive", "random", "evolution", "controller", "local", "bananas", "exhaustive")
 
 OPTIONS_OF: dict[str, tuple[str, ...]] = {
     "beam": ("progressive",),
-    "predictor": ("progressive",),
+    "predictor": ("progressive", "bananas"),
     "refit": ("progressive",),
     "kappa": ("progressive",),
-    "budget": ("random", "evolution", "controller"),
-    "lag": ("evolution", "controller"),
+    "budget": ("random", "evolution", "controller", "local", "bananas"),
+    "lag": ("evolution", "controller", "local", "bananas"),
     "population": ("evolution",),
     "sample": ("evolution",),
     "retrain": ("evolution",),
@@ -34,6 +34,7 @@ OPTIONS_OF: dict[str, tuple[str, ...]] = {
     "algorithm": ("controller",),
     "controller_rate": ("controller",),
     "batch_of_proposals": ("controller",),
+    "candidates": ("bananas",),
     "cells": ("exhaustive",),
     "replicas": ("exhaustive",),
 }
@@ -66,7 +67,7 @@ class SearchConfig(RunConfig):
         24, "K: children trained at each level after the first (progressive)", minimum=1, maximum=1_000_000
     )
     predictor: str = option(
-        "mlp", "surrogate: an ensemble of five mlp or lstm (progressive)", choices=PREDICTORS
+        "mlp", "surrogate: an ensemble of five mlp or lstm (progressive, bananas)", choices=PREDICTORS
     )
     refit: str = option(
         "finetune", "at each level, finetune the surrogate or fit it from scratch (progressive)",
@@ -82,14 +83,14 @@ class SearchConfig(RunConfig):
     budget: int = option(
         0,
         "children to train; 0 is as many as progressive search would by default (random, evolution, "
-        "controller)",
+        "controller, local, bananas)",
         minimum=0,
         maximum=10_000_000,
     )
     lag: int = option(
         16,
         "a proposal is made without the results of so many before it, whatever the number of workers: at "
-        "most lag + 1 children train at once (evolution, controller)",
+        "most lag + 1 children train at once (evolution, controller, local; lag + 10: bananas)",
         minimum=0,
         maximum=100_000,
     )
@@ -115,6 +116,10 @@ class SearchConfig(RunConfig):
     batch_of_proposals: int = option(
         20, "proposals that the policy learns from at a time (controller)", minimum=1, maximum=100_000
     )
+    candidates: int = option(
+        200, "mutations that the surrogate scores for each round of ten (bananas)", minimum=10,
+        maximum=1_000_000,
+    )  # fmt: skip
     cells: int = option(
         0, "cells to train, of the largest ones a random sample; 0 is all there are (exhaustive)", minimum=0,
         maximum=10_000_000,
@@ -206,9 +211,14 @@ def check_belongs(strategy: str, given: list[str]) -> None:
     for name in given:
         if strategy not in OPTIONS_OF.get(name, (strategy,)):
             raise ConfigError(
-                f"{option_name(name)} is an option of {' and '.join(OPTIONS_OF[name])}, "
+                f"{option_name(name)} is an option of {_in_words(OPTIONS_OF[name])}, "
                 f"the strategy is {strategy}"
             )
+
+
+def _in_words(names: tuple[str, ...]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([*filter(None, [", ".join(names[:-1])]), names[-1]])
 
 
 def _default(name: str) -> Any:

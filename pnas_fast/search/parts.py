@@ -10,10 +10,12 @@ from pnas_fast.evaluation.table import table_spec
 from pnas_fast.evaluation.train import train_spec
 from pnas_fast.protocols import Emit, Spec, Strategy
 from pnas_fast.search.config import SearchConfig, progressive_children
+from pnas_fast.strategies.bananas import Bananas
 from pnas_fast.strategies.controller import Controller, notes_on_controller
 from pnas_fast.strategies.evolution import Evolution
 from pnas_fast.strategies.exhaustive import Exhaustive
 from pnas_fast.strategies.finalists import Finalists
+from pnas_fast.strategies.local import Local
 from pnas_fast.strategies.population import note_on_population
 from pnas_fast.strategies.progressive import Progressive
 from pnas_fast.strategies.random import Random
@@ -45,6 +47,13 @@ def _make_search(config: SearchConfig, emit: Emit) -> Strategy:
                 blocks, operations, budget_of(config), epochs, seed,
                 lag=config.lag, batch=config.batch_of_proposals, policy=config.policy,
                 algorithm=config.algorithm, rate=config.controller_rate, emit=emit,
+            )  # fmt: skip
+        case "local":
+            return Local(blocks, operations, budget_of(config), epochs, seed, config.lag)
+        case "bananas":
+            return Bananas(
+                blocks, operations, budget_of(config), epochs, seed,
+                lag=config.lag, candidates=config.candidates, predictor=config.predictor, emit=emit,
             )  # fmt: skip
         case "exhaustive":
             return Exhaustive(blocks, operations, config.cells, config.replicas, epochs, seed)
