@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pnas_fast import OPERATIONS, SearchConfig
-from pnas_fast.cli.options import ConfigError
+from pnas_fast.cli.options import ConfigError, option_name
 from pnas_fast.runs.folder import RunError, check_same, default_folder, opened, saved_config
 from pnas_fast.search.cli import parse
 from pnas_fast.search.command import main
@@ -66,7 +66,7 @@ def test_a_run_may_be_raised_and_not_lowered(name: str, tmp_path: Path) -> None:
     strategy = OPTIONS_OF.get(name, ("progressive",))[0]
     config = replace(quick().for_strategy(strategy), **{name: 4})
     check_same(tmp_path, config, replace(config, **{name: 5}))
-    with pytest.raises(RunError, match=f"--{name} 4 -> 3"):
+    with pytest.raises(RunError, match=f"{option_name(name)} 4 -> 3"):
         check_same(tmp_path, config, replace(config, **{name: 3}))
 
 
@@ -146,8 +146,8 @@ def test_every_option_changes_its_field() -> None:
         "drop_path": 0.5, "clip": 2.0, "time_limit": 9.5, "threads": 2, "backend": "eager", "device": "cpu",
         "precision": "bf16", "blocks": 4, "beam": 11, "operations": ("sep3x3", "identity"),
         "predictor": "lstm", "refit": "scratch", "kappa": 0.5, "seed": 3, "workers": 2,
-        "children_per_gpu": 0, "strategy": "progressive", "evaluator": "table:file",
-        "test_children": True,
+        "children_per_gpu": 0, "strategy": "progressive", "evaluator": "mine:own",
+        "test_children": True, "finalists": 2, "final_replicas": 5, "final_epochs": 9,
     }  # fmt: skip
     of_others = {name for name, own in OPTIONS_OF.items() if "progressive" not in own}
     assert set(given) | of_others == {item.name for item in fields(SearchConfig)}

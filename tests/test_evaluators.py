@@ -74,7 +74,7 @@ def test_test_images_are_measured_besides_and_change_nothing_else(tmp_path: Path
         )
         for tests in (False, True)
     )
-    assert set(more.values) - set(plain.values) == {"test_accuracy", "test_loss"}
+    assert set(more.values) - set(plain.values) == {"test_accuracy", "test_loss", "test_images"}
     assert more.values["accuracy"] == plain.values["accuracy"]
     network = load_child(child_file(tmp_path, 5))
     expected = evaluate(network, tested.tested())

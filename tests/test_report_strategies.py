@@ -88,7 +88,7 @@ def evolved(accuracies: list[float], parents: list[Any], texts: list[str] = LINE
         )
         for number, (text, accuracy, parent) in enumerate(zip(texts, accuracies, parents, strict=True))
     ]
-    return RunView(RunRecord(Path(), {"strategy": "evolution"}, trials, [], []))
+    return RunView(RunRecord(Path(), {"strategy": "evolution"}, trials, []))
 
 
 def test_line_of_parents_goes_back_to_the_first() -> None:

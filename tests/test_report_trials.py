@@ -46,7 +46,7 @@ def done(**values: float) -> Measurement:
 
 def view_of(*trials: tuple[Proposal, Measurement], **config: Any) -> RunView:
     numbered = [Trial(number, *pair) for number, pair in enumerate(trials)]
-    return RunView(RunRecord(Path(), config, numbered, [], []))
+    return RunView(RunRecord(Path(), config, numbered, []))
 
 
 @pytest.fixture(scope="module")

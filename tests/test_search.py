@@ -143,7 +143,7 @@ def test_a_search_killed_at_any_child_ends_the_same(
     strategy: str, finished: SearchResult, tmp_path: Path
 ) -> None:
     """Killed after 1, 3, 6, 9 and 12 children more than it had, at two workers and at one."""
-    few = {"budget": 8, "finalists": 2, "final_replicas": 2}  # the last kills are in the final choice
+    few = {"budget": 12, "finalists": 2, "final_replicas": 2}  # the last kills are in the final choice
     config = replace(TINY.for_strategy(strategy), **({} if strategy == "progressive" else few))
     expected = finished if strategy == "progressive" else run_search(
         replace(config, workers=1), out=tmp_path / "undisturbed", progress=False
@@ -187,7 +187,7 @@ config = SearchConfig(
     device="cpu", workers={workers}, strategy="{strategy}",
     **(
         {{"beam": 3, "finalists": 0}} if "{strategy}" == "progressive"
-        else {{"budget": 8, "finalists": 2, "final_replicas": 2}}
+        else {{"budget": 12, "finalists": 2, "final_replicas": 2}}
     ),
 )
 run_search(config, out=sys.argv[1], progress=False)

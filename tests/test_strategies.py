@@ -78,7 +78,7 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
 def test_a_configuration_s_options_reach_its_strategy(
     values: dict[str, object], make: Callable[[], Strategy]
 ) -> None:
-    config = SearchConfig(blocks=2, budget=45, epochs=3, seed=5, **values)
+    config = SearchConfig(blocks=2, budget=45, epochs=3, seed=5, finalists=0, **values)
     assert drive(make_strategy(config)) == drive(make())
 
 

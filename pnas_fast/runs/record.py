@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,8 @@ class RunRecord:
     folder: Path
     config: Mapping[str, Any]
     trials: list[Trial]
-    finals: list[Trial]
     notes: list[StoredNote]
+    finals: list[Trial] = field(default_factory=list)
     weights_digest: str | None = None
     is_of_earlier_version: bool = False
 
@@ -54,14 +54,15 @@ class RunRecord:
         try:
             if version_of(connection) in VERSIONS:
                 trials, notes = read_old(connection, path, _epochs(config))
-                return cls(folder, config, trials, [], notes, is_of_earlier_version=True)
+                return cls(folder, config, trials, notes, is_of_earlier_version=True)
         finally:
             connection.close()
         with TrialStore(path) as store:
             check_not_edited(folder, config, store)
             # Notes first: a search may be adding, and what a note tells of comes before it.
             kept = store.notes()
-            return cls(folder, config, *split(store.trials()), kept, store.fact("weights_digest"))
+            trials, finals = split(store.trials())
+            return cls(folder, config, trials, kept, finals, store.fact("weights_digest"))
 
     @property
     def strategy(self) -> str:

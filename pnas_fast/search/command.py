@@ -136,6 +136,9 @@ def _print_plan(console: Console, request: Request) -> None:
         f"{plan.children:,} children at most, {plan.images:,} images, about {duration(plan.hours * 3600)} "
         f"with {describe_devices(plan.devices)}",
     )
+    if finals := plan.finals.children:
+        images, seconds = plan.finals.images, plan.finals.hours * 3600
+        _say(console, f"then {finals:,} final trainings, {images:,} images, about {duration(seconds)}")
     if plan.warning:
         _say(console, plan.warning)
 
@@ -166,11 +169,4 @@ def _plan_table(plan: Plan) -> Table:
             *[f"{level.memory / 2**30:.2f}"] * on_gpu,
             duration(level.hours * 3600),
         )
-    finals = plan.finals
-    if finals.children:
-        nothing = [""] * (1 + on_gpu)
-        table.add_row(
-            "final", "", "", "", f"{finals.children:,}", magnitude(finals.images), *nothing,
-            duration(finals.hours * 3600),
-        )  # fmt: skip
     return table

@@ -69,18 +69,18 @@ class Plan:
 
     @property
     def children(self) -> int:
-        """Children over all levels, at most, and final trainings."""
-        return sum(level.children for level in self.levels) + self.finals.children
+        """Children over all levels, at most; final trainings are apart, here and below."""
+        return sum(level.children for level in self.levels)
 
     @property
     def images(self) -> int:
         """Training images over all children."""
-        return sum(level.images for level in self.levels) + self.finals.images
+        return sum(level.images for level in self.levels)
 
     @property
     def hours(self) -> float:
         """Estimated time of training, building and evaluating."""
-        return sum(level.hours for level in self.levels) + self.finals.hours
+        return sum(level.hours for level in self.levels)
 
 
 @dataclass(frozen=True, slots=True)
