@@ -1,4 +1,4 @@
-"""CPU time that control groups grant: how containers, Kubernetes and batch systems share a machine out."""
+"""CPU time and memory that control groups grant: how containers and batch systems share a machine out."""
 
 from __future__ import annotations
 
@@ -16,12 +16,18 @@ def cpu_quota(process: Path = Path("/proc/self")) -> float | None:
     Returns:
         None where there is no limit, or no control groups, whose files are not always there to be read.
     """
-    quotas = [quota for folder in _groups(process) for quota in _quotas(folder)]
+    quotas = [quota for folder in _groups(process, "cpu") for quota in _quotas(folder)]
     return min(quotas, default=None)
 
 
-def _groups(process: Path) -> Iterator[Path]:
-    """The process's groups that may limit its CPU time, each with its parents as far as they are mounted."""
+def memory_limit(process: Path = Path("/proc/self")) -> int | None:
+    """Bytes that a process's groups and their parents still grant, the least of them; None is no limit."""
+    left = [value for folder in _groups(process, "memory") for value in _memory_left(folder)]
+    return min(left, default=None)
+
+
+def _groups(process: Path, controller: str) -> Iterator[Path]:
+    """The process's groups of a controller, each with its parents as far as they are mounted."""
     try:
         memberships = (process / "cgroup").read_text().splitlines()
         mounts = (process / "mountinfo").read_text().splitlines()
@@ -29,7 +35,7 @@ def _groups(process: Path) -> Iterator[Path]:
         return
     for membership in memberships:
         _, controllers, path = membership.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         for line in mounts:
             # 33 31 0:30 /root /mounted/here rw,relatime [more …] - kind source options
@@ -38,7 +44,7 @@ def _groups(process: Path) -> Iterator[Path]:
             version = {"": "cgroup2"}.get(controllers, "cgroup")
             if len(fields) < 5 or len(kind) < 3 or kind[0] != version:
                 continue
-            if version == "cgroup2" or "cpu" in kind[2].split(","):
+            if version == "cgroup2" or controller in kind[2].split(","):
                 yield from _with_parents(Path(_unescaped(fields[4])), path, _unescaped(fields[3]))
 
 
@@ -62,6 +68,22 @@ def _quotas(folder: Path) -> Iterator[float]:
             yield int(quota) / int(period)
     except (OSError, ValueError):
         return
+
+
+def _memory_left(folder: Path) -> Iterator[int]:
+    """What a group may still take; memory that only caches files is given back when it is asked for."""
+    version_2 = ("memory.max", "memory.current", "inactive_file")
+    version_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    for most, used, cached in (version_2, version_1):
+        try:
+            limit = (folder / most).read_text().strip()
+            if limit == "max":
+                continue
+            lines = (folder / "memory.stat").read_text().splitlines()
+            caches = sum(int(line.split()[1]) for line in lines if line.split()[0] == cached)
+            yield max(0, int(limit) - int((folder / used).read_text()) + caches)
+        except (OSError, ValueError, IndexError):
+            continue
 
 
 def _unescaped(text: str) -> str:

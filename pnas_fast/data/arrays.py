@@ -7,23 +7,13 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from pnas_fast.data.dataset import (
-    DataError,
-    DataSet,
-    Images,
-    from_arrays,
-    shuffled_places,
-    usual_padding,
-    usual_validation,
-)
+from pnas_fast.data.dataset import DataError, DataSet, Images
+from pnas_fast.data.parts import MOST_CHANNELS, Part, assemble, split_off
 from pnas_fast.data.source import Description, Source, described
 from pnas_fast.protocols import DataSource
 
 ARRAYS = "arrays"
 """The name of a data set that is given without one."""
-
-MOST_CHANNELS = 16
-"""More are taken for an array whose axes are in another order."""
 
 
 class InMemory(Source):
@@ -51,8 +41,8 @@ def as_source(
 ) -> DataSource:
     """A source of what a Python program has in memory.
 
-    Images are copied into a fixed random order, the same for the same number of images; the last of them
-    validate. Changing the arrays afterwards changes nothing.
+    Images are copied into a fixed random order, the same however they were sorted before; the last of them
+    validate, of each class a share of them like its own. Changing the arrays afterwards changes nothing.
 
     Args:
         data: (images, labels): uint8 (n, H, W, C) grey levels 0 to 255, and whole numbers (n,) from 0. Or
@@ -75,24 +65,25 @@ def as_source(
             )
         return InMemory(data) if isinstance(data, DataSet) else data
     images, labels = _checked(data)
-    count, height, width, _ = images.shape
-    held = max(1, usual_validation(count)) if validation is None else validation
+    count = len(images)
+    held = split_off(count) if validation is None else validation
     if not 1 <= held < count:
         raise DataError(f"{ARRAYS}: {held} of {count} images validate, allowed are 1 to {count - 1}")
-    places = shuffled_places(count)
-    pixels, targets = np.empty_like(images, order="C"), np.empty_like(labels)
-    pixels[places], targets[places] = images, labels
-    return InMemory(
-        from_arrays(
-            ARRAYS,
-            _classes(labels, classes),
-            pixels,
-            targets,
-            validation=held,
-            crop_padding=usual_padding(height, width) if crop_padding is None else crop_padding,
-            flip=flip,
+    least, number = int(labels.min()), _classes(labels, classes)
+    if least < 0 or int(labels.max()) >= number:
+        raise DataError(
+            f"{ARRAYS}: labels run from {least} to {int(labels.max())}, allowed are 0 to {number - 1}"
         )
+    # A copy, which is put into order in place.
+    made = assemble(
+        ARRAYS,
+        {"train": Part(np.array(images, order="C"), labels)},
+        names=tuple(map(str, range(number))),
+        validation=held,
+        crop_padding=crop_padding,
+        flip=flip,
     )
+    return InMemory(made)
 
 
 def _is_source(data: Any) -> TypeGuard[DataSource]:

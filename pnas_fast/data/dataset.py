@@ -29,7 +29,8 @@ class DataSet:
     training images. Augmentation pads ``crop_padding`` pixels on every side and crops back at random,
     and mirrors left and right where ``flip`` says that labels survive it.
 
-    Test images, where there are any, choose nothing: see `tested`.
+    Test images, where there are any, choose nothing: see `tested`. ``class_names``, where they are known,
+    are for people.
 
     Raises:
         DataError: an empty part, a wrong shape or dtype, or a label or setting out of range.
@@ -47,6 +48,7 @@ class DataSet:
     flip: bool
     test_images: Tensor | None = None
     test_labels: Tensor | None = None
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._check("training", self.train_images, self.train_labels)
@@ -62,6 +64,8 @@ class DataSet:
                 )
         if not (self.std > 0).all():
             raise DataError(f"{self.name}: std is {self.std.tolist()}, allowed is more than 0")
+        if self.class_names and len(self.class_names) != self.classes:
+            raise DataError(f"{self.name}: {len(self.class_names)} class names for {self.classes} classes")
         if self.crop_padding < 0:
             raise DataError(f"{self.name}: crop padding of {self.crop_padding} pixels, allowed are 0 or more")
 
@@ -165,7 +169,7 @@ def from_arrays(
     split = end - validation
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
     targets = torch.from_numpy(labels.astype(np.int64))
-    mean, std = _statistics(images[:split])
+    mean, std = statistics(images[:split])
     return DataSet(
         name,
         classes,
@@ -182,7 +186,7 @@ def from_arrays(
     )
 
 
-def _statistics(images: Images) -> tuple[Tensor, Tensor]:
+def statistics(images: Images) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel of (n, H, W, C), float32 (C,), in grey levels.
 
     They come from integer histograms, so they do not depend on the order of a floating-point sum.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 
 import numpy as np
 from torch import Tensor
@@ -12,10 +13,12 @@ from pnas_fast.data.dataset import DataSet
 
 
 def digest(data: DataSet) -> str:
-    """SHA-256 in hex of all that training and evaluation see of a data set.
+    """SHA-256 in hex of all that training and choices see of a data set.
 
-    That is the images (pixels and shapes), labels and order of all parts, mean and std, the number of
-    classes, and how images are augmented. Its name, its device and its tensors' strides do not count.
+    That is the images (pixels and shapes), labels and order of the training and validation parts, mean and
+    std, the number of classes, and how images are augmented. Its name, its device and its tensors' strides
+    do not count, nor does a test part, which decides nothing: a run goes on where test images come or go.
+    See `test_digest`.
     """
     arrays = {
         "train_images": _pixels(data.train_images),
@@ -25,16 +28,27 @@ def digest(data: DataSet) -> str:
         "mean": _array(data.mean, "<f4"),
         "std": _array(data.std, "<f4"),
     }
-    if data.test_images is not None and data.test_labels is not None:
-        arrays |= {"test_images": _pixels(data.test_images), "test_labels": _array(data.test_labels, "<i8")}
-    # Shapes first, so that no two data sets are the same row of bytes.
-    header = {
-        "version": 1,
-        "classes": int(data.classes),
-        "crop_padding": int(data.crop_padding),
-        "flip": bool(data.flip),
-        "shapes": {name: array.shape for name, array in arrays.items()},
+    rest = {"classes": int(data.classes), "crop_padding": int(data.crop_padding), "flip": bool(data.flip)}
+    return _digest(rest, arrays)
+
+
+def test_digest(data: DataSet) -> str:
+    """SHA-256 in hex of the images, labels and order of the test part.
+
+    Raises:
+        DataError: there is none.
+    """
+    tested = data.tested()
+    arrays = {
+        "test_images": _pixels(tested.validation_images),
+        "test_labels": _array(tested.validation_labels, "<i8"),
     }
+    return _digest({}, arrays)
+
+
+def _digest(rest: Mapping[str, int], arrays: Mapping[str, np.ndarray]) -> str:
+    # Shapes first, so that no two data sets are the same row of bytes.
+    header = {"version": 1, **rest, "shapes": {name: array.shape for name, array in arrays.items()}}
     sha256 = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for array in arrays.values():
         sha256.update(array.data)

@@ -19,6 +19,7 @@ class Description:
         train_images: how many there are to train on.
         validation_images: how many there are to validate on.
         test_images: how many there are to test on, which may be none.
+        class_names: of the classes in order, where they have names.
     """
 
     classes: int
@@ -26,6 +27,7 @@ class Description:
     train_images: int
     validation_images: int
     test_images: int = 0
+    class_names: tuple[str, ...] = ()
 
     @property
     def stand_in(self) -> str:
@@ -84,5 +86,10 @@ def described(data: DataSet) -> Description:
     """The description of a data set that is in memory already."""
     tests = 0 if data.test_labels is None else len(data.test_labels)
     return Description(
-        data.classes, data.image_shape, len(data.train_labels), len(data.validation_labels), tests
+        data.classes,
+        data.image_shape,
+        len(data.train_labels),
+        len(data.validation_labels),
+        tests,
+        data.class_names,
     )

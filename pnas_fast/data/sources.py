@@ -11,6 +11,7 @@ from pnas_fast.data.dataset import DataError
 from pnas_fast.data.digits import Digits
 from pnas_fast.data.download import Progress
 from pnas_fast.data.fashion import Fashion
+from pnas_fast.data.numpy_files import Npy, Npz
 from pnas_fast.data.synthetic import Synthetic
 from pnas_fast.protocols import DataSource
 
@@ -35,6 +36,8 @@ KINDS: dict[str, Kind] = {
     "digits": Kind("digits", lambda argument, download, progress: Digits()),
     "fashion": Kind("fashion", lambda argument, download, progress: Fashion()),
     "cifar10": Kind("cifar10:DIR", Cifar10, Cifar10.FETCHED),
+    "npz": Kind(Npz.FORM, lambda argument, download, progress: Npz(argument)),
+    "npy": Kind(Npy.FORM, lambda argument, download, progress: Npy(argument)),
     "synthetic": Kind("synthetic:HxWxC/CLASSES", lambda argument, download, progress: Synthetic(argument)),
 }
 """By what is written before the colon."""

@@ -57,6 +57,7 @@ def read_data(place: Path) -> DataSet:
             # Copy on write, since torch wants memory that it may write to; nobody does.
             array = np.load(place / f"{item.name}.npy", mmap_mode="c", allow_pickle=False)
             values[item.name] = _channels_first(torch.from_numpy(array))
+    values["class_names"] = tuple(values["class_names"])  # JSON knows lists alone
     return DataSet(**values)
 
 
