@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,3 +97,25 @@ def place(spec: str, argument: str, form: str) -> Path:
         return Path(argument).expanduser()
     except RuntimeError as error:  # the home of a user whom nobody knows
         raise DataError(f"{argument}: cannot be found ({error})") from error
+
+
+def with_words(argument: str, allowed: Collection[str]) -> tuple[str, tuple[str, ...]]:
+    """The place and the words of ``PLACE#WORD,WORD``.
+
+    A place whose own name has a ``#`` is itself where it is there.
+
+    Args:
+        argument: what was written.
+        allowed: words that there are.
+
+    Raises:
+        DataError: another word.
+    """
+    where, hash_sign, said = argument.rpartition("#")
+    if not hash_sign or os.path.exists(os.path.expanduser(argument)):
+        return argument, ()
+    words = tuple(said.split(","))
+    strange = [word for word in words if word not in allowed]
+    if strange:
+        raise DataError(f"{argument}: {strange[0]!r} after #, allowed are {' '.join(allowed)}")
+    return where, words

@@ -1,7 +1,6 @@
-"""CIFAR-10 in its binary version: five training files of 10,000 records, no pickle.
+"""CIFAR-10 in its binary version: five training files and a test file of 10,000 records, no pickle.
 
-A record is one label byte, then 3,072 pixel bytes: the red, green and blue planes of a 32×32 image,
-row by row (https://www.cs.toronto.edu/~kriz/cifar.html).
+See `pnas_fast.data.cifar_records` and https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from pnas_fast.data.cifar_records import IMAGE_SHAPE, PIXEL_BYTES, check_range, read_records
 from pnas_fast.data.dataset import (
     DataError,
     DataSet,
@@ -37,9 +37,7 @@ CLASSES = 10
 RECORDS = 10_000
 """Records in each file."""
 
-_HEIGHT, _WIDTH, _CHANNELS = 32, 32, 3
-RECORD_BYTES = 1 + _CHANNELS * _HEIGHT * _WIDTH
-
+RECORD_BYTES = 1 + PIXEL_BYTES
 
 OTHER_VERSIONS = {
     "the Python version (pickles, which are never read)": ("cifar-10-batches-py", "data_batch_1"),
@@ -77,14 +75,17 @@ class Cifar10(Source):
         """What is known without the files, which need not be there."""
         count = RECORDS * len(TRAIN_FILES)
         validation = usual_validation(count)
-        return Description(CLASSES, (_CHANNELS, _HEIGHT, _WIDTH), count - validation, validation)
+        tests = RECORDS if (_place(_root(self._folder)) / TEST_FILE).is_file() else 0
+        return Description(CLASSES, IMAGE_SHAPE, count - validation, validation, tests)
 
     def _read(self) -> DataSet:
         return load(self._folder, download=self._download, progress=self._progress)
 
 
 def load(folder: str, *, download: bool = False, progress: Progress | None = None) -> DataSet:
-    """CIFAR-10's training images, 45,000 to train on and 5,000 to validate on, in a fixed random order.
+    """CIFAR-10, 45,000 images to train on and 5,000 to validate on, in a fixed random order.
+
+    The 10,000 test images are its test part where their file is there.
 
     Args:
         folder: where the files are, or are to be put.
@@ -103,16 +104,21 @@ def load(folder: str, *, download: bool = False, progress: Progress | None = Non
         fetch(ARCHIVE, [f"{SUBFOLDER}/{name}" for name in (TEST_FILE, *TRAIN_FILES)], root, progress)
     _check_present(root, place)
     count = RECORDS * len(TRAIN_FILES)
-    images = np.empty((count, _HEIGHT, _WIDTH, _CHANNELS), np.uint8)
-    labels = np.empty(count, np.uint8)
+    tests = RECORDS if (place / TEST_FILE).exists() else 0
+    channels, height, width = IMAGE_SHAPE
+    images = np.empty((count + tests, height, width, channels), np.uint8)
+    labels = np.empty(count + tests, np.uint8)
     for name, places in zip(TRAIN_FILES, np.split(shuffled_places(count), len(TRAIN_FILES)), strict=True):
         images[places], labels[places] = _read(place / name)
+    if tests:
+        images[count:], labels[count:] = _read(place / TEST_FILE)
     return from_arrays(
         f"cifar10:{folder}",
         CLASSES,
         images,
         labels,
         validation=usual_validation(count),
+        test=tests,
         crop_padding=4,
         flip=True,
     )
@@ -159,21 +165,6 @@ def _found(root: Path) -> str:
 
 def _read(path: Path) -> tuple[Images, npt.NDArray[np.uint8]]:
     """Images (records, H, W, C) and labels (records,) of one file."""
-    expected = RECORDS * RECORD_BYTES
-    try:
-        size = path.stat().st_size
-        content = np.fromfile(path, np.uint8, expected)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}), expected {expected:,} bytes") from error
-    if size != expected or content.size != expected:
-        raise DataError(
-            f"{path}: {size:,} bytes, expected {expected:,} "
-            f"({RECORDS:,} records of 1 label and {RECORD_BYTES - 1:,} pixel bytes)"
-        )
-    records = content.reshape(RECORDS, RECORD_BYTES)
-    labels = records[:, 0]
-    if (labels >= CLASSES).any():
-        record = int((labels >= CLASSES).argmax())
-        raise DataError(f"{path}: record {record} has label {labels[record]}, allowed are 0 to {CLASSES - 1}")
-    planes = records[:, 1:].reshape(RECORDS, _CHANNELS, _HEIGHT, _WIDTH)
-    return planes.transpose(0, 2, 3, 1), labels
+    images, labels = read_records(path, RECORDS, 1)
+    check_range(path, labels[:, 0], CLASSES)
+    return images, labels[:, 0]

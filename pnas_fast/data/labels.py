@@ -58,9 +58,7 @@ def class_names(title: str, parts: Iterable[Labels]) -> tuple[str, ...]:
     """
     parts = list(parts)
     if len({part.dtype.kind == "U" for part in parts}) > 1:
-        raise DataError(
-            f"{title}: labels are numbers in one part and text in another, allowed is one of them"
-        )
+        raise DataError(f"{title}: labels are numbers in one part, text in another; allowed is one of them")
     names = {str(name) for part in parts for name in np.unique(part).tolist()}
     if len(names) < 2:
         raise DataError(f"{title}: {len(names)} class ({', '.join(names)}), allowed are 2 or more")

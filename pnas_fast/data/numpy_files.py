@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
 
@@ -116,11 +117,11 @@ class Npy(_NumpyFiles):
             return StoredArray(str(path), *_header(str(path), content), read)
 
 
-def _reading_npz(path: Path) -> Any:
+def _reading_npz(path: Path) -> AbstractContextManager[None]:
     return reading(path, DataError, "cannot be read as a .npz file of arrays")
 
 
-def _reading_npy(path: Path) -> Any:
+def _reading_npy(path: Path) -> AbstractContextManager[None]:
     return reading(path, DataError, "cannot be read as a .npy file of an array")
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from pnas_fast.data.arrays import ARRAYS
 from pnas_fast.data.cifar10 import Cifar10
+from pnas_fast.data.cifar100 import Cifar100
 from pnas_fast.data.dataset import DataError
 from pnas_fast.data.digits import Digits
 from pnas_fast.data.download import Progress
 from pnas_fast.data.fashion import Fashion
+from pnas_fast.data.idx import Idx
 from pnas_fast.data.numpy_files import Npy, Npz
 from pnas_fast.data.synthetic import Synthetic
 from pnas_fast.protocols import DataSource
@@ -36,8 +38,10 @@ KINDS: dict[str, Kind] = {
     "digits": Kind("digits", lambda argument, download, progress: Digits()),
     "fashion": Kind("fashion", lambda argument, download, progress: Fashion()),
     "cifar10": Kind("cifar10:DIR", Cifar10, Cifar10.FETCHED),
+    "cifar100": Kind(Cifar100.FORM, lambda argument, download, progress: Cifar100(argument)),
     "npz": Kind(Npz.FORM, lambda argument, download, progress: Npz(argument)),
     "npy": Kind(Npy.FORM, lambda argument, download, progress: Npy(argument)),
+    "idx": Kind(Idx.FORM, lambda argument, download, progress: Idx(argument)),
     "synthetic": Kind("synthetic:HxWxC/CLASSES", lambda argument, download, progress: Synthetic(argument)),
 }
 """By what is written before the colon."""
