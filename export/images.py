@@ -13,11 +13,8 @@ from PIL import Image
 
 from pnas_fast.export.errors import ExportError
 from pnas_fast.export.image_format import ImageFormat
-from pnas_fast.export.pictures import PictureError, check_channels, open_picture
 from pnas_fast.foreign import reading
-
-SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""Files of a folder with other endings are not images."""
+from pnas_fast.pictures import MODES, SUFFIXES, PictureError, open_picture
 
 NAMED = 3
 """Files that a message about many of them names."""
@@ -86,6 +83,12 @@ def read_pixels(paths: Sequence[Path], images: ImageFormat) -> Pixels:
         counted = f"{len(refused):,} of {len(paths):,} images are refused: " if len(paths) > 1 else ""
         raise ExportError(counted + told)
     return np.stack(pixels)
+
+
+def check_channels(channels: int) -> None:
+    """Raise `ExportError` where image files cannot be what a network takes."""
+    if channels not in MODES:
+        raise ExportError(f"the network takes {channels} channels, image files have 1 or 3")
 
 
 def readable(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -61,7 +61,11 @@ def run_subject(run: Path, data: str | None = None) -> Subject:
     network = from_run(run)
     with reading(run / CONFIG, ConfigError, "not the configuration of a run"):
         settings = saved_settings(run / CONFIG)
-    return _with_data(network, f"best of {run.name}", load(data) if data else load_training_data(settings))
+    if data:
+        same_kind = data.partition(":")[0] == settings.data.partition(":")[0]
+        size = settings.image_size if same_kind else 0
+        settings = replace(settings, data=data, train_images=0, image_size=size)
+    return _with_data(network, f"best of {run.name}", load_training_data(settings))
 
 
 def model_subject(

@@ -40,21 +40,35 @@ def reading(path: str | os.PathLike[str], refusal: type[Exception], fault: str) 
     Raises:
         refusal: the file is missing or not a regular one, or its reader raised something.
     """
+    with silence(), refusing(path, refusal, fault):
+        yield
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Drop what is warned of and logged, in all threads of the process."""
     logged = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            kind = _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
-            if kind is not None:
-                raise refusal(f"{path}: {fault} (it is {kind}, expected a regular file)")
             yield
+    finally:
+        logging.disable(logged)
+
+
+@contextmanager
+def refusing(path: str | os.PathLike[str], refusal: type[Exception], fault: str) -> Iterator[None]:
+    """As `reading`, but for `silence`, which is one for all threads that read."""
+    try:
+        kind = _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
+        if kind is not None:
+            raise refusal(f"{path}: {fault} (it is {kind}, expected a regular file)")
+        yield
     except refusal:
         raise
     except Exception as error:
         raise refusal(f"{path}: {fault} ({reason(error)})") from error
-    finally:
-        logging.disable(logged)
 
 
 def reason(error: Exception) -> str:

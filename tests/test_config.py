@@ -148,6 +148,7 @@ def test_every_option_changes_its_field() -> None:
         "predictor": "lstm", "refit": "scratch", "kappa": 0.5, "seed": 3, "workers": 2,
         "children_per_gpu": 0, "strategy": "progressive", "evaluator": "mine:own",
         "test_children": True, "finalists": 2, "final_replicas": 5, "final_epochs": 9,
+        "image_size": 8, "skip_unreadable": True, "cache": "somewhere",
     }  # fmt: skip
     of_others = {name for name, own in OPTIONS_OF.items() if "progressive" not in own}
     assert set(given) | of_others == {item.name for item in fields(SearchConfig)}

@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 from pnas_fast.export.errors import ExportError
 from pnas_fast.export.image_format import ImageFormat
 from pnas_fast.export.images import crop_box, find_images, read_pixels, readable
-from pnas_fast.export.pictures import MOST_PIXELS, PictureError, open_picture
+from pnas_fast.pictures import MOST_PIXELS, PictureError, open_picture
 
 GREY = ImageFormat(1, 16, 16, 1.0, (0.0,), (1.0,))
 COLOUR = ImageFormat(3, 16, 16, 1.0, (0.0,) * 3, (1.0,) * 3)

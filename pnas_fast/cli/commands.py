@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     TextColumn,
     TimeRemainingColumn,
@@ -24,6 +26,9 @@ from pnas_fast.cli.options import ConfigError, option_name
 from pnas_fast.cli.parser import Parser as LineParser
 from pnas_fast.cli.streams import INTERRUPTED as INTERRUPTED
 from pnas_fast.foreign import printable
+
+PATIENCE = 2.0
+"""Seconds without a word."""
 
 
 class Parser(LineParser):
@@ -141,6 +146,38 @@ def download_bar(console: Console, what: str = "the data set") -> Iterator[Calla
 
     def update(done: int, total: int) -> None:
         bar.start()
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield update
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+@contextmanager
+def counting_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that appears where something takes more than `PATIENCE` seconds.
+
+    Args:
+        console: where it appears.
+        what: is done, such as "decoding" and a name.
+    """
+    columns = (
+        TextColumn(what, markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=console)
+    task = bar.add_task("")
+    began: float | None = None
+
+    def update(done: int, total: int) -> None:
+        nonlocal began
+        began = time.monotonic() if began is None else began
+        if time.monotonic() - began > PATIENCE:
+            bar.start()
         bar.update(task, completed=done, total=total)
 
     try:

@@ -12,6 +12,7 @@ from pnas_fast.data.dataset import DataError
 from pnas_fast.data.digits import Digits
 from pnas_fast.data.download import Progress
 from pnas_fast.data.fashion import Fashion
+from pnas_fast.data.folder import Folder, Pictures
 from pnas_fast.data.idx import Idx
 from pnas_fast.data.numpy_files import Npy, Npz
 from pnas_fast.data.synthetic import Synthetic
@@ -24,14 +25,16 @@ class Kind:
 
     Attributes:
         form: how it is written, such as ``cifar10:DIR``.
-        make: from (argument, whether to download, progress of the download). The argument is what follows
-            the colon, empty where there is none.
+        make: from (argument, whether to download, progress of the download), and ``pictures`` by its name
+            where it is of them. The argument is what follows the colon, empty where there is none.
         fetched: what a download fetches, with its size, for people; empty where there is none.
+        of_pictures: whether it is made of image files, which need be decoded.
     """
 
     form: str
-    make: Callable[[str, bool, Progress | None], DataSource]
+    make: Callable[..., DataSource]
     fetched: str = ""
+    of_pictures: bool = False
 
 
 KINDS: dict[str, Kind] = {
@@ -42,21 +45,33 @@ KINDS: dict[str, Kind] = {
     "npz": Kind(Npz.FORM, lambda argument, download, progress: Npz(argument)),
     "npy": Kind(Npy.FORM, lambda argument, download, progress: Npy(argument)),
     "idx": Kind(Idx.FORM, lambda argument, download, progress: Idx(argument)),
+    "folder": Kind(
+        Folder.FORM,
+        lambda argument, download, progress, pictures: Folder(argument, pictures),
+        of_pictures=True,
+    ),
     "synthetic": Kind("synthetic:HxWxC/CLASSES", lambda argument, download, progress: Synthetic(argument)),
 }
 """By what is written before the colon."""
 
 
-def source(spec: str, *, download: bool = False, progress: Progress | None = None) -> DataSource:
+def source(
+    spec: str,
+    *,
+    download: bool = False,
+    progress: Progress | None = None,
+    pictures: Pictures | None = None,
+) -> DataSource:
     """Where the data set that a text names comes from; nothing is read yet.
 
     Args:
         spec: one of `forms`.
         download: fetch it, when it is opened, where its files are not all there.
         progress: called with (bytes done, bytes in all) while downloading.
+        pictures: how image files become a data set, for kinds that are made of them.
 
     Raises:
-        DataError: no such data set, or a malformed argument.
+        DataError: no such data set, a malformed argument, or a size of images that have one already.
     """
     name, colon, argument = spec.partition(":")
     if spec == ARRAYS:
@@ -67,6 +82,12 @@ def source(spec: str, *, download: bool = False, progress: Progress | None = Non
     kind = KINDS.get(name)
     if kind is None or (":" in kind.form) != bool(colon):
         raise DataError(f"data {spec!r} is unknown, allowed are {forms()}")
+    pictures = pictures or Pictures()
+    if kind.of_pictures:
+        return kind.make(argument, download, progress, pictures=pictures)
+    if pictures.size:
+        takers = " and ".join(kind.form for kind in KINDS.values() if kind.of_pictures)
+        raise DataError(f"--image-size {pictures.size} with data {spec!r}: it is an option of {takers}")
     return kind.make(argument, download, progress)
 
 

@@ -2,7 +2,7 @@
 
 from pnas_fast.engine.evaluation import Evaluation, evaluate
 from pnas_fast.engine.graph import replayed
-from pnas_fast.engine.loading import load_training_data
+from pnas_fast.engine.loading import load_training_data, settings_source
 from pnas_fast.engine.loop import TrainingLoop
 from pnas_fast.engine.precision import DTYPES, resolve_precision
 from pnas_fast.engine.settings import TrainingSettings
@@ -18,4 +18,5 @@ __all__ = [
     "load_training_data",
     "replayed",
     "resolve_precision",
+    "settings_source",
 ]

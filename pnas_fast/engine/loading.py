@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
-from pnas_fast.data import DataSet, Progress, load
+from dataclasses import replace
+
+from pnas_fast.data import DataSet, Pictures, source
+from pnas_fast.data.watching import Watch
 from pnas_fast.engine.settings import TrainingSettings
+from pnas_fast.protocols import DataSource
+
+
+def settings_source(
+    settings: TrainingSettings, *, download: bool = False, watch: Watch | None = None
+) -> DataSource:
+    """Where the data set that settings name comes from; nothing is read yet.
+
+    Args:
+        settings: ``data``, ``image_size``, ``skip_unreadable`` and ``cache`` are read.
+        download: fetch the data set, when it is opened, where its files are not all there.
+        watch: who is told meanwhile.
+
+    Raises:
+        DataError: no such data set.
+    """
+    pictures = Pictures(settings.image_size, settings.skip_unreadable, settings.cache)
+    if watch is None:
+        return source(settings.data, download=download, pictures=pictures)
+    pictures = replace(pictures, say=watch.say, progress=watch.decoded)
+    return source(settings.data, download=download, progress=watch.fetched, pictures=pictures)
 
 
 def load_training_data(
-    settings: TrainingSettings, *, download: bool = False, progress: Progress | None = None
+    settings: TrainingSettings, *, download: bool = False, watch: Watch | None = None
 ) -> DataSet:
     """The data set that settings name, cut to their ``train_images``, in the CPU's memory.
 
     Args:
-        settings: ``data`` and ``train_images`` are read.
+        settings: those of the data and ``train_images`` are read.
         download: fetch the data set where its files are not all there.
-        progress: called with (bytes done, bytes in all) while downloading.
+        watch: who is told meanwhile.
 
     Raises:
         DataError: the data set is missing, damaged, or smaller than ``train_images``.
     """
-    data = load(settings.data, download=download, progress=progress)
+    data: DataSet = settings_source(settings, download=download, watch=watch).open()
     return data.subset(settings.train_images) if settings.train_images else data

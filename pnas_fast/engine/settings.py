@@ -11,10 +11,18 @@ from pnas_fast.kernels import BACKENDS
 
 OPTIMIZERS = ("sgd", "rmsprop")
 
-HOW = ("data", "backend", "precision", "device", "threads", "time_limit")
-"""Settings that may change while a run is continued: where data lie, and how children are carried out."""
+LATER = ("image_size", "skip_unreadable", "cache")
+"""Settings that the first configurations did not have; without them they have their defaults."""
+
+HOW = ("data", *LATER, "backend", "precision", "device", "threads", "time_limit")
+"""Settings that may change while a run is continued: where data lie, and how children are carried out.
+
+Images of another size are other data, which are known by their content.
+"""
+
 MOST_EPOCHS = 100_000
 MOST_BATCH = 2**20
+MOST_PIXELS_A_SIDE = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +36,19 @@ class TrainingSettings:
     data: str = option("digits", f"data set: {forms()}")
     train_images: int = option(
         0, "train each child on the first so many images; 0 is all", minimum=0, maximum=10**9
+    )
+    image_size: int = option(
+        0,
+        "resize images to so many pixels a side (the shorter side, then the square in the middle); 0 is as "
+        "they are (folder)",
+        minimum=0,
+        maximum=MOST_PIXELS_A_SIDE,
+    )
+    skip_unreadable: bool = option(
+        False, "leave files out that are no images, and count them, in place of an error (folder)"
+    )
+    cache: str = option(
+        "", "folder for decoded images; by default pnas_fast/data in the user's cache folder (folder)"
     )
     repeats: int = option(1, "N: a child has 3N cells", minimum=1, maximum=100)
     filters: int = option(8, "F: channels of a block in the first cells", minimum=1, maximum=4096)

@@ -72,7 +72,7 @@ def _infer(options: argparse.Namespace) -> int:
 def _classify(classifier: Classifier, paths: list[Path], options: argparse.Namespace) -> int:
     refused = 0
 
-    def refuse(error: ExportError) -> None:
+    def refuse(error: Exception) -> None:
         nonlocal refused
         refused += 1
         _complain(error)

@@ -15,9 +15,9 @@ from pnas_fast.export.class_names import read_class_names
 from pnas_fast.export.errors import ExportError
 from pnas_fast.export.image_format import ImageFormat
 from pnas_fast.export.images import as_input, read_pixels, readable
-from pnas_fast.export.pictures import PictureError
 from pnas_fast.export.sessions import Session
 from pnas_fast.foreign import reading
+from pnas_fast.pictures import PictureError
 
 _NEEDED = ("title", "precision", "preprocessing")
 
@@ -25,7 +25,7 @@ Refused = Callable[[PictureError], None]
 
 
 def _raise(error: PictureError) -> None:
-    raise error
+    raise ExportError(str(error)) from error
 
 
 class Guess(NamedTuple):

@@ -14,7 +14,7 @@ import torch
 
 from pnas_fast.cli.options import ConfigError, option, option_name
 from pnas_fast.engine import TrainingSettings, resolve_precision
-from pnas_fast.engine.settings import HOW
+from pnas_fast.engine.settings import HOW, LATER
 from pnas_fast.files import write_text
 from pnas_fast.kernels import BackendError, resolve_backend
 from pnas_fast.runs.disk import writing
@@ -129,7 +129,9 @@ def saved_settings(path: Path) -> TrainingSettings:
     """
     values = read_values(path)
     try:
-        return TrainingSettings(**{item.name: values[item.name] for item in fields(TrainingSettings)})
+        names = [item.name for item in fields(TrainingSettings) if item.name not in LATER]
+        later = {name: values[name] for name in LATER if name in values}
+        return TrainingSettings(**{name: values[name] for name in names}, **later)
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise ConfigError(f"{path}: not the configuration of a run ({error})") from error
 

@@ -39,7 +39,7 @@ _GROUPS = {
         "policy", "algorithm", "controller_rate", "batch_of_proposals", "seed",
     ),
     "the final choice": ("finalists", "final_replicas", "final_epochs"),
-    "the data": ("data", "train_images", "test_children"),
+    "the data": ("data", "train_images", "test_children", "image_size", "skip_unreadable", "cache"),
     "the children": ("repeats", "filters", "drop_path"),
     "their training": (
         "epochs", "batch", "optimizer", "learning_rate", "weight_decay", "label_smoothing", "clip",

@@ -12,9 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pnas_fast.cli.commands import INTERRUPTED, download_bar, interrupt, one_line
+from pnas_fast.cli.commands import INTERRUPTED, interrupt, one_line
 from pnas_fast.cli.options import ConfigError
-from pnas_fast.data import DataError, source
+from pnas_fast.data import DataError
+from pnas_fast.data.watching import watching
+from pnas_fast.engine import settings_source
 from pnas_fast.executors.fork_server import end_servers
 from pnas_fast.protocols import EvaluatorError, MachineError, StrategyError
 from pnas_fast.report.text import duration, magnitude, share
@@ -59,8 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _search(console: Console, request: Request) -> int:
     config = request.config
-    with download_bar(console, config.data) as progress:
-        data = cut(source(config.data, download=request.download, progress=progress), config.train_images)
+    with watching(console, config.data) as watch:
+        data = cut(settings_source(config, download=request.download, watch=watch), config.train_images)
         folder = request.folder or default_folder(config, data.identity())
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it

@@ -9,7 +9,8 @@ from math import ceil
 from statistics import fmean
 
 from pnas_fast.counting import count_distinct, count_new_blocks, share_of_space
-from pnas_fast.data import DataSet, load, source
+from pnas_fast.data import DataSet, load
+from pnas_fast.engine import settings_source
 from pnas_fast.evaluation import ChildResult
 from pnas_fast.report.text import duration
 from pnas_fast.search.config import SearchConfig
@@ -171,7 +172,7 @@ def describe_devices(devices: Sequence[str]) -> str:
 
 
 def _data(config: SearchConfig) -> tuple[DataSet, _Size]:
-    known = source(config.data)
+    known = settings_source(config)
     described = known.describe()
     images = min(described.train_images, config.train_images or described.train_images)
     data = load(described.stand_in)

@@ -10,6 +10,7 @@ from typing import Any
 from pnas_fast.cli.commands import Parser, add_groups, add_run_options, choose_backend
 from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import DataSet, fetchable
+from pnas_fast.engine.settings import LATER
 from pnas_fast.runs.config import saved_settings
 from pnas_fast.runs.folder import CONFIG, RunError, check_same, default_folder, saved_config
 from pnas_fast.runs.record import RunRecord
@@ -39,7 +40,7 @@ line says so where the last bits may differ. The rest of its configuration canno
 
 _GROUPS = {
     "the network": ("cell", "repeats", "filters"),
-    "the data": ("data", "train_images", "cutout"),
+    "the data": ("data", "train_images", "image_size", "skip_unreadable", "cache", "cutout"),
     "the recipe": (
         "epochs",
         "batch",
@@ -149,7 +150,7 @@ def _choose_cell(given: dict[str, Any], run: Path | None) -> None:
             raise RunError(f"--run {run}: no child of that search is trained yet")
         settings = saved_settings(run / CONFIG)
         given["cell"] = str(best.cell)
-        for name in ("data", "repeats", "filters"):
+        for name in ("data", *LATER, "repeats", "filters"):
             given.setdefault(name, getattr(settings, name))
     for name, value in published_size(given.get("cell", "")).items():
         given.setdefault(name, value)

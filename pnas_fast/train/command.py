@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from pnas_fast.cli.commands import INTERRUPTED, download_bar, one_line
+from pnas_fast.cli.commands import INTERRUPTED, one_line
 from pnas_fast.cli.options import ConfigError
 from pnas_fast.cli.streams import OutputClosed
 from pnas_fast.data import DataError, DataSet, digest
+from pnas_fast.data.watching import watching
 from pnas_fast.engine import load_training_data
 from pnas_fast.evaluation.reasons import is_out_of_memory, reason
 from pnas_fast.report.text import percent
@@ -101,8 +102,8 @@ def _load(console: Console, request: Request, group: Group) -> DataSet:
     settings = replace(request.config, train_images=0)
     try:
         if group.leads:
-            with download_bar(console, request.config.data) as progress:
-                data = load_training_data(settings, download=request.download, progress=progress)
+            with watching(console, request.config.data) as watch:
+                data = load_training_data(settings, download=request.download, watch=watch)
         group.wait()  # for the download
         return data if group.leads else load_training_data(settings)
     except DataError as error:

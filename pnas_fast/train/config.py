@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from pnas_fast.cli.options import ConfigError, option
 from pnas_fast.data import forms
-from pnas_fast.engine.settings import MOST_BATCH, MOST_EPOCHS
+from pnas_fast.engine.settings import LATER, MOST_BATCH, MOST_EPOCHS
 from pnas_fast.runs.config import RunConfig
 from pnas_fast.threads import cores
 
@@ -133,7 +133,7 @@ class TrainConfig(RunConfig):
     @classmethod
     def from_values(cls, values: Any) -> Self:
         """See `RunConfig.from_values`; nothing but what earlier versions did not know may be missing."""
-        missing = {item.name for item in fields(cls)} - values.keys() - {"data_identity"}
+        missing = {item.name for item in fields(cls)} - values.keys() - {"data_identity", *LATER}
         if missing:
             raise ConfigError(f"lacks {' '.join(sorted(missing))}")
         return super().from_values(values)

@@ -8,40 +8,67 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from pnas_fast.export.errors import ExportError
-from pnas_fast.foreign import reading
+from pnas_fast.foreign import reading, refusing
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """What is read, whatever a file is called: Pillow has readers of many more, some of which start programs."""
 
+SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""Files of a folder with other endings are not images."""
+
 MOST_PIXELS = 2**27
 """Of an image: 134 million, which take half a gigabyte while they are resized."""
 
-_MODES = {1: "L", 3: "RGB"}
+MODES = {1: "L", 3: "RGB"}
+"""Pillow's names of an image's channels."""
+
+_GREY = ("1", "L", "LA", "La", "F")
+_FAULT = "cannot be read as an image"
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
 
 
-class PictureError(ExportError):
+class PictureError(ValueError):
     """An image file that is refused; the message names it."""
-
-
-def check_channels(channels: int) -> None:
-    """Raise `ExportError` where image files cannot be what a network takes."""
-    if channels not in _MODES:
-        raise ExportError(f"the network takes {channels} channels, image files have 1 or 3")
 
 
 def open_picture(path: str | os.PathLike[str], channels: int) -> Image.Image:
     """The first image of a file, turned as it says, of 1 channel (mode L) or 3 (RGB).
 
     Grey values of 16 bits are divided by 257, those of 12 bits in TIFF by 16.06; of floats, 0 is black and 1
-    is white. Other floats, and 32-bit integers, are refused: nobody knows what is white in them.
+    is white. Other floats, and 32-bit integers, are refused: nobody knows what is white in them. An alpha
+    channel is dropped.
 
     Raises:
         PictureError: not a regular file, another format, too many pixels, or whatever its reader raises.
     """
-    with reading(path, PictureError, "cannot be read as an image"), Image.open(path, formats=FORMATS) as file:
+    with reading(path, PictureError, _FAULT):
+        return _opened(path, channels)
+
+
+def own_pixels(path: str | os.PathLike[str], size: int) -> npt.NDArray[np.uint8]:
+    """The first image of a file as uint8 (H, W, C): C is 1 where it is grey, else 3, for palettes too.
+
+    It may be called by several threads at once, inside of one `pnas_fast.foreign.silence`.
+
+    Args:
+        path: of the file.
+        size: pixels of the shorter side, to which it is resized (antialiased) and of which it is then the
+            square in the middle; 0 leaves it as it is.
+
+    Raises:
+        PictureError: as `open_picture`.
+    """
+    with refusing(path, PictureError, _FAULT):
+        picture = _opened(path, None)
+        if size:
+            picture = _squared(picture, size)
+        pixels = np.asarray(picture, np.uint8)
+        return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def _opened(path: str | os.PathLike[str], channels: int | None) -> Image.Image:
+    with Image.open(path, formats=FORMATS) as file:
         if file.width * file.height > MOST_PIXELS:
             raise PictureError(
                 f"{path}: {file.width:,}×{file.height:,} pixels, allowed are {MOST_PIXELS:,} in all"
@@ -49,9 +76,19 @@ def open_picture(path: str | os.PathLike[str], channels: int) -> Image.Image:
         most = _white(file)
         # A camera's file may say which way up it is.
         upright = ImageOps.exif_transpose(file)
+        if channels is None:
+            channels = 1 if file.mode in _GREY or most is not None else 3
         if most is not None:
             upright = _eight_bits(path, upright, most, inverted=_tag(file, _PHOTOMETRIC) == _WHITE_IS_ZERO)
-        return upright.convert(_MODES[channels])
+        return upright.convert(MODES[channels])
+
+
+def _squared(picture: Image.Image, size: int) -> Image.Image:
+    """The square in the middle, as wide as the shorter side, resized; that is the same and costs less."""
+    side = min(picture.size)
+    left, top = ((whole - side) / 2 for whole in picture.size)
+    box = left, top, left + side, top + side
+    return picture.resize((size, size), Image.Resampling.BILINEAR, box)
 
 
 def _white(file: Image.Image) -> int | None:
