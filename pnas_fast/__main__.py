@@ -14,6 +14,7 @@ COMMANDS = {
     "report": "write the page that explains a search",
     "export": "write a trained network to an ONNX file, and check it",
     "infer": "classify images with such a file, or time it",
+    "data": "say what a data set is: classes, images, a sheet of them",
     "zoo": "list the published networks, with their figures as counted here",
     "kernel_tools.cost": "count what a training step launches, computes and moves",
     "kernel_tools.inspect": "compile the Triton kernels for a GPU and list what they need",
