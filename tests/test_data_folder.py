@@ -167,6 +167,15 @@ def test_a_link_to_a_folder_that_it_lies_in_is_named(root: Path, target: str) ->
     assert refusal(root) == f"{link}: is a link to a folder that it lies in"
 
 
+@pytest.mark.parametrize("place", [".", "a"])
+def test_links_that_lead_in_circles_are_named(root: Path, place: str) -> None:
+    (root / place / "one").symlink_to("two")
+    (root / place / "two").symlink_to("one")
+    assert refusal(root) == (
+        f"{root / place / 'one'}: cannot be searched for images (Too many levels of symbolic links)"
+    )
+
+
 def test_a_link_in_a_class_s_place_is_no_way_around(root: Path) -> None:
     (root / "loop").symlink_to("..")
     assert refusal(root) == f"{root}/loop: is a link to a folder that it lies in"

@@ -36,7 +36,7 @@ MOST_PIXELS_A_SIDE = 4096
 @run_command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status: 0 done, 2 bad input."""
-    options = _parser().parse_args(arguments)
+    options = parse(arguments)
     console = Console()
     try:
         data = _open(console, options)
@@ -61,7 +61,8 @@ def _open(console: Console, options: argparse.Namespace) -> DataSet:
         return data
 
 
-def _parser() -> Parser:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read a command line; exits with status 2 and one line where it is not allowed."""
     parser = Parser(PROGRAM, DESCRIPTION, EXAMPLES)
     parser.add_argument("command", metavar="describe", choices=["describe"], help="say what it is")
     parser.add_argument("source", metavar="SOURCE", help=f"data set: {forms()}")
@@ -80,7 +81,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--cache", default="", metavar="DIR", help="folder for decoded images")
     parser.add_argument("--download", action="store_true", help=f"fetch {fetchable()} where it is missing")
-    return parser
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

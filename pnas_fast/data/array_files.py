@@ -65,7 +65,7 @@ class ArrayFiles(Source):
         check_memory(self.name, sum(map(math.prod, shapes.values())))
         parts = {}
         for part, (images, _) in arrays.items():
-            pixels = np.require(_read(images), np.uint8, ["C", "W", "O"]).reshape(shapes[part])
+            pixels = np.require(_read(images), np.uint8, ["C", "W"]).reshape(shapes[part])
             parts[part] = Part(pixels, labels[part])
         return assemble(self.name, parts, names=names)
 

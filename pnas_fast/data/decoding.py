@@ -61,10 +61,10 @@ def decode(
     Raises:
         DataError: a file that is no image, images of several sizes, or more than fits in memory.
     """
-    Image.init()  # before there are threads that would all do it
     buffer = _Buffer(name, len(paths), size, say)
     refused: dict[int, str] = {}
     with silence():
+        Image.init()  # before there are threads that would all do it
         for place, (path, found) in enumerate(zip(paths, _in_order(paths, size), strict=True)):
             if not isinstance(found, PictureError):
                 buffer.put(place, path, found)

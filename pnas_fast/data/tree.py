@@ -83,9 +83,9 @@ def read_tree(root: Path) -> Tree:
 
 def _parts(root: Path) -> dict[str, Path]:
     """The folder of each part."""
-    entries = {entry.name: root / entry.name for entry in _entries(root) if _is_folder(root / entry.name)}
+    entries = {entry.name: root / entry.name for entry in _entries(root) if _is_folder(entry)}
     is_split = "train" in entries and entries.keys() <= PART_NAMES.keys()
-    if not is_split or not any(_is_folder(entries["train"] / e.name) for e in _entries(entries["train"])):
+    if not is_split or not any(map(_is_folder, _entries(entries["train"]))):
         return {"train": root}
     found: dict[str, Path] = {}
     for name in PART_NAMES:
@@ -102,7 +102,7 @@ def _folders_of_classes(folder: Path) -> dict[str, Path]:
     found = {}
     for entry in _entries(folder):
         path = folder / entry.name
-        if _is_folder(path):
+        if _is_folder(entry):
             found[entry.name] = path
         elif path.suffix.lower() in SUFFIXES:
             raise DataError(f"{path}: lies beside the folders of classes, expected in one of them")
@@ -125,11 +125,10 @@ def _images(top: Path, above: frozenset[_Identity]) -> Iterator[Path]:
         if identity in ancestors:
             raise DataError(f"{folder}: is a link to a folder that it lies in")
         for entry in _entries(folder):
-            path = folder / entry.name
-            if _is_folder(path):
-                waiting.append((path, ancestors | {identity}))
-            elif path.suffix.lower() in SUFFIXES:
-                yield path
+            if _is_folder(entry):
+                waiting.append((folder / entry.name, ancestors | {identity}))
+            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+                yield folder / entry.name
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -141,11 +140,11 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         raise DataError(f"{folder}: cannot be searched for images ({error.strerror})") from error
 
 
-def _is_folder(path: Path) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        return path.is_dir()
-    except OSError as error:  # of others than a missing one, such as of no permission
-        raise DataError(f"{path}: cannot be searched for images ({error.strerror})") from error
+        return entry.is_dir()
+    except OSError as error:  # of a link that leads in circles, or where nobody may look
+        raise DataError(f"{entry.path}: cannot be searched for images ({error.strerror})") from error
 
 
 def _identity(folder: Path) -> _Identity:
