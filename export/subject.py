@@ -133,4 +133,5 @@ def _with_data(network: CellNetwork, title: str, data: DataSet) -> Subject:
             f"{title}: takes images {takes} of {classes} classes, {data.name} has {tuple(data.image_shape)} "
             f"of {data.classes}"
         )
-    return Subject(network, title, of_data(data), CLASS_NAMES.get(data.name.partition(":")[0]), data)
+    names = CLASS_NAMES.get(data.name.partition(":")[0]) or list(data.class_names) or None
+    return Subject(network, title, of_data(data), names, data)

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from pnas_fast.data import DataError, DataSet, as_source, load, source
 from pnas_fast.data.digest import test_digest as digest_of_tests
 from pnas_fast.data.order import rearrange, seeded_order, stratified
 from pnas_fast.data.source import described
+from pnas_fast.search import plan
+from pnas_fast.search.config import quick
 
 RANDOM = np.random.default_rng(5)
 IMAGES = RANDOM.integers(0, 256, (60, 6, 5), dtype=np.uint8)
@@ -297,3 +300,12 @@ def test_more_than_fits_in_memory_is_refused_before_it_is_read(tmp_path: Path) -
         DataError, match=r"images take 15,728,640\.0 GiB of memory, .* are free: .* streaming"
     ):
         load(f"npy:{tmp_path}")
+
+
+def test_a_plan_tries_what_made_up_images_cannot_stand_for(tmp_path: Path) -> None:
+    images = np.arange(1200, dtype=np.uint32).view(np.uint8).reshape(1200, 2, 2)
+    spec = write(tmp_path / "a.npz", {"images": images, "labels": np.arange(1200)})
+    data, _ = plan._data(replace(quick(), data=spec))
+    assert (data.classes, data.name) == (1200, spec)
+    data, _ = plan._data(replace(quick(), data=write(tmp_path / "b.npz", PAIR)))
+    assert data.name == "synthetic:6x5x1/3"

@@ -13,6 +13,7 @@ from PIL import Image
 from pnas_fast.data import DataError, DataSet, Pictures, as_source, load, source
 from pnas_fast.data import cache as cache_module
 from pnas_fast.data.source import described
+from pnas_fast.export.subject import run_subject
 from pnas_fast.search.command import main as search
 from test_data_array_files import write as write_arrays
 from test_data_idx import write as write_idx
@@ -455,6 +456,7 @@ def test_a_search_of_a_folder(
     assert search(arguments) == 0
     assert "30 grey images of 8x8" in capsys.readouterr().out
     assert search(["--out", str(tmp_path / "run")]) == 0
+    assert run_subject(tmp_path / "run").class_names == ["a", "b", "c"]
     assert search(["--out", str(tmp_path / "run"), "--image-size", "9"]) == 2
     assert "its children were trained on other images" in capsys.readouterr().err
     assert search(["--data", "digits", "--image-size", "9", "--device", "cpu"]) == 2

@@ -183,7 +183,7 @@ def test_other_data_are_refused_in_one_line(folder: Path, capsys: pytest.Capture
 def test_a_run_of_an_earlier_version_knows_its_data_by_their_name(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    edit(folder, data_identity=None)
+    edit(folder, data_identity=None, image_size=None, skip_unreadable=None, cache=None)
     assert main(["--out", str(folder), "--data", SAME_DATA]) == 2
     assert f"--data synthetic:12x12x3/10 -> {SAME_DATA}" in capsys.readouterr().err
     assert main(["--out", str(folder)]) == 0
