@@ -331,6 +331,19 @@ def test_a_folder_may_have_any_name(folder: Path, name: str) -> None:
     assert load(f"cifar10:{place}").classes == 10
 
 
+@pytest.mark.parametrize("kind", ["cifar10", "cifar100", "npz", "npy", "idx", "folder"])
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "file/below", "~nobody-at-all/x"])
+def test_places_that_cannot_be_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError) as caught:
+        load(f"{kind}:{name}")
+    assert "\n" not in str(caught.value)
+    assert name.rstrip("/") in str(caught.value)
+
+
 def test_the_home_of_nobody_is_one_line() -> None:
     with pytest.raises(DataError, match="~nobody-at-all/x: is no folder") as caught:
         load("cifar10:~nobody-at-all/x")

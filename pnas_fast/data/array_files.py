@@ -91,7 +91,7 @@ def place(spec: str, argument: str, form: str) -> Path:
     Raises:
         DataError: it names none.
     """
-    if not argument:
+    if not argument or "\0" in argument:
         raise DataError(f"data {spec!r} names no place, expected {form}")
     try:
         return Path(argument).expanduser()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from pnas_fast.data.dataset import DataSet
+from pnas_fast.data.dataset import DataError, DataSet
 from pnas_fast.data.digest import digest
 
 
@@ -74,7 +74,13 @@ class Source(ABC):
             DataError: it is missing, cannot be read or fetched, or is not what it should be.
         """
         if self._data is None:
-            self._data = self._read()
+            try:
+                self._data = self._read()
+            except OSError as error:
+                place = error.filename or self._name
+                raise DataError(f"{place}: cannot be read ({error.strerror or error})") from error
+            except MemoryError as error:
+                raise DataError(f"{self._name}: does not fit in memory") from error
         return self._data
 
     @abstractmethod
