@@ -12,7 +12,7 @@ import torch
 from pnas_fast import SearchConfig
 from pnas_fast.protocols import Measurement, Proposal
 from pnas_fast.runs.folder import RunError
-from pnas_fast.runs.history import settle
+from pnas_fast.runs.history import settle, settle_tests
 from pnas_fast.runs.record import RunRecord
 from pnas_fast.runs.store import TrialStore
 from pnas_fast.space import Cell
@@ -33,6 +33,14 @@ def folder(tmp_path: Path) -> Path:
 def settled(folder: Path, config: SearchConfig, data: str = "data") -> list[str]:
     with TrialStore(folder / "trials.sqlite", write=True) as store:
         return settle(folder, config, data, store)
+
+
+def test_test_images_stay_those_it_began_with(folder: Path) -> None:
+    with TrialStore(folder / "trials.sqlite", write=True) as store:
+        for tests in ("", "tests", "", "tests"):
+            settle_tests(folder, tests, store)
+        with pytest.raises(RunError, match="its test images or their labels are others than those it began"):
+            settle_tests(folder, "others", store)
 
 
 @pytest.mark.parametrize("edit", [{"beam": 9}, {"kappa": 1.0}, {"operations": ["identity"]}, {"new": 1}])

@@ -20,6 +20,7 @@ from pnas_fast.runs.folder import CONFIG, RunError
 from pnas_fast.runs.store import TrialStore
 
 _CONFIG, _NEXT, _DATA, _WHERE = "config", "config_next", "data", "where"
+_TESTS = "test_images"
 
 _RECIPE = ("backend", "precision", "device", "threads")
 """How children are carried out: it changes last bits, and not what run it is."""
@@ -71,6 +72,27 @@ def settle(folder: Path, config: RunConfig, data: str, store: TrialStore) -> lis
         said.append(f"this run began with another {', '.join(names)}: results may differ in their last bits")
     store.set_fact(_WHERE, where)
     return said
+
+
+def settle_tests(folder: Path, tests: str, store: TrialStore) -> None:
+    """Make a store say which test images a run measures on: they are in no identity, and stay the same.
+
+    Args:
+        folder: of the run.
+        tests: digest of the test images; empty where there are none.
+        store: of the run.
+
+    Raises:
+        RunError: they are others than those the run began with.
+    """
+    known = store.fact(_TESTS)
+    if known is not None and tests and known != tests:
+        raise RunError(
+            f"--out {folder}: its test images or their labels are others than those it began with; "
+            "give the run's own, or choose another --out"
+        )
+    if tests:
+        store.set_fact(_TESTS, tests)
 
 
 def _what(config: RunConfig, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from pnas_fast.data.digest import test_digest
 from pnas_fast.evaluation.guard import make_evaluator
 from pnas_fast.evaluation.profiling import trace_file
 from pnas_fast.executors.inline import InlineExecutor
@@ -29,7 +30,7 @@ from pnas_fast.protocols import (
 )
 from pnas_fast.runs.choice import best_of
 from pnas_fast.runs.folder import TRIALS, check_same, locked, saved_config
-from pnas_fast.runs.history import settle
+from pnas_fast.runs.history import settle, settle_tests
 from pnas_fast.runs.keeping import BestKeeper, NoteKeeper
 from pnas_fast.runs.store import TrialStore
 from pnas_fast.runs.weights import BEST, discard_all
@@ -114,6 +115,8 @@ class Search:
                 listeners.all.append(display)
             notes = (*self.notes, *notes_on(config))
             settled = settle(folder, config, self.source.identity(), store)
+            if data.test_images is not None and (config.test_children or config.finalists):
+                settle_tests(folder, test_digest(data), store)
             for line in (heading(config), *notes, *settled):
                 listeners.say(line)
             if self.retry_failed and (again := store.forget_failed()):
