@@ -1,5 +1,6 @@
 """Image files in folders: where they lie, what is in them, the cache, and what is refused."""
 
+import io
 import os
 import shutil
 import threading
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from pnas_fast.data import DataError, DataSet, Pictures, as_source, load, source
 from pnas_fast.data import cache as cache_module
 from pnas_fast.data.source import described
+from pnas_fast.data.watching import watching
 from pnas_fast.export.subject import run_subject
 from pnas_fast.search.command import main as search
 from test_data_array_files import write as write_arrays
@@ -462,3 +465,16 @@ def test_a_search_of_a_folder(
     assert search(["--data", "digits", "--image-size", "9", "--device", "cpu"]) == 2
     error = capsys.readouterr().err
     assert error.endswith("--image-size 9 with data 'digits': it is an option of folder:DIR\n")
+
+
+@pytest.mark.parametrize(("patience", "shown"), [(60.0, False), (-1.0, True)])
+def test_a_bar_appears_where_decoding_takes_time(
+    root: Path, monkeypatch: pytest.MonkeyPatch, patience: float, shown: bool
+) -> None:
+    monkeypatch.setattr("pnas_fast.cli.commands.PATIENCE", patience)
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with watching(console, "folder:[x]") as watch:
+        opened(root, progress=watch.decoded, say=watch.say)
+    output = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "30 grey images of 5x6 take" in output
+    assert ("decoding folder:[x]" in output and "30/30" in output) == shown
