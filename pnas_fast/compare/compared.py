@@ -177,6 +177,11 @@ class Comparison:
         """What others are measured by: progressive search, or else the first."""
         return self.groups[0]
 
+    @cached_property
+    def axes(self) -> list[str]:
+        """Those of `AXES` on which every strategy is known to have cost something."""
+        return [axis for axis in AXES if all(group.total(axis) > 0 for group in self.groups)]
+
     @property
     def budget(self) -> int:
         """Children that the longest run trained."""

@@ -6,10 +6,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pnas_fast.compare.compared import AXES, Comparison
+from pnas_fast.compare.compared import Comparison
 from pnas_fast.compare.figure import draw_comparison
 from pnas_fast.compare.rigour import SHARED
-from pnas_fast.compare.tables import AXIS_NAMES, is_paid, tables_of
+from pnas_fast.compare.tables import AXIS_NAMES, tables_of
 from pnas_fast.compare.target import images_ratio
 from pnas_fast.report.page import environment, resource
 from pnas_fast.report.section import DrawnChart
@@ -21,9 +21,8 @@ _REMARKS = {True: "shared trainings: a cell has one accuracy", False: "independe
 
 def render_page(comparison: Comparison, summary: dict[str, Any]) -> tuple[str, list[SvgFigure]]:
     """The page of a comparison, and its figures as files."""
-    paid = [axis for axis in AXES if is_paid(summary, axis)]
     with report_style():
-        charts = {axis: _chart(comparison, summary, axis) for axis in paid}
+        charts = {axis: _chart(comparison, summary, axis) for axis in comparison.axes}
     paper = {"nas": images_ratio(5808, 0.9e6, 250 * 13.5e6, 1160 * 0.9e6), "models": 5808 / 1160}
     page = environment("pnas_fast.compare").get_template("compare.html.j2").render(
         version=VERSION,

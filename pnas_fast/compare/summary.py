@@ -33,6 +33,7 @@ def summarise(comparison: Comparison, own: float | None = None) -> dict[str, Any
         "reported": comparison.measures[0].name,
         "reference": comparison.reference.strategy,
         "stops": stops_of(comparison),
+        "axes": comparison.axes,
         "table": None
         if truth is None
         else {

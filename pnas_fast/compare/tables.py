@@ -41,9 +41,8 @@ def tables_of(summary: dict[str, Any]) -> list[TextTable]:
     tables += [_accuracy(summary, most) for most in MOST if _has(summary, most)]
     tables.append(_picks(summary))
     tables += [_in_table(summary)] if summary["table"] else []
-    for axis in AXIS_NAMES:
-        if is_paid(summary, axis):
-            tables += [_targets(summary, axis), _ways(summary, axis)]
+    for axis in summary["axes"]:
+        tables += [_targets(summary, axis), _ways(summary, axis)]
     tables += [_tests(summary)] if summary["tests"] else []
     return [table for table in tables if table.rows]
 
@@ -51,11 +50,6 @@ def tables_of(summary: dict[str, Any]) -> list[TextTable]:
 def _has(summary: dict[str, Any], most: int) -> bool:
     told = [one["accuracy"][summary["reported"]][str(most)] for one in summary["strategies"].values()]
     return any(one["end"]["mean"] is not None for one in told)
-
-
-def is_paid(summary: dict[str, Any], axis: str) -> bool:
-    """Whether every strategy is known to have cost something of an axis."""
-    return axis == "cells" or all(one[axis] > 0 for one in summary["strategies"].values())
 
 
 def _cost(summary: dict[str, Any]) -> TextTable:
@@ -125,15 +119,18 @@ def _in_table(summary: dict[str, Any]) -> TextTable:
     )
 
 
+_TARGET_COLUMNS = ("target", "", "÷ all", "÷ own", "95 %", "median", "reached")
+
+
 def _targets(summary: dict[str, Any], axis: str) -> TextTable:
     reference, what = summary["reference"], AXIS_NAMES[axis]
     return TextTable(
         f"targets_{axis}",
         f"{what.capitalize()} until the target",
-        ("target", what, "÷ all", "÷ own", "95 %", "reached"),
+        ("target", what, *_TARGET_COLUMNS[2:]),
         _target_rows(summary, axis, is_way=False),
         f"÷ all: over {reference}'s whole budget, as the paper reads it. ÷ own: over what {reference} itself "
-        "needed, with its bootstrap interval. >: censored, the budget ended before.",
+        "needed, with its bootstrap interval. Median: of single runs. >: censored, the budget ended before.",
     )
 
 
@@ -142,7 +139,7 @@ def _ways(summary: dict[str, Any], axis: str) -> TextTable:
     return TextTable(
         f"ways_{axis}",
         f"{what.capitalize()} until a part of the way from random's end to {reference}'s",
-        ("target", what, "÷ all", "÷ own", "95 %", "reached"),
+        ("target", what, *_TARGET_COLUMNS[2:]),
         _target_rows(summary, axis, is_way=True),
     )
 
@@ -152,8 +149,8 @@ def _target_rows(summary: dict[str, Any], axis: str, is_way: bool) -> list[tuple
     rows: list[tuple[str, ...]] = []
     for target in summary["targets"]:
         if target["is_way"] == is_way:
-            title = f"T_{target['most']} {100 * target['value']:.2f} %, {target['title']}"
-            rows.append((title, *[""] * 5))
+            title = f"T_{target['most']} {100 * target['value']:.2f} %,\n{target['title']}"
+            rows.append((title, *[""] * (len(_TARGET_COLUMNS) - 1)))
             rows += [(f"  {name}", *_needed(found, axis)) for name, found in target["axes"][axis].items()]
     return rows
 
@@ -167,6 +164,7 @@ def _needed(found: dict[str, Any], axis: str) -> tuple[str, ...]:
         _ratio(found["ratio_to_budget"], censored, found["least_ratio_to_budget"]),
         _ratio(found["ratio"], censored, found["least_ratio"]),
         _ratio_interval(found["ratio_interval"]),
+        ">" if found["median"] is None else write(found["median"]),
         f"{found['reached']} of {found['runs']}",
     )
 

@@ -8,7 +8,7 @@ from functools import cache
 from math import isfinite
 from typing import Any
 
-from pnas_fast.compare.compared import AXES, Comparison
+from pnas_fast.compare.compared import Comparison
 from pnas_fast.compare.curves import MOST, Floats
 from pnas_fast.compare.statistics import resampling
 from pnas_fast.compare.target import Reach, Side, reach, resampled_means
@@ -55,7 +55,7 @@ def targets_of(comparison: Comparison, own: float | None) -> list[dict[str, Any]
                 )
                 for index, group in enumerate(comparison.groups)
             }
-            for axis in AXES
+            for axis in comparison.axes
         }
         told = {"title": target.title, "most": target.most, "value": target.value, "is_way": target.is_way}
         found.append({**told, "axes": axes})
