@@ -29,7 +29,7 @@ from pnas_fast.evaluation.table import write_table
 from pnas_fast.protocols import Measurement, Proposal, Trial
 from pnas_fast.runs.record import RunRecord
 from pnas_fast.search.config import SearchConfig
-from pnas_fast.search.plan import level_sizes
+from pnas_fast.search.plan import planned_sizes
 from pnas_fast.space import Cell
 from strategy_runs import true_accuracy, uniform
 
@@ -130,7 +130,7 @@ def test_the_nearest_beam(budget: int, children: int) -> None:
     beam = nearest_beam(config, budget)
 
     def trained(k: int) -> int:
-        return sum(size for *_, size in level_sizes(SearchConfig(operations=OPERATIONS, blocks=3, beam=k)))
+        return sum(size for *_, size in planned_sizes(SearchConfig(operations=OPERATIONS, blocks=3, beam=k)))
 
     assert abs(trained(beam) - budget) == min(
         abs(trained(k) - budget) for k in range(1, 4000, 1 if budget < 200 else 50)

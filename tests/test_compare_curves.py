@@ -85,10 +85,10 @@ def test_a_crossing_that_is_known_gives_the_ratio_that_is_known() -> None:
     mine = side([1, 2, 3, 4], [[0.1, 0.8, 0.8, 0.8]] * 2)
     theirs = side(list(range(1, 13)), [[0.1] * 9 + [0.8] * 3] * 2)
     found = reach(theirs, mine, 0.8, 0.8)
-    assert (found.cost, found.paper, found.fair) == (10, 2.5, 5)
+    assert [found.cost, found.paper, found.fair] == [10, 2.5, 5]
     assert found.paper_interval == (2.5, 2.5)
-    assert found.fair_interval == (5, 5)
-    assert (found.median, found.reached, found.runs) == (10, 2, 2)
+    assert found.fair_interval == (5.0, 5.0)
+    assert [found.median, found.reached, found.runs] == [10, 2, 2]
 
 
 def test_what_is_not_reached_is_censored() -> None:

@@ -146,18 +146,19 @@ def test_every_option_changes_its_field() -> None:
         "drop_path": 0.5, "clip": 2.0, "time_limit": 9.5, "threads": 2, "backend": "eager", "device": "cpu",
         "precision": "bf16", "blocks": 4, "beam": 11, "operations": ("sep3x3", "identity"),
         "predictor": "lstm", "refit": "scratch", "kappa": 0.5, "seed": 3, "workers": 2,
-        "children_per_gpu": 0, "strategy": "progressive", "evaluator": "mine:own",
+        "children_per_gpu": 0, "strategy": "progressive", "evaluator": "mine:own", "evaluation_seed": 4,
         "test_children": True, "finalists": 2, "final_replicas": 5, "final_epochs": 9,
     }  # fmt: skip
     of_others = {name for name, own in OPTIONS_OF.items() if "progressive" not in own}
-    assert set(given) | of_others == {item.name for item in fields(SearchConfig)}
+    assert set(given) | of_others | {"draw_replicas"} == {item.name for item in fields(SearchConfig)}
     arguments = []
     for name, value in given.items():
         text = ",".join(value) if isinstance(value, tuple) else str(value)
         arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [text])]
     assert parse(arguments).config == SearchConfig(**given)
     line = "--preset quick --device cpu --strategy evolution --budget 9 --lag 2 --population 5 --sample 3"
-    config = parse([*line.split(), "--retrain"]).config
+    config = parse([*line.split(), "--retrain", "--evaluator", "table:file", "--draw-replicas"]).config
+    assert config.draw_replicas
     assert (config.budget, config.lag, config.population, config.sample, config.retrain) == (9, 2, 5, 3, True)
     config = parse(["--strategy", "bananas", "--candidates", "30", "--predictor", "lstm"]).config
     assert (config.candidates, config.predictor) == (30, "lstm")
