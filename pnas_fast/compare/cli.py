@@ -13,9 +13,17 @@ from pnas_fast.cli.options import ConfigError
 from pnas_fast.cli.parser import up_to
 from pnas_fast.compare.plan import Plan, make_plan
 from pnas_fast.compare.saved import check_folder, saved_plan
-from pnas_fast.data import fetchable
+from pnas_fast.data import fetchable, source
 from pnas_fast.search.cli import GROUPS
-from pnas_fast.search.config import PRESETS, STRATEGIES, SearchConfig, default_preset, device_note, preset
+from pnas_fast.search.config import (
+    PRESETS,
+    STRATEGIES,
+    SearchConfig,
+    default_preset,
+    device_note,
+    preset,
+    takes,
+)
 
 DESCRIPTION = """\
 Compare strategies on the same children: run each of them several times, or take runs that exist, and say
@@ -35,6 +43,9 @@ Options of a search that only some strategies have go to those. Each run lies in
 an ordinary search of seed + repeat."""
 
 MOST_REPEATS = 10_000
+
+RIVALS = [name for name in STRATEGIES if takes(name, "budget") or takes(name, "beam")]
+"""Strategies that look for the best cell with a budget: what is compared where nobody says what is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +89,19 @@ def _plan(folder: Path, given: dict[str, Any]) -> tuple[Plan, list[str]]:
     given.setdefault("fused", False)
     choose_backend(given)
     base = preset(given.pop("preset", default_preset()))
-    strategies = given.pop("strategies", list(STRATEGIES))
+    strategies = given.pop("strategies", RIVALS)
     repeats, independent = given.pop("runs", 5), given.pop("independent", False)
+    if given.get("evaluator", base.evaluator) == "train" and _has_tests(given.get("data", base.data)):
+        given["test_children"] = True
     plan, notes = make_plan(base, strategies, given, repeats, independent)
     config = next(iter(plan.configs.values()))
     note = device_note(base, config) if "device" not in given else None
     return plan, notes + ([] if note is None else [note])
+
+
+def _has_tests(data: str) -> bool:
+    """Whether a data set has images that choose nothing, by which cells are told then."""
+    return bool(source(data).describe().test_images)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         "--strategies",
         type=_strategies,
         metavar="A,B",
-        help=f"what is compared, joined by commas: {', '.join(STRATEGIES)} [all]",
+        help=f"what is compared, joined by commas [{','.join(RIVALS)}]",
     )
     group.add_argument(
         "--repeats",
