@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from pnas_fast.compare.compared import Comparison
+from pnas_fast.data import DataError, source
 from pnas_fast.engine.settings import HOW, TrainingSettings
 from pnas_fast.report.text import number, setting
 from pnas_fast.report.view import VALIDATION_IMAGES
@@ -91,13 +92,25 @@ def _parameters(comparison: Comparison) -> str:
 
 
 def _data(comparison: Comparison) -> str:
+    """What children were trained, chosen and told by, as far as the runs know."""
     config = comparison.records[0].config
-    images = sorted({int(count) for count in _validation_images(comparison)})
-    parts = [setting(config.get("data"))]
-    if count := number(config.get("train_images")):
-        parts.append(f"{count:,.0f} training images")
-    if images:
-        parts.append(f"{_range(set(images))} validation images")
+    evaluator, name = str(config.get("evaluator")), setting(config.get("data"))
+    if evaluator.startswith(TABLE):
+        parts = [f"those of {evaluator}"]
+    else:
+        parts = [name]
+        trained = {
+            round((number(trial.value("images_seen")) or 0) / (number(trial.proposal.budget) or 1))
+            for trial in comparison.records[0].done
+        } - {0}
+        parts += [f"{_range(trained)} training images"] if trained else []
+    validated = {int(count) for count in _validation_images(comparison)}
+    parts += [f"{_range(validated)} validation images"] if validated else []
+    try:
+        tests = 0 if evaluator.startswith(TABLE) else source(name).describe().test_images
+    except DataError:  # what is not here any more, or was given from Python
+        tests = 0
+    parts += [f"{tests:,} test images"] if tests and config.get("test_children") else []
     return ", ".join(parts)
 
 
