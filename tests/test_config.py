@@ -112,6 +112,16 @@ def test_a_budget_left_open_is_what_progressive_search_would_train() -> None:
     assert budget_of(replace(quick().for_strategy("random"), budget=7)) == 7
 
 
+def test_children_have_the_searchs_seed_or_one_of_their_own() -> None:
+    assert SearchConfig(seed=3).children_seed == 3
+    assert SearchConfig(seed=3, evaluation_seed=0).children_seed == 0
+    assert "evaluation_seed" in SearchConfig().identity()
+    with pytest.raises(
+        ConfigError, match="--draw-replicas with --evaluator train, allowed is --evaluator table:"
+    ):
+        SearchConfig(draw_replicas=True)
+
+
 def test_a_run_is_created_continued_and_kept_from_others(tmp_path: Path) -> None:
     folder, config = tmp_path / "new" / "run", quick().resolved()
     with opened(folder, config):

@@ -114,9 +114,9 @@ class Search:
             check_same(folder, saved, config)
         with ExitStack() as stack:
             stack.enter_context(locked(folder))
-            # A table answers again what a machine without power forgot.
-            durable = not config.evaluator.startswith(TABLE)
-            store = stack.enter_context(TrialStore(folder / TRIALS, write=True, durable=durable))
+            # A table answers again what a machine without power forgot, and is done before anybody looks.
+            trains = not config.evaluator.startswith(TABLE)
+            store = stack.enter_context(TrialStore(folder / TRIALS, write=True, durable=trains))
             store.adopt(self.known)
             listeners = Listeners(list(self.others))
             strategy = make_strategy(config, listeners.on)
@@ -136,7 +136,7 @@ class Search:
             executor = stack.enter_context(closing(self._executor(unfinished, listeners.say)))
             listeners.all += [NoteKeeper(store), best]
             if self.finishing:
-                listeners.all.append(stack.enter_context(ReportWriter(folder)))
+                listeners.all.append(stack.enter_context(ReportWriter(folder, at_once=trains)))
             executor.start(spec, self.source)
             self._drive(strategy, evaluator, executor, store, listeners)
             best.choose(self._best(store))
