@@ -23,7 +23,7 @@ from pnas_fast.compare.command import main
 from pnas_fast.compare.compared import Comparison
 from pnas_fast.compare.plan import nearest_beam
 from pnas_fast.compare.rigour import trainings_of
-from pnas_fast.compare.saved import settle_plan
+from pnas_fast.compare.saved import saved_plan, settle_plan
 from pnas_fast.data import source
 from pnas_fast.evaluation.table import write_table
 from pnas_fast.protocols import Measurement, Proposal, Trial
@@ -136,6 +136,37 @@ def test_the_nearest_beam(budget: int, children: int) -> None:
         abs(trained(k) - budget) for k in range(1, 4000, 1 if budget < 200 else 50)
     )
     assert abs(trained(beam) - children) <= 1
+
+
+def test_other_workers_are_not_another_comparison(compared: Path) -> None:
+    request = parse(["--out", str(compared), "--workers", "1", "--threads", "2"])
+    assert request.plan is not None
+    saved = saved_plan(compared)
+    assert saved is not None
+    assert {config.workers for config in request.plan.configs.values()} == {1}
+    settle_plan(compared, request.plan, evaluator_identity(request.plan, source("digits")))
+    assert (request.plan.repeats, list(request.plan.configs)) == (saved.repeats, list(saved.configs))
+
+
+def test_a_budget_that_progressive_cannot_have_is_told_in_a_line(tmp_path: Path) -> None:
+    out = f"--out {tmp_path / 'out'} --device cpu"
+    notes = parse(f"{out} --strategies progressive,random --budget 100 --blocks 1".split(" ")).notes
+    assert notes == [
+        "budgets differ: progressive 136, random 100 children at most; progressive's follow from B and K 1"
+    ]
+    assert parse(f"{out} --strategies progressive,random --budget 200 --blocks 2".split(" ")).notes == []
+    # Without a budget the others have progressive's.
+    request = parse(f"{out} --strategies progressive,random --beam 7 --blocks 3".split(" "))
+    assert request.plan is not None
+    assert request.plan.budgets() == {"progressive": 150, "random": 150}
+
+
+def test_a_comparison_is_told_by_test_images_where_there_are_some(tmp_path: Path) -> None:
+    out = f"--out {tmp_path / 'out'} --device cpu"
+    for data, tests in (("fashion", True), ("digits", False)):
+        request = parse(f"{out} --data {data} --strategies random".split(" "))
+        assert request.plan is not None
+        assert request.plan.configs["random"].test_children is tests
 
 
 def test_folders_are_compared_as_runs_are(
@@ -274,7 +305,7 @@ def test_independent_repeats_draw_replicas_of_the_table(table: Path, tmp_path: P
     [
         ("--out {out} --strategies random,magic", "'magic', allowed are"),
         ("--out {out} --strategies random,random", "names a strategy twice"),
-        ("--out {out} --strategies random --lag 4", "--lag is an option of evolution, the strategies"),
+        ("--out {out} --strategies random --population 4", "--population is an option of evolution, the"),
         ("--out {out} --repeats 0", "allowed is a whole number from 1"),
         ("--out {out} --target 2", "'2', allowed is a number above 0"),
         ("--strategies random", "the following arguments are required: --out"),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from pnas_fast.cli.commands import Parser, add_groups, choose_backend
 from pnas_fast.cli.options import ConfigError
 from pnas_fast.cli.parser import up_to
-from pnas_fast.compare.plan import Plan, make_plan
+from pnas_fast.compare.plan import Plan, changed_plan, make_plan
 from pnas_fast.compare.saved import check_folder, saved_plan
 from pnas_fast.data import fetchable, source
 from pnas_fast.search.cli import GROUPS
@@ -83,19 +83,20 @@ def parse(arguments: Sequence[str] | None = None) -> Request:
 
 def _plan(folder: Path, given: dict[str, Any]) -> tuple[Plan, list[str]]:
     """What is asked for; what is not said of a comparison that exists is as it is there."""
-    saved = saved_plan(folder)
-    if saved is not None and not given:
-        return saved, []
+    saved = None if "preset" in given else saved_plan(folder)
     given.setdefault("fused", False)
     choose_backend(given)
+    strategies = given.pop("strategies", RIVALS if saved is None else list(saved.configs))
+    repeats = given.pop("runs", 5 if saved is None else saved.repeats)
+    independent = given.pop("independent", False if saved is None else saved.independent)
+    if saved is not None:
+        return changed_plan(saved, strategies, given, repeats, independent), []
     base = preset(given.pop("preset", default_preset()))
-    strategies = given.pop("strategies", RIVALS)
-    repeats, independent = given.pop("runs", 5), given.pop("independent", False)
     if given.get("evaluator", base.evaluator) == "train" and _has_tests(given.get("data", base.data)):
         given["test_children"] = True
     plan, notes = make_plan(base, strategies, given, repeats, independent)
-    config = next(iter(plan.configs.values()))
-    note = device_note(base, config) if "device" not in given else None
+    asked = replace(base, device=given.get("device", base.device))
+    note = device_note(asked, next(iter(plan.configs.values())))
     return plan, notes + ([] if note is None else [note])
 
 

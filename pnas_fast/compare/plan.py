@@ -87,12 +87,7 @@ def make_plan(
     Raises:
         ConfigError: an option outside its limits, or of no strategy that is compared.
     """
-    for name in given:
-        if not any(takes(strategy, name) for strategy in strategies):
-            raise ConfigError(
-                f"{option_name(name)} is an option of {' and '.join(OPTIONS_OF[name])}, the strategies "
-                f"compared are {', '.join(strategies)}"
-            )
+    _check_taken(given, strategies)
     if independent and given.get("evaluation_seed", -1) >= 0:
         raise ConfigError("--independent with --evaluation-seed: allowed is one of them")
     configs = {
@@ -105,6 +100,35 @@ def make_plan(
     configs = _matched(configs, "budget" in given, "beam" in given)
     plan = Plan(configs, repeats, independent)
     return plan, _notes(plan)
+
+
+def changed_plan(
+    saved: Plan, strategies: list[str], given: Mapping[str, Any], repeats: int, independent: bool
+) -> Plan:
+    """A plan that was made before, with what was given now: perhaps other workers, perhaps another plan.
+
+    Raises:
+        ConfigError: as `make_plan`.
+    """
+    _check_taken(given, strategies)
+    some = next(iter(saved.configs.values()))
+    configs = {
+        name: replace(
+            saved.configs.get(name, some.for_strategy(name)),
+            **{key: value for key, value in given.items() if takes(name, key)},
+        ).resolved()
+        for name in strategies
+    }
+    return Plan(configs, repeats, independent)
+
+
+def _check_taken(given: Mapping[str, Any], strategies: list[str]) -> None:
+    for name in given:
+        if not any(takes(strategy, name) for strategy in strategies):
+            raise ConfigError(
+                f"{option_name(name)} is an option of {' and '.join(OPTIONS_OF[name])}, the strategies "
+                f"compared are {', '.join(strategies)}"
+            )
 
 
 def _evaluated(config: SearchConfig, independent: bool) -> SearchConfig:

@@ -54,7 +54,7 @@ def rigour_of(comparison: Comparison) -> list[dict[str, Any]]:
         ("selection", f"by validation accuracy; told: {reported.title}", reported.name != "validation"),
         ("data", _data(comparison), None),
         ("resolution", _resolution(comparison), None),
-        ("tests", "exact Mann-Whitney U, Holm's correction; bootstrap intervals; no t-test", None),
+        ("tests", "Mann-Whitney U, Holm's correction; bootstrap intervals; no t-test", None),
     ]
     if comparison.lost_table is not None:
         found.append(("table", comparison.lost_table, False))

@@ -36,7 +36,9 @@ def saved_plan(folder: Path) -> Plan | None:
     saved = _read(folder)
     if saved is not None:
         try:
-            configs = {name: SearchConfig.from_values(values) for name, values in saved.strategies.items()}
+            configs = {
+                name: SearchConfig.from_values(values).resolved() for name, values in saved.strategies.items()
+            }
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise ConfigError(f"{folder / FILE}: not the plan of a comparison ({error})") from error
         return Plan(configs, saved.repeats, saved.independent)

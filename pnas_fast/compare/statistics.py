@@ -18,8 +18,8 @@ RESAMPLES = 10_000
 LEVEL = 0.95
 """Of intervals."""
 
-_EXACT = 10_000
-"""Pairs of repeats up to which the test is exact."""
+EXACT = 10_000
+"""Pairs of repeats up to which `mann_whitney` is exact."""
 
 
 def standard_error(values: Floats) -> Floats:
@@ -66,7 +66,7 @@ def mann_whitney(one: Sequence[float], other: Sequence[float]) -> tuple[float, f
     """U, the pairs in which ``one`` is greater with equals counting half, and its two-sided p-value.
 
     p is the share, among all ways to deal the pooled values out anew, of those whose U is at least as far
-    from the middle: exact, also with equal values. Beyond `_EXACT` pairs it is the normal
+    from the middle: exact, also with equal values. Beyond `EXACT` pairs it is the normal
     approximation with its correction for equals.
 
     >>> mann_whitney([1, 2, 3, 4, 5], [6, 7, 8, 9, 10])
@@ -82,7 +82,7 @@ def mann_whitney(one: Sequence[float], other: Sequence[float]) -> tuple[float, f
         below += theirs
     sizes = [len(group) for group in groups]
     away = abs(doubled - n * m)
-    p = _exact_tail(n, m, sizes, away) if n * m <= _EXACT else _normal_tail(n, m, sizes, away)
+    p = _exact_tail(n, m, sizes, away) if n * m <= EXACT else _normal_tail(n, m, sizes, away)
     return doubled / 2, p
 
 

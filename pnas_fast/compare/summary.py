@@ -10,7 +10,7 @@ import numpy as np
 from pnas_fast.compare.compared import AXES, Comparison, Group
 from pnas_fast.compare.curves import MOST, Floats
 from pnas_fast.compare.rigour import rigour_of, trainings_of
-from pnas_fast.compare.statistics import holm, mann_whitney, mean_interval, standard_error
+from pnas_fast.compare.statistics import EXACT, holm, mann_whitney, mean_interval, standard_error
 from pnas_fast.compare.targets import targets_of
 from pnas_fast.version import VERSION
 
@@ -114,7 +114,8 @@ def _tests(comparison: Comparison) -> list[dict[str, Any]]:
                 continue
             u, p = mann_whitney(mine.tolist(), theirs.tolist())
             improvement = u / (len(mine) * len(theirs))
-            rows.append({"most": most, "other": group.strategy, "u": u, "p": p, "improvement": improvement})
+            told = {"u": u, "p": p, "improvement": improvement, "exact": len(mine) * len(theirs) <= EXACT}
+            rows.append({"most": most, "other": group.strategy, **told})
         adjusted = holm([row["p"] for row in rows])
         found += [{**row, "holm": p} for row, p in zip(rows, adjusted, strict=True)]
     return found

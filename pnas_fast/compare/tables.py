@@ -179,7 +179,8 @@ def _tests(summary: dict[str, Any]) -> TextTable:
         "Mann-Whitney tests at the end",
         ("pair", "P(better)", "U", "p", "Holm's p"),
         rows,
-        "P(better): the chance that a run of the first is better than one of the second. p is exact.",
+        "P(better): the chance that a run of the first is better than one of the second. p: "
+        + ("exact." if all(one["exact"] for one in summary["tests"]) else "normal approximation."),
     )
 
 
