@@ -34,7 +34,8 @@ def draw_comparison(comparison: Comparison, axis: str, remark: str, narrow: bool
     """Three panels, M = 1, 5, 25: mean over runs and a band of one standard error, on one of `AXES`.
 
     The horizontal line is the mean of the reference at its end. The arrow leads from where the reference
-    reaches it to where the first other strategy does, with the ratio of the two.
+    reaches it to where the first other strategy does, with the ratio of the two; to the longest budget, as
+    more than that ratio, where none does.
 
     Args:
         comparison: of runs.
@@ -99,19 +100,24 @@ def _draw_panel(axes: Axes, comparison: Comparison, axis: str, most: int) -> Non
 
 
 def _draw_target(axes: Axes, means: list[tuple[Floats, Floats]]) -> None:
-    """The reference's last mean as a line, and the way from it to the first rival that comes there."""
+    """The reference's last mean as a line, and the way from there to the first rival that comes to it."""
     target = float(means[0][1][-1])
     if target != target:
         return
     axes.axhline(target, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
     costs = [float(first_reach(grid, mean[None], target)[0]) for grid, mean in means]
-    rival = min(costs[1:], default=inf)
-    if rival == inf or not costs[0]:
+    own, rival = costs[0], min(costs[1:], default=inf)
+    if len(costs) == 1 or not own or own == inf:
         return
-    arrow: dict[str, Any] = {"arrowstyle": "<->", "color": INK, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0}
-    if rival != costs[0]:
-        axes.annotate("", (rival, target), (costs[0], target), arrowprops=arrow)
+    # Where nobody else comes there, all that is known is that the longest budget does not do.
+    is_censored = rival == inf
+    end = max(float(grid[-1]) for grid, _ in means[1:]) if is_censored else rival
+    if end != own:
+        style = "->" if is_censored else "<->"
+        arrow = {"arrowstyle": style, "color": INK, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate("", (end, target), (own, target), arrowprops=arrow)
     axes.annotate(
-        f"×{rival / costs[0]:.2f}", ((rival + costs[0]) / 2, target), (0, 4), textcoords="offset points",
-        ha="center", fontsize=8, color=INK, path_effects=[withStroke(linewidth=2.5, foreground=SURFACE)],
+        f"{'> ' if is_censored else ''}×{end / own:.2f}", ((end + own) / 2, target), (0, 4),
+        textcoords="offset points", ha="center", fontsize=8, color=INK,
+        path_effects=[withStroke(linewidth=2.5, foreground=SURFACE)],
     )  # fmt: skip
