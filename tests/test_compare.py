@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from pnas_fast.candidates import expand, one_block_cells
-from pnas_fast.compare import carrying
+from pnas_fast.compare import carrying, processes
 from pnas_fast.compare.bar import Bar
 from pnas_fast.compare.carrying import carry_out, evaluator_identity
 from pnas_fast.compare.cli import parse
@@ -254,6 +254,25 @@ def test_killed_anywhere_it_goes_on_to_the_same_end(
     carried_out(["--out", str(out)])
     whole = accuracies(compared)
     assert accuracies(out) == {name: found for name, found in whole.items() if not name.endswith("-2")}
+
+
+def test_side_by_side_gives_what_one_after_the_other_does(
+    compared: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "FEWEST", 2)
+    carried_out(options(tmp_path / "out", table, "--repeats", "3", "--workers", "2"))
+    assert accuracies(tmp_path / "out") == accuracies(compared)
+
+
+def test_an_error_of_a_process_is_the_comparisons(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(processes, "FEWEST", 2)
+    arguments = options(tmp_path / "out", table, "--repeats", "1", "--workers", "2", "--epochs", "2")
+    assert main([*arguments, "--strategies", "random,evolution"]) == 2
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1
+    assert "no measurement of" in errors
 
 
 CALLS = Counter[str]()

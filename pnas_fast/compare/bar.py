@@ -30,7 +30,7 @@ class Bar:
         self._console, self._runs = console, len(runs)
         self._planned = {planned.folder: children_of(planned.config) for planned in runs}
         self._total, self._done, self._skipped = sum(self._planned.values()), 0, 0
-        self._title, self._number, self._told = "", 0, 0
+        self._title, self._ended, self._told = "", 0, 0
         self._started = self._said = time.monotonic()
         self._heard: set[str] = set()
         self._progress = Progress(
@@ -47,7 +47,6 @@ class Bar:
     def begin(self, planned: Planned) -> None:
         """A run is next."""
         self._title, self._told = planned.folder.name, 0
-        self._number += 1
 
     def on(self, event: Event) -> None:
         """Count a run's children, and say what it says that no other has said."""
@@ -61,17 +60,19 @@ class Bar:
             case _:
                 pass
 
-    def end(self, planned: Planned) -> None:
-        """A run has ended, whose children may be fewer than was planned, or had ended before."""
-        self._done += self._planned[planned.folder]
-        self._skipped += self._planned[planned.folder] if not self._told else 0
-        self._told = 0
+    def end(self, planned: Planned, skipped: bool = False) -> None:
+        """A run has ended, whose children may be fewer than was planned, or it had ended before."""
+        children = self._planned[planned.folder]
+        self._done += children
+        self._skipped += children * skipped
+        self._title, self._told = planned.folder.name, 0
+        self._ended += 1
         self._show()
 
     def _show(self) -> None:
         done = min(self._done + self._told, self._total)
         passed = time.monotonic() - self._started
-        status = f"run {self._number} of {self._runs}"
+        status = f"{self._ended} of {self._runs} runs"
         if done > self._skipped:
             left = (self._total - done) * passed / (done - self._skipped)
             status += f" · {duration(left)} left"

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from pnas_fast.compare.bar import Bar
 from pnas_fast.compare.plan import Plan, Planned
+from pnas_fast.compare.processes import run_side_by_side, workers_for
 from pnas_fast.evaluation.guard import make_evaluator
 from pnas_fast.protocols import DataSource, Key, Measurement
 from pnas_fast.runs.folder import TRIALS
@@ -40,24 +41,32 @@ def carry_out(plan: Plan, folder: Path, data: DataSource, console: Console) -> l
         data: of all runs, cut to their training images.
         console: where people look.
     """
-    records = list[RunRecord]()
+    runs = plan.runs(folder)
+    with Bar(console, runs) as bar:
+        left = [planned for planned in runs if not _is_finished(planned)]
+        for planned in runs:
+            if planned not in left:
+                bar.end(planned, skipped=True)
+        if plan.is_table and (workers := workers_for(left)) > 1:
+            run_side_by_side(left, workers, bar.end)
+        else:
+            _run_in_turn(plan, folder, data, bar, left)
+    return [RunRecord.load(planned.folder) for planned in runs]
+
+
+def _run_in_turn(plan: Plan, folder: Path, data: DataSource, bar: Bar, left: list[Planned]) -> None:
+    """Run what is left, each told what the runs before it measured where trainings are shared."""
     evaluator = evaluator_identity(plan, data)
     shares = not (plan.independent or plan.is_table)
     known: dict[Key, Measurement] = {}
-    runs = plan.runs(folder)
-    with Bar(console, runs) as bar:
-        for planned in runs:
+    for planned in plan.runs(folder):
+        if planned in left:
             bar.begin(planned)
-            if not _is_finished(planned):
-                Search(
-                    planned.config, data, planned.folder, others=(bar,), known=known, finishing=False
-                ).run()
-            record = RunRecord.load(planned.folder)
-            records.append(record)
+            Search(planned.config, data, planned.folder, others=(bar,), known=known, finishing=False).run()
             bar.end(planned)
-            if shares:
-                known |= {trial.proposal.key(evaluator): trial.measurement for trial in record.trials}
-    return records
+        if shares:
+            trials = RunRecord.load(planned.folder).trials
+            known |= {trial.proposal.key(evaluator): trial.measurement for trial in trials}
 
 
 def _is_finished(planned: Planned) -> bool:
