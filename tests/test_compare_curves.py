@@ -155,6 +155,13 @@ def test_seconds_of_the_strategy_count_before_the_next_child() -> None:
     assert costs["images"].tolist() == [10, 20, 30]
 
 
+def test_rank_correlations_are_averaged_over_what_surrogates_noted() -> None:
+    notes = [StoredNote("level", 1, {"rho_before": None}), StoredNote("level", 2, {"rho_before": 0.25})]
+    notes += [StoredNote("round", 3, {"rho": 0.75})]
+    found = Comparison([record("progressive", [0.5, 0.6, 0.7], notes=notes), record("random", [0.5])])
+    assert [group.runs[0].rho for group in found.groups] == [0.5, None]
+
+
 def test_every_point_is_in_the_csv() -> None:
     lines = curves_csv(Comparison([record("random", [0.5, None, 0.7])])).splitlines()
     assert lines[0].split(",")[:5] == ["strategy", "seed", "cells", "images", "seconds"]

@@ -115,7 +115,8 @@ class ComparedRun:
     @cached_property
     def rho(self) -> float | None:
         """The mean rank correlation of what a surrogate expected with what came; None without one."""
-        found = [number(note.values.get("rho_before")) for note in self.record.notes_named("level")]
+        names = ("rho_before", "rho")
+        found = [number(note.values.get(name)) for note in self.record.notes for name in names]
         known = [value for value in found if value is not None]
         return fmean(known) if known else None
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 
 import torch
 
@@ -28,47 +31,56 @@ def run_side_by_side(runs: Sequence[Planned], workers: int, ended: Callable[[Pla
 
     Args:
         runs: none of which is finished.
-        workers: processes.
+        workers: processes, no more than runs.
         ended: is told each run when it has ended.
 
     Raises:
         StrategyError, EvaluatorError, RunError, MachineError: a search cannot go on; all are ended.
     """
     context = multiprocessing.get_context("spawn")
-    processes, pipes = [], dict[Connection, list[Planned]]()
+    waiting, processes = deque(runs), list[BaseProcess]()
+    busy = dict[Connection, Planned]()
     try:
-        for index in range(workers):
-            share = list(runs[index::workers])
-            mine, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(share, theirs, os.getpid()), daemon=True)
+        for _ in range(workers):
+            mine, theirs = context.Pipe()
+            process: BaseProcess = context.Process(target=_work, args=(theirs, os.getpid()), daemon=True)
             process.start()
             theirs.close()
             processes.append(process)
-            pipes[mine] = share
-        while pipes:
-            for pipe in wait(list(pipes)):
+            busy[mine] = _give(mine, waiting)
+        while busy:
+            for pipe in wait(list(busy)):
                 assert isinstance(pipe, Connection)
-                _hear(pipe, pipes, ended)
+                planned = busy.pop(pipe)
+                _hear(pipe, planned)
+                ended(planned)
+                if waiting:
+                    busy[pipe] = _give(pipe, waiting)
     finally:
         for process in processes:
             process.terminate()
             process.join()
 
 
-def _hear(pipe: Connection, pipes: dict[Connection, list[Planned]], ended: Callable[[Planned], None]) -> None:
+def _give(pipe: Connection, waiting: deque[Planned]) -> Planned:
+    """The next run, which has been sent."""
+    planned = waiting.popleft()
+    with suppress(OSError):  # a process that is gone is heard of when it should answer
+        pipe.send(planned)
+    return planned
+
+
+def _hear(pipe: Connection, planned: Planned) -> None:
+    """Hear that a run has ended, or raise what ended its process."""
     try:
         failure = pipe.recv()
-    except EOFError:
-        left = pipes.pop(pipe)
-        if left:
-            raise MachineError(
-                f"{left[0].folder}: the process of this search ended by itself; look whether memory is "
-                "exhausted, and run the same command again"
-            ) from None
-        return
+    except (EOFError, OSError):
+        raise MachineError(
+            f"{planned.folder}: the process of this search ended by itself; look whether memory is "
+            "exhausted, and run the same command again"
+        ) from None
     if failure is not None:
         raise failure
-    ended(pipes[pipe].pop(0))
 
 
 class _Watch:
@@ -82,16 +94,19 @@ class _Watch:
             os._exit(1)
 
 
-def _work(runs: Sequence[Planned], pipe: Connection, parent: int) -> None:
-    """Carry out runs one after the other; sends None for each, or the error that ends them."""
+def _work(pipe: Connection, parent: int) -> None:
+    """Carry out run after run as they are sent; answer None for each, or the error that ends this process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's: who started this one says when to end
     torch.set_num_threads(1)
+    watch = _Watch(parent)
     try:
-        for planned in runs:
-            config = planned.config
-            data = cut(source(config.data), config.train_images)
-            Search(config, data, planned.folder, others=(_Watch(parent),), finishing=False).run()
+        while True:
+            planned = pipe.recv()
+            data = cut(source(planned.config.data), planned.config.train_images)
+            Search(planned.config, data, planned.folder, others=(watch,), finishing=False).run()
             pipe.send(None)
+    except EOFError:
+        return
     except Exception as error:
         pipe.send(error)
 
