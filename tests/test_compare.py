@@ -28,8 +28,11 @@ from pnas_fast.data import source
 from pnas_fast.evaluation.table import write_table
 from pnas_fast.protocols import Measurement, Proposal, Trial
 from pnas_fast.runs.record import RunRecord
+from pnas_fast.runs.weights import BEST, load_child
+from pnas_fast.search import command as search_command
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.plan import planned_sizes
+from pnas_fast.search.sources import cut
 from pnas_fast.space import Cell
 from strategy_runs import true_accuracy, uniform
 
@@ -185,7 +188,8 @@ def carried_out(arguments: list[str]) -> list[RunRecord]:
     """The runs that a command line asks for, without tables and page."""
     request = parse(arguments)
     assert request.plan is not None
-    data = source("digits")
+    config = next(iter(request.plan.configs.values()))
+    data = cut(source(config.data), config.train_images)
     request.folder.mkdir(exist_ok=True)
     settle_plan(request.folder, request.plan, evaluator_identity(request.plan, data))
     return carry_out(request.plan, request.folder, data, Console(quiet=True))
@@ -308,6 +312,25 @@ def test_shared_trainings_train_a_cell_once(
         assert CALLS.keys() == asked.keys()
         assert max(map(len, seen.values())) == 1
     assert trainings_of(Comparison(runs)) == ("independent" if independent else "shared")
+
+
+def test_trainings_are_shared_and_weights_are_where_they_were_trained(
+    tmp_path: Path, warm_workers: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The random phases of both strategies are one, so that the second has nothing to train."""
+    arguments = (
+        f"--operations sep3x3,identity --blocks 1 --filters 4 --epochs 1 --train-images 64 --device cpu "
+        f"--strategies random,evolution --budget 4 --repeats 1 --out {tmp_path}/out"
+    )
+    one, other = carried_out(arguments.split(" "))
+    assert [trial.measurement.values for trial in one.trials] == [
+        trial.measurement.values for trial in other.trials
+    ]
+    assert (one.folder / BEST).is_file()
+    assert not (other.folder / BEST).exists()
+    assert search_command.main(["--out", str(other.folder)]) == 0
+    assert "the best one is trained again" in capsys.readouterr().out
+    assert load_child(other.folder / BEST).genotype == load_child(one.folder / BEST).genotype
 
 
 def test_independent_repeats_draw_replicas_of_the_table(table: Path, tmp_path: Path) -> None:

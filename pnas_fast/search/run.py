@@ -79,7 +79,7 @@ class Search:
         others: listeners beside those of every search.
         known: what was measured elsewhere with the same seed of children: it is not measured again.
         finishing: whether a report is written, and the best child trained once more where its weights are
-            not there; both can be had later by running the search again.
+            not there; the report command and running the search again do that later.
     """
 
     config: SearchConfig
