@@ -181,6 +181,7 @@ def test_folders_are_compared_as_runs_are(
         assert (tmp_path / "out" / name).read_bytes() == (compared / name).read_bytes()
     printed = capsys.readouterr().out
     assert "Children until the target" in printed
+    assert "same children: yes: B 2" in printed
     assert max(map(len, printed.splitlines()[:-2])) <= 80
 
 

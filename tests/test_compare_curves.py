@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from math import inf, nan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from pnas_fast.compare.curves import MOST, at_costs, cost_grid, top_curves
 from pnas_fast.compare.statistics import resampling
 from pnas_fast.compare.summary import summarise
 from pnas_fast.compare.target import Side, first_reach, median_cost, reach, resampled_means
-from pnas_fast.compare.writing import curves_csv
+from pnas_fast.compare.writing import curves_csv, write_comparison
 from pnas_fast.runs.folder import RunError
 from pnas_fast.runs.store import StoredNote
 
@@ -138,6 +140,21 @@ def test_parts_of_the_way_are_between_the_ends() -> None:
     runs = [record("progressive", [0.5, 0.9]), record("random", [0.5, 0.5])]
     targets = summarise(Comparison(runs))["targets"]
     assert [one["value"] for one in targets if one["is_way"]] == pytest.approx([0.6, 0.7, 0.8])
+
+
+def test_runs_of_very_different_lengths_are_compared_as_far_as_they_go(tmp_path: Path) -> None:
+    """Random has never had five cells, nor anybody 25; one cell costs nothing that is known."""
+    runs = [record("progressive", [0.5, 0.6, 0.7, 0.8, 0.9, 0.4]), record("random", [0.5, None, 0.7])]
+    summary = write_comparison(tmp_path, Comparison(runs), None)
+    assert [(one["most"], one["title"]) for one in summary["targets"] if not one["is_way"]] == [
+        (1, "progressive's end"),
+        (5, "progressive's end"),
+    ]
+    (five,) = [one for one in summary["targets"] if one["most"] == 5]
+    assert five["axes"]["cells"]["random"]["cost"] is None
+    assert summary["strategies"]["random"]["accuracy"]["validation"]["5"]["end"]["mean"] is None
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert "best 5 cells" in (tmp_path / "compare.html").read_text()
 
 
 def test_a_single_run_has_no_interval() -> None:

@@ -14,7 +14,7 @@ from pnas_fast.compare.cli import Request, parse
 from pnas_fast.compare.compared import Comparison
 from pnas_fast.compare.plan import Plan
 from pnas_fast.compare.saved import settle_plan
-from pnas_fast.compare.tables import ON_THE_PAGE, print_tables, tables_of
+from pnas_fast.compare.tables import ON_THE_PAGE, print_rigour, print_tables, tables_of
 from pnas_fast.compare.writing import write_comparison
 from pnas_fast.data import source
 from pnas_fast.executors.fork_server import end_servers
@@ -80,6 +80,7 @@ def _carry_out(console: Console, request: Request, plan: Plan) -> int:
 def _conclude(console: Console, request: Request, comparison: Comparison) -> int:
     summary = write_comparison(request.folder, comparison, request.target)
     print_tables(console, [table for table in tables_of(summary) if table.name not in ON_THE_PAGE])
+    print_rigour(console, summary)
     _say(console, f"page     {request.folder / 'compare.html'}")
     _say(console, f"numbers  {request.folder / 'summary.json'}, {request.folder / 'curves.csv'}")
     return 0

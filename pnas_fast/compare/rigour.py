@@ -72,7 +72,7 @@ def _same_children(comparison: Comparison) -> tuple[str, bool]:
     configs = [record.config for record in comparison.records]
     different = [name for name in names if len({setting(config.get(name)) for config in configs}) > 1]
     if different:
-        return f"NOT the same: {', '.join(different)} differ", False
+        return f"{', '.join(different)} differ", False
     config = configs[0]
     told = {"B": "blocks", "N": "repeats", "F": "filters", "epochs": "epochs", "evaluator": "evaluator"}
     return ", ".join(f"{short} {setting(config.get(name))}" for short, name in told.items()), True

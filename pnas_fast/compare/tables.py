@@ -199,6 +199,15 @@ def print_tables(console: Console, tables: Sequence[TextTable]) -> None:
         console.print()
 
 
+def print_rigour(console: Console, summary: dict[str, Any]) -> None:
+    """Print what must be known to believe a comparison."""
+    console.print(Text("What must be known to believe it", style="bold"))
+    for point in summary["rigour"]:
+        holds = {True: "yes: ", False: "NO: ", None: ""}[point["holds"]]
+        console.print(Text(f"{point['what']}: {holds}{point['found']}"))
+    console.print()
+
+
 def _mean(spread: dict[str, Any]) -> str:
     if spread["mean"] is None:
         return text.MISSING

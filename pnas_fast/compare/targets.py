@@ -72,13 +72,14 @@ def _targets(comparison: Comparison, own: float | None, side: Any) -> Iterator[T
         if not isfinite(value):
             continue
         yield Target(f"{reference}'s end", most, value, resampled)
-        if "random" in names[1:]:
-            other = side(names.index("random"), most)
-            for way in _WAYS:
-                start, starts = float(other.mean[-1]), other.resampled[:, -1]
-                title = f"{100 * way:.0f} % of the way"
-                way_value, way_resampled = start + way * (value - start), starts + way * (resampled - starts)
-                yield Target(title, most, way_value, way_resampled, is_way=True)
+        if "random" not in names[1:]:
+            continue
+        other = side(names.index("random"), most)
+        start, starts = float(other.mean[-1]), other.resampled[:, -1]
+        for way in _WAYS if isfinite(start) else ():
+            title = f"{100 * way:.0f} % of the way"
+            way_value, way_resampled = start + way * (value - start), starts + way * (resampled - starts)
+            yield Target(title, most, way_value, way_resampled, is_way=True)
     if comparison.truth is not None:
         least = comparison.truth.best_share(_BEST)
         yield Target(f"the best {100 * _BEST:.0f} % of cells", 1, least, least)
