@@ -295,7 +295,9 @@ def test_shared_trainings_train_a_cell_once(
 ) -> None:
     CALLS.clear()
     monkeypatch.setattr(sys.modules["__main__"], "counted", counted, raising=False)
-    arguments = f"{BASE} --evaluator __main__:counted --budget 20 --repeats 2 --out {tmp_path / 'out'}"
+    arguments = (
+        f"{BASE} --evaluator __main__:counted --finalists 0 --budget 20 --repeats 2 --out {tmp_path / 'out'}"
+    )
     runs = carried_out([*arguments.split(" "), *["--independent"] * independent])
     asked = Counter(str(trial.cell.canonical()) for run in runs for trial in run.trials)
     assert max(asked.values()) > 1
@@ -321,7 +323,7 @@ def test_trainings_are_shared_and_weights_are_where_they_were_trained(
     """The random phases of both strategies are one, so that the second has nothing to train."""
     arguments = (
         f"--operations sep3x3,identity --blocks 1 --filters 4 --epochs 1 --train-images 64 --device cpu "
-        f"--strategies random,evolution --budget 4 --repeats 1 --out {tmp_path}/out"
+        f"--strategies random,evolution --budget 4 --repeats 1 --finalists 0 --out {tmp_path}/out"
     )
     one, other = carried_out(arguments.split(" "))
     assert [trial.measurement.values for trial in one.trials] == [

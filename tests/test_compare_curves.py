@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import inf, nan
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from pnas_fast.compare.compared import Comparison
 from pnas_fast.compare.curves import MOST, at_costs, cost_grid, top_curves
 from pnas_fast.compare.statistics import resampling
 from pnas_fast.compare.summary import summarise
+from pnas_fast.compare.tables import tables_of
 from pnas_fast.compare.target import Side, first_reach, median_cost, reach, resampled_means
 from pnas_fast.compare.writing import curves_csv, write_comparison
+from pnas_fast.protocols import Measurement, Proposal, Trial
 from pnas_fast.runs.folder import RunError
 from pnas_fast.runs.store import StoredNote
 
@@ -155,6 +158,24 @@ def test_runs_of_very_different_lengths_are_compared_as_far_as_they_go(tmp_path:
     assert summary["strategies"]["random"]["accuracy"]["validation"]["5"]["end"]["mean"] is None
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert "best 5 cells" in (tmp_path / "compare.html").read_text()
+
+
+def test_the_final_choice_is_told_beside_the_picks_and_counts_nowhere_else() -> None:
+    run = record("random", [0.5, 0.7], finalists=1, final_replicas=2)
+    proposal = Proposal(run.trials[1].cell, 1, 1, {"final": 1})
+    finals = [
+        Trial(2 + n, replace(proposal, replica=1 + n), Measurement("done", {"accuracy": value}))
+        for n, value in enumerate([0.6, 0.62])
+    ]
+    assert all(one.proposal.is_final for one in finals)
+    summary = summarise(Comparison([replace(run, finals=finals)]))
+    random = summary["strategies"]["random"]
+    assert random["final"]["mean"] == pytest.approx(0.61)
+    assert random["final"]["measure"] == "validation"
+    assert random["trained"] == 2
+    (picks,) = [table for table in tables_of(summary) if table.name == "picks"]
+    assert picks.columns[-1] == "final"
+    assert summarise(Comparison([run]))["strategies"]["random"]["final"] is None
 
 
 def test_a_single_run_has_no_interval() -> None:

@@ -65,8 +65,9 @@ def _run_in_turn(plan: Plan, folder: Path, data: DataSource, bar: Bar, left: lis
             Search(planned.config, data, planned.folder, others=(bar,), known=known, finishing=False).run()
             bar.end(planned)
         if shares:
-            trials = RunRecord.load(planned.folder).trials
-            known |= {trial.proposal.key(evaluator): trial.measurement for trial in trials}
+            record = RunRecord.load(planned.folder)
+            for trial in (*record.trials, *record.finals):
+                known[trial.proposal.key(evaluator)] = trial.measurement
 
 
 def _is_finished(planned: Planned) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pnas_fast.compare.compared import AXES, Comparison, Group
+from pnas_fast.compare.compared import AXES, TEST, Comparison, Group
 from pnas_fast.compare.curves import MOST, Floats
 from pnas_fast.compare.rigour import rigour_of, trainings_of
 from pnas_fast.compare.statistics import EXACT, holm, mann_whitney, mean_interval, standard_error
@@ -76,11 +76,23 @@ def _strategy(comparison: Comparison, group: Group) -> dict[str, Any]:
         "regret": known(best - reported.mean()),
         "regret_in_table": None if truth is None else known(truth.best - reported.mean()),
         "rank_in_table": None if truth is None else _mean([truth.rank(value) for value in reported]),
+        "final": _final(group),
         "accuracy": {
             measure.name: {str(most): _accuracies(comparison, group, index, most) for most in MOST}
             for index, measure in enumerate(comparison.measures)
         },
     }
+
+
+def _final(group: Group) -> dict[str, Any] | None:
+    """What the cells of the runs' final choices have with fresh seeds; None where a run made no choice."""
+    chosen = [run.record.choice.chosen for run in group.runs if run.record.choice is not None]
+    if len(chosen) < len(group.runs):
+        return None
+    tested = np.array([finalist.mean(TEST) for finalist in chosen])
+    is_tested = bool(np.isfinite(tested).all())
+    values = tested if is_tested else np.array([finalist.mean() for finalist in chosen])
+    return {"measure": "test" if is_tested else "validation", **_spread(values)}
 
 
 def _accuracies(comparison: Comparison, group: Group, measure: int, most: int) -> dict[str, Any]:

@@ -90,16 +90,24 @@ def _accuracy(summary: dict[str, Any], most: int) -> TextTable:
 
 def _picks(summary: dict[str, Any]) -> TextTable:
     measures = [one["name"] for one in summary["measures"]]
+    finals = {one["final"]["measure"] for one in summary["strategies"].values() if one["final"]}
     rows = []
     for name, one in summary["strategies"].items():
         told = [_mean(one["accuracy"][measure]["1"]["end"]) for measure in measures]
-        rows.append((name, *told, _points(one["regret"])))
+        final = [_mean(one["final"]) if one["final"] else text.MISSING] if finals else []
+        rows.append((name, *told, _points(one["regret"]), *final))
+    remark = f"Regret: points to the best pick of all runs, by {summary['reported']} accuracy."
+    if finals:
+        remark += (
+            f" Final: {' or '.join(sorted(finals))} accuracy of the cell that the final choice takes, the "
+            "mean over its trainings with fresh seeds, which no other column counts."
+        )
     return TextTable(
         "picks",
         "The cell that validation picks, %",
-        ("strategy", *measures, "regret"),
+        ("strategy", *measures, "regret", *["final"] * bool(finals)),
         rows,
-        f"Regret: points to the best pick of all runs, by {summary['reported']} accuracy.",
+        remark,
     )
 
 
