@@ -10,6 +10,7 @@ from pnas_fast.cli.streams import run_command
 
 COMMANDS = {
     "search": "search for a cell, or say what that would cost",
+    "compare": "compare strategies: run each several times, or take runs that exist",
     "train": "train the network of one cell for long, as published results are made",
     "report": "write the page that explains a search",
     "export": "write a trained network to an ONNX file, and check it",

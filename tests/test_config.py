@@ -112,6 +112,16 @@ def test_a_budget_left_open_is_what_progressive_search_would_train() -> None:
     assert budget_of(replace(quick().for_strategy("random"), budget=7)) == 7
 
 
+def test_children_have_the_searchs_seed_or_one_of_their_own() -> None:
+    assert SearchConfig(seed=3).children_seed == 3
+    assert SearchConfig(seed=3, evaluation_seed=0).children_seed == 0
+    assert "evaluation_seed" in SearchConfig().identity()
+    with pytest.raises(
+        ConfigError, match="--draw-replicas with --evaluator train, allowed is --evaluator table:"
+    ):
+        SearchConfig(draw_replicas=True)
+
+
 def test_a_run_is_created_continued_and_kept_from_others(tmp_path: Path) -> None:
     folder, config = tmp_path / "new" / "run", quick().resolved()
     with opened(folder, config):
@@ -146,19 +156,20 @@ def test_every_option_changes_its_field() -> None:
         "drop_path": 0.5, "clip": 2.0, "time_limit": 9.5, "threads": 2, "backend": "eager", "device": "cpu",
         "precision": "bf16", "blocks": 4, "beam": 11, "operations": ("sep3x3", "identity"),
         "predictor": "lstm", "refit": "scratch", "kappa": 0.5, "seed": 3, "workers": 2,
-        "children_per_gpu": 0, "strategy": "progressive", "evaluator": "mine:own",
+        "children_per_gpu": 0, "strategy": "progressive", "evaluator": "mine:own", "evaluation_seed": 4,
         "test_children": True, "finalists": 2, "final_replicas": 5, "final_epochs": 9,
         "image_size": 8, "skip_unreadable": True, "cache": "somewhere",
     }  # fmt: skip
     of_others = {name for name, own in OPTIONS_OF.items() if "progressive" not in own}
-    assert set(given) | of_others == {item.name for item in fields(SearchConfig)}
+    assert set(given) | of_others | {"draw_replicas"} == {item.name for item in fields(SearchConfig)}
     arguments = []
     for name, value in given.items():
         text = ",".join(value) if isinstance(value, tuple) else str(value)
         arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [text])]
     assert parse(arguments).config == SearchConfig(**given)
     line = "--preset quick --device cpu --strategy evolution --budget 9 --lag 2 --population 5 --sample 3"
-    config = parse([*line.split(), "--retrain"]).config
+    config = parse([*line.split(), "--retrain", "--evaluator", "table:file", "--draw-replicas"]).config
+    assert config.draw_replicas
     assert (config.budget, config.lag, config.population, config.sample, config.retrain) == (9, 2, 5, 3, True)
     config = parse(["--strategy", "bananas", "--candidates", "30", "--predictor", "lstm"]).config
     assert (config.candidates, config.predictor) == (30, "lstm")

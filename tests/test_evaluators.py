@@ -33,6 +33,7 @@ from pnas_fast.protocols import (
     Started,
     Task,
     Trial,
+    child_seed,
 )
 from pnas_fast.runs.weights import child_file, load_child
 from pnas_fast.space import Cell
@@ -319,6 +320,34 @@ def test_a_table_answers_what_was_written(tmp_path: Path, name: str) -> None:
         EvaluatorError, match=rf"{name}: no measurement of 0:sep3x3.* after 3 epochs, replica 0"
     ):
         measure(table, Proposal(CELL, 3), context(tmp_path))
+
+
+def test_a_table_may_draw_a_replica_by_the_childs_seed(tmp_path: Path) -> None:
+    write_table(tmp_path / "table.csv", trials())
+    drawn, asked = (make_evaluator(table_spec(tmp_path / "table.csv", draws)) for draws in (True, False))
+    assert drawn.identity != asked.identity
+    seeds = {child_seed(seed, Proposal(CELL, 2)): seed for seed in range(20)}
+    found = [
+        measure(drawn, Proposal(CELL, 2), replace(context(tmp_path), seed=seed)).values["accuracy"]
+        for seed in seeds
+    ]
+    assert set(found) == {0.1 + 0.2, 0.5}
+    again = [
+        measure(drawn, Proposal(SWAPPED, 2, 5), replace(context(tmp_path), seed=seed)).values["accuracy"]
+        for seed in seeds
+    ]
+    assert again == found
+    with pytest.raises(EvaluatorError, match="no measurement of"):
+        measure(drawn, Proposal(CELL, 3), context(tmp_path))
+
+
+def test_searches_of_a_process_read_a_table_once_until_it_changes(tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    write_table(file, trials())
+    first = Table(str(file))
+    assert Table(str(file))._content is first._content
+    write_table(file, trials()[1:])
+    assert Table(str(file)).identity != first.identity
 
 
 def test_a_table_is_known_by_its_content(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from pnas_fast import SearchConfig
 from pnas_fast.protocols import Measurement, Proposal
 from pnas_fast.runs.folder import RunError
-from pnas_fast.runs.history import settle, settle_tests
+from pnas_fast.runs.history import is_finished, mark_finished, settle, settle_tests
 from pnas_fast.runs.record import RunRecord
 from pnas_fast.runs.store import TrialStore
 from pnas_fast.space import Cell
@@ -41,6 +41,25 @@ def test_test_images_stay_those_it_began_with(folder: Path) -> None:
             settle_tests(folder, tests, store)
         with pytest.raises(RunError, match="its test images or their labels are others than those it began"):
             settle_tests(folder, "others", store)
+
+
+def test_what_an_earlier_version_did_not_know_was_as_it_is_by_default(folder: Path) -> None:
+    earlier = {name: value for name, value in CONFIG.values().items() if name != "evaluation_seed"}
+    with TrialStore(folder / "trials.sqlite", write=True) as store:
+        store.set_fact("config", json.dumps(earlier, sort_keys=True))
+        settle(folder, CONFIG, "data", store)
+        assert len(store.trials()) == 1
+        settle(folder, replace(CONFIG, evaluation_seed=3), "data", store)
+        assert store.trials() == []
+
+
+def test_a_run_is_finished_until_it_is_raised(folder: Path) -> None:
+    with TrialStore(folder / "trials.sqlite", write=True) as store:
+        assert not is_finished(CONFIG, store)
+        mark_finished(CONFIG, store)
+        assert is_finished(CONFIG, store)
+        assert is_finished(replace(CONFIG, workers=3, threads=2), store)
+        assert not is_finished(replace(CONFIG, beam=5), store)
 
 
 @pytest.mark.parametrize("edit", [{"beam": 9}, {"kappa": 1.0}, {"operations": ["identity"]}, {"new": 1}])

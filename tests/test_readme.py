@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pnas_fast.compare import cli as compare_cli
 from pnas_fast.data import __main__ as data_command
 from pnas_fast.export import cli as export_cli
 from pnas_fast.infer import cli as infer_cli
@@ -26,7 +27,9 @@ from pnas_fast.train import cli as train_cli
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/data.md", "docs/training.md", "docs/deploy.md", "docs/kernels.md")
+PAGES = (
+    "README.md", "docs/data.md", "docs/training.md", "docs/deploy.md", "docs/kernels.md", "docs/compare.md"
+)  # fmt: skip
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -54,6 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 PARSERS: dict[str, Callable[[list[str]], object]] = {
     "pnas_fast.search": search_cli.parse,
+    "pnas_fast.compare": compare_cli.parse,
     "pnas_fast.train": lambda arguments: train_cli.parse(arguments, 1),
     "pnas_fast.export": export_cli.parse,
     "pnas_fast.infer": infer_cli.parse,

@@ -37,6 +37,18 @@ def test_the_first_child_has_a_page_and_leaving_waits_for_the_last(
     assert written == [(tmp_path, False), (tmp_path, True)]
 
 
+def test_a_search_that_is_done_before_anybody_looks_has_one_page(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    written: list[Path] = []
+    monkeypatch.setattr(page, "write_report", written.append)
+    with ReportWriter(tmp_path, at_once=False) as report:
+        report.on(CHILD)
+        report.on(CHILD)
+        assert written == []
+    assert written == [tmp_path]
+
+
 def test_every_note_that_is_kept_is_worth_a_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     written: list[Path] = []
     monkeypatch.setattr(page, "write_report", written.append)

@@ -93,6 +93,22 @@ def test_forgetting_proposals_keeps_measurements_and_forgetting_failures_those_t
         assert store.measurement(Proposal(CELL, 3).key("e")) == DONE
 
 
+def test_what_was_measured_elsewhere_is_taken_over_and_changes_nothing_that_is_known(path: Path) -> None:
+    trials = filled(path)
+    new = Proposal(Cell.parse("1:identity+1:identity"), 3).key("e")
+    with TrialStore(path, write=True) as store:
+        store.adopt({new: DONE, Proposal(CELL, 3).key("e"): FAILED})
+        assert store.measurement(new) == DONE
+        assert store.measurement(Proposal(CELL, 3).key("e")) == DONE
+        assert store.trials() == trials, "nobody has proposed it"
+
+
+@pytest.mark.parametrize(("durable", "level"), [(True, 2), (False, 1)])
+def test_a_commit_waits_for_the_disk_unless_it_need_not(path: Path, durable: bool, level: int) -> None:
+    with closing(database.connect_to_write(path, durable)) as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
+
+
 def test_a_note_that_is_made_again_changes_nothing(path: Path) -> None:
     with TrialStore(path, write=True) as store:
         store.note("level", 5, {"seconds": 1.0})

@@ -7,7 +7,9 @@ import gzip
 import hashlib
 import io
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 
 from pnas_fast.evaluation.guard import checked_number
@@ -24,9 +26,9 @@ COLUMNS = ("cell", "budget", "replica", "status", "error")
 _Place = tuple[str, int, int]
 
 
-def table_spec(file: Path) -> Spec:
+def table_spec(file: Path, draws: bool = False) -> Spec:
     """`Table` of a file."""
-    return Spec(NAME, {"file": str(file.resolve())})
+    return Spec(NAME, {"file": str(file.resolve()), "draws": draws})
 
 
 class Table:
@@ -34,21 +36,26 @@ class Table:
 
     Args:
         file: a CSV file as `write_table` writes it, with gzip where its name ends in ``.gz``.
+        draws: whether the replica is drawn, by the child's seed, among those in the file: so searches of
+            other seeds see the noise anew. Else it is the one that is asked for.
 
     Raises:
         EvaluatorError: it is none; the message names file, line and what is allowed.
     """
 
-    def __init__(self, file: str) -> None:
-        self._file = file
-        content = _read(Path(file))
-        self._digest = hashlib.sha256(content).hexdigest()
-        self._measurements = _parse(file, content)
+    def __init__(self, file: str, draws: bool = False) -> None:
+        self._file, self._draws = file, draws
+        self._content = _parsed(file, _read(Path(file)))
 
     @property
     def identity(self) -> str:
         """Digest of what is in the file, whatever it is called and however it is packed."""
-        return hashlib.sha256(f"table {self._digest}".encode()).hexdigest()
+        kind = "table, drawn" if self._draws else "table"
+        return hashlib.sha256(f"{kind} {self._content.digest}".encode()).hexdigest()
+
+    def replicas(self, budget: int) -> dict[str, list[Measurement]]:
+        """All measurements after so many epochs, by the canonical text of their cell, in order of replica."""
+        return {cell: found for (cell, epochs), found in self._content.replicas.items() if epochs == budget}
 
     def effort(self, cell: Cell) -> float:
         """None takes longer than another."""
@@ -61,7 +68,9 @@ class Table:
             EvaluatorError: the file lacks it.
         """
         cell, budget, replica = place = _place(proposal)
-        found = self._measurements.get(place)
+        if self._draws and (among := self._content.replicas.get((cell, budget))):
+            return among[context.seed % len(among)]
+        found = self._content.measurements.get(place)
         if found is None:
             raise EvaluatorError(
                 f"{self._file}: no measurement of {cell} after {budget} epochs, replica {replica}"
@@ -90,6 +99,25 @@ def _place(proposal: Proposal) -> _Place:
     return str(proposal.cell.canonical()), proposal.budget, proposal.replica
 
 
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """A file's measurements, and the same by cell and budget, in order of replica."""
+
+    digest: str
+    measurements: dict[_Place, Measurement]
+    replicas: dict[tuple[str, int], list[Measurement]]
+
+
+@lru_cache(maxsize=2)
+def _parsed(file: str, content: bytes) -> _Content:
+    """What is in a file, which the searches of a process parse once."""
+    measurements = _parse(file, content)
+    replicas: dict[tuple[str, int], list[Measurement]] = {}
+    for cell, budget, replica in sorted(measurements):
+        replicas.setdefault((cell, budget), []).append(measurements[cell, budget, replica])
+    return _Content(hashlib.sha256(content).hexdigest(), measurements, replicas)
+
+
 def _read(path: Path) -> bytes:
     try:
         content = path.read_bytes()
@@ -100,6 +128,7 @@ def _read(path: Path) -> bytes:
 
 def _parse(file: str, content: bytes) -> dict[_Place, Measurement]:
     measured: dict[_Place, Measurement] = {}
+    canonical = cache(lambda text: str(Cell.parse(text).canonical()))
     line = 1
     try:
         rows = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
@@ -110,7 +139,7 @@ def _parse(file: str, content: bytes) -> dict[_Place, Measurement]:
             )
         for row in rows:
             line = rows.line_num
-            place, measurement = _row(row, header)
+            place, measurement = _row(row, header, canonical)
             if measured.setdefault(place, measurement) != measurement:
                 raise TrialError("another measurement of the same cell, budget and replica is above")
     except (ValueError, CellError, TrialError, csv.Error) as error:
@@ -118,7 +147,7 @@ def _parse(file: str, content: bytes) -> dict[_Place, Measurement]:
     return measured
 
 
-def _row(row: list[str], header: list[str]) -> tuple[_Place, Measurement]:
+def _row(row: list[str], header: list[str], canonical: Callable[[str], str]) -> tuple[_Place, Measurement]:
     if len(row) != len(header):
         raise TrialError(f"{len(row)} columns, allowed are {len(header)}")
     cell, budget, replica, status, error, *texts = row
@@ -129,7 +158,7 @@ def _row(row: list[str], header: list[str]) -> tuple[_Place, Measurement]:
         for name, text in zip(header[len(COLUMNS) :], texts, strict=True)
         if text
     }
-    place = str(Cell.parse(cell).canonical()), int(budget), int(replica)
+    place = canonical(cell), int(budget), int(replica)
     return place, Measurement("failed" if error else "done", values, error or None)
 
 

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pnas_fast.files import write_text
@@ -52,10 +52,10 @@ def write_report(folder: Path) -> Path:
     sections = sections_before(view) + strategy.sections(view) + sections_after(view, list(folder.iterdir()))
     cells, charts = _draw_best_cells(view), _draw_charts(view, sections)
     figures = [*cells, *(chart.wide for chart in charts.values())]
-    script = _resource("page.js")
-    page = _environment().get_template("page.html.j2").render(
+    script = resource("page.js")
+    page = environment().get_template("page.html.j2").render(
         version=VERSION,
-        css=Markup(_resource("style.css")),
+        css=Markup(resource("style.css")),
         script=Markup(script),
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         view=view,
@@ -91,9 +91,10 @@ def _draw_best_cells(view: RunView) -> list[SvgFigure]:
     return drawings
 
 
-def _environment() -> Environment:
+def environment(*rooms: str) -> Environment:
+    """What renders templates of the report, and of other rooms by the names of their packages."""
     environment = Environment(
-        loader=PackageLoader("pnas_fast.report"),
+        loader=ChoiceLoader([PackageLoader(room) for room in (*rooms, "pnas_fast.report")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -144,5 +145,6 @@ def _written(value: Any, kind: str) -> str:
     return writers[kind](value)
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """The text of one of the report's files, such as its style."""
     return files("pnas_fast.report").joinpath(name).read_text(encoding="utf-8")

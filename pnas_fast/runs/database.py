@@ -53,8 +53,11 @@ def explained(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: not a trial store, or damaged ({reason})") from error
 
 
-def connect_to_write(path: Path) -> sqlite3.Connection:
-    """A connection for the one process that writes, checked; readers need not wait for it."""
+def connect_to_write(path: Path, durable: bool = True) -> sqlite3.Connection:
+    """A connection for the one process that writes, checked; readers need not wait for it.
+
+    Where it is not ``durable``, the last commits survive the process, but not the machine's loss of power.
+    """
     with explained(path):
         connection = sqlite3.connect(path, timeout=WAIT_SECONDS)
         try:
@@ -64,7 +67,7 @@ def connect_to_write(path: Path) -> sqlite3.Connection:
                 # Some network file systems share no memory between processes.
                 connection.execute("PRAGMA journal_mode = DELETE")
             # FULL: a trial that was reported is on the disk, even if the machine loses power.
-            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             _check(connection)
         except BaseException:
             connection.close()

@@ -19,7 +19,7 @@ from pnas_fast.runs.config import RunConfig
 from pnas_fast.runs.folder import CONFIG, RunError
 from pnas_fast.runs.store import TrialStore
 
-_CONFIG, _NEXT, _DATA, _WHERE = "config", "config_next", "data", "where"
+_CONFIG, _NEXT, _DATA, _WHERE, _FINISHED = "config", "config_next", "data", "where", "finished"
 _TESTS = "test_images"
 
 _RECIPE = ("backend", "precision", "device", "threads")
@@ -93,6 +93,16 @@ def settle_tests(folder: Path, tests: str, store: TrialStore) -> None:
         )
     if tests:
         store.set_fact(_TESTS, tests)
+
+
+def mark_finished(config: RunConfig, store: TrialStore) -> None:
+    """Remember that a run has come to its end with this configuration."""
+    store.set_fact(_FINISHED, _text(_what(config, config.values())))
+
+
+def is_finished(config: RunConfig, store: TrialStore) -> bool:
+    """Whether a run came to its end with this configuration, or one that is carried out otherwise."""
+    return store.fact(_FINISHED) == _text(_what(config, config.values()))
 
 
 def _what(config: RunConfig, values: Mapping[str, Any]) -> dict[str, Any]:

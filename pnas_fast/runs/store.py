@@ -32,6 +32,8 @@ SCHEMA_VERSION = 3
 _COLUMNS = ("accuracy", "loss", "seconds", "images_seen", "parameters", "multiply_adds")
 """Values that have a column of their own, for people who ask with SQL."""
 
+_INSERT = f"INSERT INTO measurements VALUES ({', '.join('?' * (len(_COLUMNS) + 9))})"
+
 # No STRICT, no json_extract: both are younger than the SQLite of distributions in use.
 _SCHEMA = (
     """CREATE TABLE measurements (
@@ -74,16 +76,17 @@ class TrialStore:
     Args:
         path: the SQLite file.
         write: whether this process writes it; then it is created where it does not exist.
+        durable: whether a commit waits for the disk; what costs nothing to measure again need not.
 
     Raises:
         StoreError: the file is damaged, something else, or of another version.
         MachineError: the disk is full, or another program holds the file.
     """
 
-    def __init__(self, path: Path, *, write: bool = False) -> None:
+    def __init__(self, path: Path, *, write: bool = False, durable: bool = True) -> None:
         self._path = path
         self._known: dict[Key, Measurement] = {}
-        self._connection = connect_to_write(path) if write else connect_to_read(path)
+        self._connection = connect_to_write(path, durable) if write else connect_to_read(path)
         try:
             with explained(path):
                 self._prepare(write)
@@ -124,14 +127,13 @@ class TrialStore:
 
     def add(self, key: Key, measurement: Measurement) -> None:
         """Commit a measurement. Adding a key twice is an error of the caller."""
-        measurement = _storable(measurement)
-        values = measurement.values
-        columns = [values.get(name) for name in _COLUMNS]
-        if not measurement.done:
-            columns[0] = columns[1] = None
-        rest = [json.dumps(dict(values)), json.dumps(dict(measurement.curves)), measurement.device]
-        row = [*key, measurement.status, measurement.error, *columns, *rest]
-        self._write(f"INSERT INTO measurements VALUES ({', '.join('?' * len(row))})", row)
+        self._write(_INSERT, _row(key, measurement))
+
+    def adopt(self, known: Mapping[Key, Measurement]) -> None:
+        """Take over what was measured elsewhere, where nothing is known under its key."""
+        rows = [_row(key, measurement) for key, measurement in known.items()]
+        with explained(self._path), self._connection:
+            self._connection.executemany(_INSERT.replace("INSERT", "INSERT OR IGNORE"), rows)
 
     def propose(
         self, first: int, proposals: Sequence[Proposal], evaluator: str, strategy: str
@@ -250,6 +252,17 @@ class TrialStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _row(key: Key, measurement: Measurement) -> list[Any]:
+    """A row of the table ``measurements``."""
+    measurement = _storable(measurement)
+    values = measurement.values
+    columns = [values.get(name) for name in _COLUMNS]
+    if not measurement.done:
+        columns[0] = columns[1] = None
+    rest = [json.dumps(dict(values)), json.dumps(dict(measurement.curves)), measurement.device]
+    return [*key, measurement.status, measurement.error, *columns, *rest]
 
 
 def _storable(measurement: Measurement) -> Measurement:

@@ -32,11 +32,12 @@ A run is continued by the same command, or by --out alone. --blocks, --beam, --e
 --replicas, --finalists and --final-replicas may be raised; it may go on with other data folders, devices,
 kernels and time limits; nothing else changes."""
 
-_GROUPS = {
+GROUPS = {
     "the search": (
         "strategy", "evaluator", "blocks", "operations", "beam", "predictor", "refit", "kappa", "budget",
         "lag", "population", "sample", "retrain", "candidates", "cells", "replicas",
-        "policy", "algorithm", "controller_rate", "batch_of_proposals", "seed",
+        "policy", "algorithm", "controller_rate", "batch_of_proposals", "seed", "evaluation_seed",
+        "draw_replicas",
     ),
     "the final choice": ("finalists", "final_replicas", "final_epochs"),
     "the data": ("data", "train_images", "test_children", "image_size", "skip_unreadable", "cache"),
@@ -47,6 +48,7 @@ _GROUPS = {
     ),
     "the machine": ("backend", "device", "precision", "workers", "children_per_gpu", "threads"),
 }  # fmt: skip
+"""The options of a configuration, in the groups of ``--help``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     presets = [preset(name) for name in PRESETS]
     add_groups(
-        parser, _GROUPS, fields(SearchConfig), lambda name: [getattr(values, name) for values in presets]
+        parser, GROUPS, fields(SearchConfig), lambda name: [getattr(values, name) for values in presets]
     )
     return parser

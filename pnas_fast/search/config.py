@@ -40,6 +40,9 @@ OPTIONS_OF: dict[str, tuple[str, ...]] = {
 }
 """The strategies that an option belongs to, where it does not belong to all."""
 
+TABLE = "table:"
+"""How an evaluator begins that looks measurements up."""
+
 RAISABLE = ("blocks", "beam", "epochs", "budget", "cells", "replicas", "finalists", "final_replicas")
 """What may become more when a run is continued: its measurements that still hold are used again."""
 
@@ -148,7 +151,16 @@ class SearchConfig(RunConfig):
         "how good a cell is: train a child, table:FILE of recorded measurements, or your own "
         "package.module:function",
     )
+    draw_replicas: bool = option(
+        False, "answer with one of a table's replicas of the cell, drawn by the child's seed (table:FILE)"
+    )
     seed: int = option(0, "of children, surrogate and choices", minimum=0, maximum=2**31 - 1)
+    evaluation_seed: int = option(
+        -1,
+        "of children alone; -1 is as --seed. With the same one, searches of other seeds train a cell alike",
+        minimum=-1,
+        maximum=2**31 - 1,
+    )
     workers: int = option(
         0, "children side by side on a CPU; 0 is one a core", minimum=0, maximum=1024, identity=False
     )
@@ -163,6 +175,15 @@ class SearchConfig(RunConfig):
         except CellError as error:
             raise ConfigError(f"operations: {error}") from error
         check_belongs(self.strategy, [n for n in OPTIONS_OF if getattr(self, n) != _default(n)])
+        if self.draw_replicas and not self.evaluator.startswith(TABLE):
+            raise ConfigError(
+                f"--draw-replicas with --evaluator {self.evaluator}, allowed is --evaluator {TABLE}FILE"
+            )
+
+    @property
+    def children_seed(self) -> int:
+        """What children's seeds are made of."""
+        return self.seed if self.evaluation_seed < 0 else self.evaluation_seed
 
     def resolved(self) -> SearchConfig:
         """This configuration with ``device`` and ``backend`` settled for this machine.
@@ -206,10 +227,15 @@ def progressive_children(blocks: int, operations: tuple[str, ...]) -> int:
     return len(one_block_cells(operations)) + (blocks - 1) * SearchConfig.beam
 
 
+def takes(strategy: str, name: str) -> bool:
+    """Whether a strategy has an option."""
+    return strategy in OPTIONS_OF.get(name, (strategy,))
+
+
 def check_belongs(strategy: str, given: list[str]) -> None:
     """Raise `ConfigError` for the first option that was given and belongs to other strategies."""
     for name in given:
-        if strategy not in OPTIONS_OF.get(name, (strategy,)):
+        if not takes(strategy, name):
             raise ConfigError(
                 f"{option_name(name)} is an option of {_in_words(OPTIONS_OF[name])}, "
                 f"the strategy is {strategy}"

@@ -87,7 +87,7 @@ def make_spec(config: SearchConfig, data: str) -> Spec:
     if config.evaluator == "train":
         return train_spec(config, data, config.test_children)
     if kind == "table" and argument:
-        return table_spec(Path(argument))
+        return table_spec(Path(argument), config.draw_replicas)
     if argument and all(part.isidentifier() for part in (*kind.split("."), argument)):
         return function_spec(config.evaluator, config, data)
     raise ConfigError(

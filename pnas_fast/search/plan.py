@@ -112,17 +112,7 @@ def make_plan(config: SearchConfig, note: Callable[[str], None] = lambda line: N
     devices, loads = choose_devices(config, data)
     tried = _try_levels(config, data, devices)
     levels, longest = [], 0.0
-    children = 1  # the cell without blocks, of which those of one block are the candidates
-    for level, results in zip(planned_levels(config), tried, strict=True):
-        distinct = count_distinct(level, config.operations)
-        if config.strategy == "progressive":
-            candidates = min(children * count_new_blocks(level - 1, config.operations), distinct)
-            children = candidates if level == 1 else min(config.beam, candidates)
-        elif config.strategy == "exhaustive":
-            candidates = distinct
-            children = config.replicas * level_sizes(level, config.operations, config.cells)[-1]
-        else:
-            candidates = children = budget_of(config)
+    for (level, distinct, candidates, children), results in zip(planned_sizes(config), tried, strict=True):
         share = share_of_space(candidates, level, config.operations)
         rate = fmean(result.images_per_second for result in results)
         memory = max(result.memory for result in results)
@@ -142,6 +132,24 @@ def _plan_finals(
     final = replace(size, images=size.images // config.epochs * (config.final_epochs or config.epochs))
     seconds = fmean(final.seconds(result) for result in results)
     return FinalsPlan(children, children * final.images, children * seconds / workers / 3600)
+
+
+def planned_sizes(config: SearchConfig) -> list[tuple[int, int, int, int]]:
+    """Of each level its number of blocks, its distinct cells, the most that are scored and are trained."""
+    sizes = []
+    children = 1  # the cell without blocks, of which those of one block are the candidates
+    for level in planned_levels(config):
+        distinct = count_distinct(level, config.operations)
+        if config.strategy == "progressive":
+            candidates = min(children * count_new_blocks(level - 1, config.operations), distinct)
+            children = candidates if level == 1 else min(config.beam, candidates)
+        elif config.strategy == "exhaustive":
+            candidates = distinct
+            children = config.replicas * level_sizes(level, config.operations, config.cells)[-1]
+        else:
+            candidates = children = budget_of(config)
+        sizes.append((level, distinct, candidates, children))
+    return sizes
 
 
 def planned_levels(config: SearchConfig) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,9 @@ from pnas_fast.protocols import (
     Event,
     Executor,
     Finished,
+    Key,
     Listener,
+    Measurement,
     Proposal,
     Said,
     Strategy,
@@ -30,11 +32,11 @@ from pnas_fast.protocols import (
 )
 from pnas_fast.runs.choice import best_of
 from pnas_fast.runs.folder import TRIALS, check_same, locked, saved_config
-from pnas_fast.runs.history import settle, settle_tests
+from pnas_fast.runs.history import mark_finished, settle, settle_tests
 from pnas_fast.runs.keeping import BestKeeper, NoteKeeper
 from pnas_fast.runs.store import TrialStore
 from pnas_fast.runs.weights import BEST, discard_all
-from pnas_fast.search.config import SearchConfig
+from pnas_fast.search.config import TABLE, SearchConfig
 from pnas_fast.search.driver import Driver
 from pnas_fast.search.parts import make_spec, make_strategy, notes_on
 from pnas_fast.search.plan import describe_devices
@@ -75,6 +77,10 @@ class Search:
         notes: lines to say first.
         profiled: the child to trace.
         retry_failed: whether failed children are trained again.
+        others: listeners beside those of every search.
+        known: what was measured elsewhere with the same seed of children: it is not measured again.
+        finishing: whether a report is written, and the best child trained once more where its weights are
+            not there; the report command and running the search again do that later.
     """
 
     config: SearchConfig
@@ -84,6 +90,9 @@ class Search:
     notes: tuple[str, ...] = ()
     profiled: Profiled | None = None
     retry_failed: bool = False
+    others: tuple[Listener, ...] = ()
+    known: Mapping[Key, Measurement] = field(default_factory=dict)
+    finishing: bool = True
 
     def run(self) -> SearchResult:
         """Search, or go on searching.
@@ -106,8 +115,11 @@ class Search:
             check_same(folder, saved, config)
         with ExitStack() as stack:
             stack.enter_context(locked(folder))
-            store = stack.enter_context(TrialStore(folder / TRIALS, write=True))
-            listeners = Listeners()
+            # A table answers again what a machine without power forgot, and is done before anybody looks.
+            trains = not config.evaluator.startswith(TABLE)
+            store = stack.enter_context(TrialStore(folder / TRIALS, write=True, durable=trains))
+            store.adopt(self.known)
+            listeners = Listeners(list(self.others))
             strategy = make_strategy(config, listeners.on)
             if self.console is not None:
                 display = choose_display(self.console, config.strategy, strategy.planned)
@@ -125,29 +137,39 @@ class Search:
             discard_all(folder)
             unfinished = len(store.trials()) < strategy.planned
             executor = stack.enter_context(closing(self._executor(unfinished, listeners.say)))
-            listeners.all += [NoteKeeper(store), best, stack.enter_context(ReportWriter(folder))]
+            listeners.all += [NoteKeeper(store), best]
+            if self.finishing:
+                listeners.all.append(stack.enter_context(ReportWriter(folder, at_once=trains)))
             executor.start(spec, self.source)
             self._drive(strategy, evaluator, executor, store, listeners)
             best.choose(self._best(store))
             if config.evaluator == "train" and best.best is not None and best.lacks_weights:
-                self._make_weights(best.best, executor, listeners)
-                best.promote(best.best)
+                self._mend_weights(best, executor, listeners)
             discard_all(folder)
+            mark_finished(config, store)
         return SearchResult.load(folder)
 
     def _best(self, store: TrialStore) -> Trial | None:
         return best_of(store.trials(), self.config.finalists, self.config.final_replicas)
 
-    def _make_weights(self, best: Trial, executor: Executor, listeners: Listeners) -> None:
+    def _mend_weights(self, keeper: BestKeeper, executor: Executor, listeners: Listeners) -> None:
         """Train the best child once more, whose weights are not there: it comes out the same."""
+        best = keeper.best
+        assert best is not None
+        if not self.finishing:
+            (self.folder / BEST).unlink(missing_ok=True)
+            return
         listeners.say(f"{BEST} is missing or another child's: the best one is trained again")
-        executor.submit(Task(best.number, best.proposal, child_seed(self.config.seed, best.proposal)))
+        executor.submit(
+            Task(best.number, best.proposal, child_seed(self.config.children_seed, best.proposal))
+        )
         while not any(isinstance(event, Finished) for event in executor.events()):
             pass
+        keeper.promote(best)
 
     def _is_inline(self) -> bool:
         """A table answers at once; a function of a notebook is to be found in this process alone."""
-        return self.config.evaluator.startswith(("table:", "__main__:"))
+        return self.config.evaluator.startswith((TABLE, "__main__:"))
 
     def _executor(self, unfinished: bool, say: Callable[[str], None]) -> Executor:
         if self._is_inline():
@@ -177,7 +199,14 @@ class Search:
             return found
 
         driver = Driver(
-            strategy, config.strategy, evaluator, executor, store, config.seed, listeners.on, is_traced
+            strategy,
+            config.strategy,
+            evaluator,
+            executor,
+            store,
+            config.children_seed,
+            listeners.on,
+            is_traced,
         )
         driver.run()
         if self.profiled is not None:

@@ -22,13 +22,14 @@ class ReportWriter:
     Args:
         folder: the run.
         every: seconds between two reports.
+        at_once: whether there is one after the first child, and not only when ``every`` have passed.
     """
 
-    def __init__(self, folder: Path, every: float = EVERY_SECONDS) -> None:
+    def __init__(self, folder: Path, every: float = EVERY_SECONDS, at_once: bool = True) -> None:
         self._folder, self._every = folder, every
         self._thread = ThreadPoolExecutor(1, "report")
         self._last: Future[None] | None = None
-        self._due = time.monotonic()
+        self._due = time.monotonic() + (0.0 if at_once else every)
         self._is_late = False
 
     def on(self, event: Event) -> None:

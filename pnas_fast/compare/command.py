@@ -1,0 +1,90 @@
+"""What ``python -m pnas_fast.compare`` does."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from pnas_fast.cli.commands import INTERRUPTED, download_bar, interrupt, one_line
+from pnas_fast.compare.carrying import carry_out, evaluator_identity
+from pnas_fast.compare.cli import Request, parse
+from pnas_fast.compare.compared import Comparison
+from pnas_fast.compare.plan import Plan
+from pnas_fast.compare.saved import settle_plan
+from pnas_fast.compare.tables import ON_THE_PAGE, print_rigour, print_tables, tables_of
+from pnas_fast.compare.writing import write_comparison
+from pnas_fast.data import source
+from pnas_fast.executors.fork_server import end_servers
+from pnas_fast.protocols import MachineError, StrategyError
+from pnas_fast.runs.folder import locked
+from pnas_fast.runs.record import RunRecord
+from pnas_fast.search.command import BAD_INPUT, quoted
+from pnas_fast.search.placement import CPU
+from pnas_fast.search.sources import cut
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status.
+
+    0 done, 1 a search cannot go on, 2 bad input, 130 stopped.
+    """
+    console = Console()
+    try:
+        return _compare(console, parse(arguments))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (*BAD_INPUT, StrategyError, MachineError) as error:
+        print(f"python -m pnas_fast.compare: error: {one_line(error)}", file=sys.stderr)
+        return 1 if isinstance(error, StrategyError | MachineError) else 2
+
+
+def _compare(console: Console, request: Request) -> int:
+    if request.plan is None:
+        comparison = Comparison([RunRecord.load(folder) for folder in request.records])
+        with locked(request.folder):
+            return _conclude(console, request, comparison)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, interrupt)
+    for note in request.notes:
+        _say(console, note)
+    try:
+        return _carry_out(console, request, request.plan)
+    except KeyboardInterrupt:
+        _say(
+            console,
+            "stopped; nothing finished is lost. "
+            f"Continue with: python -m pnas_fast.compare --out {quoted(request.folder)}",
+        )
+        return INTERRUPTED
+
+
+def _carry_out(console: Console, request: Request, plan: Plan) -> int:
+    config = next(iter(plan.configs.values()))
+    if config.device != CPU:
+        end_servers()  # workers of a GPU are not forked
+    with download_bar(console, config.data) as progress:
+        data = cut(source(config.data, download=request.download, progress=progress), config.train_images)
+        data.open()
+    identity = evaluator_identity(plan, data)
+    plan.runs(request.folder)  # seeds beyond their limit are found before anything is written
+    with locked(request.folder):
+        settle_plan(request.folder, plan, identity)
+        records = carry_out(plan, request.folder, data, console)
+        return _conclude(console, request, Comparison(records))
+
+
+def _conclude(console: Console, request: Request, comparison: Comparison) -> int:
+    summary = write_comparison(request.folder, comparison, request.target)
+    print_tables(console, [table for table in tables_of(summary) if table.name not in ON_THE_PAGE])
+    print_rigour(console, summary)
+    _say(console, f"page     {request.folder / 'compare.html'}")
+    _say(console, f"numbers  {request.folder / 'summary.json'}, {request.folder / 'curves.csv'}")
+    return 0
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)

@@ -1,0 +1,131 @@
+"""What a reader must know to believe a comparison, found in the runs and not in what somebody says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from pnas_fast.compare.compared import Comparison
+from pnas_fast.data import DataError, source
+from pnas_fast.engine.settings import HOW, TrainingSettings
+from pnas_fast.report.text import number, setting
+from pnas_fast.report.view import VALIDATION_IMAGES
+from pnas_fast.search.config import OPTIONS_OF, TABLE
+
+SHARED, INDEPENDENT = "shared", "independent"
+
+_CHILDREN = ("data", "blocks", "operations", "evaluator", "draw_replicas")
+"""What beside the training must be the same for children to be comparable."""
+
+
+def trainings_of(comparison: Comparison) -> str:
+    """Whether a cell has one accuracy in all runs."""
+    configs = [record.config for record in comparison.records]
+    answers = [str(config.get("evaluator")).startswith(TABLE) for config in configs]
+    draws = any(config.get("draw_replicas") for config in configs)
+    # A table that draws nothing answers the same whatever the seed.
+    is_same = (all(answers) and not draws) or len(set(map(_children_seed, configs))) == 1
+    return SHARED if is_same else INDEPENDENT
+
+
+def _children_seed(config: Mapping[str, Any]) -> Any:
+    own = number(config.get("evaluation_seed"))
+    return config.get("seed") if own is None or own < 0 else own
+
+
+def rigour_of(comparison: Comparison) -> list[dict[str, Any]]:
+    """Points of a list: what, what was found, and whether it is as it should be (None: for the reader)."""
+    runs = [len(group.runs) for group in comparison.groups]
+    budgets = {
+        group.strategy: {len(run.record.distinct) for run in group.runs} for group in comparison.groups
+    }
+    reported = comparison.measures[0]
+    found: list[tuple[str, str, bool | None]] = [
+        ("same children", *_same_children(comparison)),
+        (
+            "same budget",
+            ", ".join(f"{name} {_range(counts)}" for name, counts in budgets.items()) + " children",
+            len(set().union(*budgets.values())) == 1,
+        ),
+        ("repeats", _range(set(runs)) + " of each strategy", min(runs) >= 5),
+        ("trainings", _TRAININGS[trainings_of(comparison)], None),
+        ("hyper-parameters", _parameters(comparison), None),
+        ("selection", f"by validation accuracy; told: {reported.title}", reported.name != "validation"),
+        ("data", _data(comparison), None),
+        ("resolution", _resolution(comparison), None),
+        ("tests", "Mann-Whitney U, Holm's correction; bootstrap intervals; no t-test", None),
+    ]
+    if comparison.lost_table is not None:
+        found.append(("table", comparison.lost_table, False))
+    return [{"what": what, "found": text, "holds": holds} for what, text, holds in found]
+
+
+_TRAININGS = {
+    SHARED: "shared: a cell has one accuracy in all runs, so the spread is the searches' own",
+    INDEPENDENT: "independent: a cell is trained anew in each run, the spread holds the noise of trainings",
+}
+
+
+def _same_children(comparison: Comparison) -> tuple[str, bool]:
+    names = [item.name for item in fields(TrainingSettings) if item.name not in HOW] + list(_CHILDREN)
+    configs = [record.config for record in comparison.records]
+    different = [name for name in names if len({setting(config.get(name)) for config in configs}) > 1]
+    if different:
+        return f"{', '.join(different)} differ", False
+    config = configs[0]
+    told = {"B": "blocks", "N": "repeats", "F": "filters", "epochs": "epochs", "evaluator": "evaluator"}
+    return ", ".join(f"{short} {setting(config.get(name))}" for short, name in told.items()), True
+
+
+def _parameters(comparison: Comparison) -> str:
+    """What was fixed before the runs, by strategy."""
+    told = []
+    for group in comparison.groups:
+        own = [name for name, owners in OPTIONS_OF.items() if group.strategy in owners]
+        values = [
+            f"{name} {'/'.join(sorted({setting(run.record.config.get(name)) for run in group.runs}))}"
+            for name in own
+        ]
+        told.append(f"{group.strategy}: {', '.join(values)}")
+    return "; ".join(told)
+
+
+def _data(comparison: Comparison) -> str:
+    """What children were trained, chosen and told by, as far as the runs know."""
+    config = comparison.records[0].config
+    evaluator, name = str(config.get("evaluator")), setting(config.get("data"))
+    if evaluator.startswith(TABLE):
+        parts = [f"those of {evaluator}"]
+    else:
+        parts = [name]
+        trained = {
+            round((number(trial.value("images_seen")) or 0) / (number(trial.proposal.budget) or 1))
+            for trial in comparison.records[0].done
+        } - {0}
+        parts += [f"{_range(trained)} training images"] if trained else []
+    validated = {int(count) for count in _validation_images(comparison)}
+    parts += [f"{_range(validated)} validation images"] if validated else []
+    try:
+        tests = 0 if evaluator.startswith(TABLE) else source(name).describe().test_images
+    except DataError:  # what is not here any more, or was given from Python
+        tests = 0
+    parts += [f"{tests:,} test images"] if tests and config.get("test_children") else []
+    return ", ".join(parts)
+
+
+def _validation_images(comparison: Comparison) -> set[float]:
+    found = {number(trial.value(VALIDATION_IMAGES)) for record in comparison.records for trial in record.done}
+    return {count for count in found if count}
+
+
+def _resolution(comparison: Comparison) -> str:
+    counts = _validation_images(comparison)
+    if not counts:
+        return "unknown: the runs do not say of how many images an accuracy is"
+    return f"one validation image is {1 / min(counts):.3%}"
+
+
+def _range(values: set[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
