@@ -95,6 +95,19 @@ def write_table(path: Path, trials: Iterable[Trial]) -> None:
         temporary.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
+def read_table(path: Path) -> list[Trial]:
+    """What a table's file holds, as `write_table` takes it: a trial a row, numbered from 0.
+
+    Raises:
+        EvaluatorError: it is none; the message names file, line and what is allowed.
+    """
+    measurements = _parsed(str(path), _read(path)).measurements
+    return [
+        Trial(number, Proposal(Cell.parse(cell), budget, replica), measurement)
+        for number, ((cell, budget, replica), measurement) in enumerate(measurements.items())
+    ]
+
+
 def _place(proposal: Proposal) -> _Place:
     return str(proposal.cell.canonical()), proposal.budget, proposal.replica
 
