@@ -4,10 +4,10 @@
     python bench/quality.py --update    write what this version needs there
 
 The baseline names a table (bench/table.py), the space that it is of, how often and for how long to search,
-and for each strategy the median number of children until the cell that validation picks is among the best 1 % by
-the mean over the table's replicas; null where half of the searches never come there. Every search draws
-replicas of its own. Nothing is timed, so that a slow machine gives the same; ``margin`` leaves room for last
-bits of a surrogate, which may tip a choice over on another processor.
+and for each strategy the median number of children until the cell that validation picks is among the best
+1 % by the mean over the table's replicas; null where half of the searches never come there. Every search
+draws replicas of its own. Nothing is timed, so that a slow machine gives the same; ``margin`` leaves room for
+last bits of a surrogate, which may tip a choice over on another processor.
 """
 
 from __future__ import annotations

@@ -21,8 +21,11 @@ OPERATIONS = ["sep3x3", "identity", "avg_pool3x3", "max_pool3x3"]
 
 
 def measured(proposal: Proposal) -> Measurement:
+    """Larger cells are better ones, so that the best are found by growing."""
     noise = 0.001 * (uniform("noise", str(proposal.cell), proposal.replica) - 0.5)
-    return Measurement("done", {"accuracy": true_accuracy(proposal.cell) + noise})
+    return Measurement(
+        "done", {"accuracy": true_accuracy(proposal.cell) / 3 + len(proposal.cell) / 5 + noise}
+    )
 
 
 @pytest.fixture
