@@ -13,8 +13,8 @@ from PIL import Image
 
 from pnas_fast.export.errors import ExportError
 from pnas_fast.export.image_format import ImageFormat
-from pnas_fast.foreign import reading
-from pnas_fast.pictures import MODES, SUFFIXES, PictureError, open_picture
+from pnas_fast.foreign import PICTURE_SUFFIXES, reading
+from pnas_fast.pictures import MODES, PictureError, open_picture
 
 NAMED = 3
 """Files that a message about many of them names."""
@@ -36,7 +36,7 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(_inside(path))
             if not inside:
-                raise ExportError(f"{path}: holds no image, looked for {' '.join(SUFFIXES)}")
+                raise ExportError(f"{path}: holds no image, looked for {' '.join(PICTURE_SUFFIXES)}")
             found += inside
         elif path.exists():
             found.append(path)
@@ -60,7 +60,7 @@ def _inside(top: Path) -> Iterator[Path]:
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             waiting += [here / name for name in folders if (here / name).is_symlink()]
             for name in names:
-                if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+                if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES:
                     yield here / name
 
 

@@ -21,6 +21,9 @@ _KINDS = {
 _UNFIT = ("Cc", "Cs", "Zl", "Zp")
 """Unicode's categories of what moves a terminal's cursor, breaks a line or cannot be encoded."""
 
+PICTURE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""Files of a folder with other endings are not images."""
+
 LONGEST_REASON = 200
 """Characters of a reader's own words in a message."""
 

@@ -13,9 +13,6 @@ from pnas_fast.foreign import reading, refusing
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """What is read, whatever a file is called: Pillow has readers of many more, some of which start programs."""
 
-SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""Files of a folder with other endings are not images."""
-
 MOST_PIXELS = 2**27
 """Of an image: 134 million, which take half a gigabyte while they are resized."""
 

@@ -345,7 +345,7 @@ def test_a_second_run_decodes_nothing(root: Path, cache: Path, monkeypatch: pyte
     assert calls[-1] == (30, 30)
     (file,) = cache.iterdir()
     assert sorted(path.name for path in root.iterdir()) == ["a", "b", "c"]
-    monkeypatch.setattr("pnas_fast.data.folder.decode", None)
+    monkeypatch.setattr("pnas_fast.data.decoding.decode", None)
     after = opened(root)
     for name in ("train_images", "train_labels", "validation_images", "mean", "std"):
         assert torch.equal(getattr(before, name), getattr(after, name))

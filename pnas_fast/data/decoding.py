@@ -21,9 +21,6 @@ from pnas_fast.threads import cores
 CHUNK = 32
 """Files that a thread takes at a time."""
 
-NAMED = 3
-"""Files that a message about many of them names."""
-
 _Decoded = list[Images | PictureError]
 
 

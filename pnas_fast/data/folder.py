@@ -11,15 +11,14 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import PIL
 
 from pnas_fast.data.array_files import place
 from pnas_fast.data.cache import FORMAT, cached, default_cache
 from pnas_fast.data.dataset import DataError, DataSet, Images
-from pnas_fast.data.decoding import NAMED, decode
 from pnas_fast.data.memory import check_memory
 from pnas_fast.data.parts import Part, assemble
 from pnas_fast.data.source import Description, Source, described
@@ -28,6 +27,10 @@ from pnas_fast.data.tree import ImageFile, Tree, read_tree
 
 def _silent(*_: object) -> None:
     """Tell nobody."""
+
+
+NAMED = 3
+"""Files that a message about many of them names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +106,14 @@ class Folder(Source):
             for part, found in tree.parts.items()
             for file in found
         ]
-        how = [FORMAT, PIL.__version__, self._pictures.size, self._pictures.skip_unreadable, str(root)]
+        how = [FORMAT, version("pillow"), self._pictures.size, self._pictures.skip_unreadable, str(root)]
         return hashlib.blake2b(json.dumps([how, files]).encode(), digest_size=20).hexdigest()
 
     def _decoded(self, tree: Tree) -> tuple[DataSet, list[str]]:
         pictures = self._pictures
         files = [file for found in tree.parts.values() for file in found]
+        from pnas_fast.data.decoding import decode  # here, since pillow is needed for pictures alone
+
         decoded = decode(
             self.name,
             [file.path for file in files],

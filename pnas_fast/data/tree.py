@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pnas_fast.data.dataset import DataError
 from pnas_fast.data.labels import sorted_names
-from pnas_fast.pictures import SUFFIXES
+from pnas_fast.foreign import PICTURE_SUFFIXES
 
 PART_NAMES = {
     "train": "train",
@@ -66,7 +66,7 @@ def read_tree(root: Path) -> Tree:
         for name, inside in folders.items():
             paths = sorted(_images(inside, ancestors))
             if not paths and part == "train":
-                raise DataError(f"{inside}: holds no image, looked for {' '.join(SUFFIXES)}")
+                raise DataError(f"{inside}: holds no image, looked for {' '.join(PICTURE_SUFFIXES)}")
             parts[part] += [ImageFile(path, name) for path in paths]
         if not parts[part]:
             raise DataError(f"{folder}: holds no image in a folder of a class")
@@ -104,7 +104,7 @@ def _folders_of_classes(folder: Path) -> dict[str, Path]:
         path = folder / entry.name
         if _is_folder(entry):
             found[entry.name] = path
-        elif path.suffix.lower() in SUFFIXES:
+        elif path.suffix.lower() in PICTURE_SUFFIXES:
             raise DataError(f"{path}: lies beside the folders of classes, expected in one of them")
     if not found:
         raise DataError(f"{folder}: holds no folder, expected one with images for each class")
@@ -127,7 +127,7 @@ def _images(top: Path, above: frozenset[_Identity]) -> Iterator[Path]:
         for entry in _entries(folder):
             if _is_folder(entry):
                 waiting.append((folder / entry.name, ancestors | {identity}))
-            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+            elif os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES:
                 yield folder / entry.name
 
 

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from rich.console import Console
 
 from pnas_fast.cli.commands import counting_bar, download_bar, one_line
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """Who is told while data are fetched and decoded.
-
-    Attributes:
-        fetched: called with (bytes done, bytes in all).
-        decoded: called with (files done, in all).
-        say: told lines for people.
-    """
-
-    fetched: Callable[[int, int], None]
-    decoded: Callable[[int, int], None]
-    say: Callable[[str], None]
+from pnas_fast.data.watch import Watch
 
 
 @contextmanager

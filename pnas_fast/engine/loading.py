@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pnas_fast.data import DataSet, Pictures, source
-from pnas_fast.data.watching import Watch
+from pnas_fast.data.watch import Watch
 from pnas_fast.engine.settings import TrainingSettings
 from pnas_fast.protocols import DataSource
 
