@@ -81,7 +81,9 @@ def test_the_best_cell_of_a_search_is_trained_on_its_data_with_its_size(
     assert config.cell == "1:identity+1:identity,2:identity+2:identity"
     assert (config.data, config.repeats, config.filters, config.cutout) == ("digits", 1, 6, 0)
     assert "cutout 0, drop-path 0.1, no auxiliary classifier" in capsys.readouterr().out
-    assert read_history(folder)[-1].judged > 0.2  # chance is 0.1
+    judged = read_history(folder)[-1].judged
+    assert judged is not None
+    assert judged > 0.2  # chance is 0.1
     assert parse(["--search", str(SEARCH)], processes=1).config.filters == 4
 
 

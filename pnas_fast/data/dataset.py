@@ -112,6 +112,35 @@ class DataSet:
             raise DataError(f"{self.name}: has no test images")
         return replace(self, validation_images=self.test_images, validation_labels=self.test_labels)
 
+    def joined(self, seed: int) -> DataSet:
+        """The same data set with its validation images among those that are trained on.
+
+        Their order is a function of the seed, and mean and std are taken over all of them. The validation
+        part stays as it is, but has become part of what is learnt: accuracy on it says nothing of other
+        images and can choose nothing. Test images are what they were.
+
+        Args:
+            seed: 0 to 2^32 - 1.
+        """
+        parts = (self.train_images, self.validation_images)
+        count, (channels, height, width) = sum(map(len, parts)), self.image_shape
+        places = np.random.RandomState(seed).permutation(count)
+        images = np.empty((count, height, width, channels), np.uint8)
+        labels = np.empty(count, np.int64)
+        split = len(self.train_images)
+        for part, where in zip(parts, (places[:split], places[split:]), strict=True):
+            images[where] = part.permute(0, 2, 3, 1).cpu().numpy()
+        labels[places] = torch.cat([self.train_labels, self.validation_labels]).cpu().numpy()
+        mean, std = statistics(images)
+        device = self.train_images.device
+        return replace(
+            self,
+            train_images=torch.from_numpy(images).permute(0, 3, 1, 2).to(device),
+            train_labels=torch.from_numpy(labels).to(device),
+            mean=mean.to(device),
+            std=std.to(device),
+        )
+
     def subset(self, train_images: int) -> DataSet:
         """The same data set with only its first training images (their order is random already).
 

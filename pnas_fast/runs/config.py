@@ -94,8 +94,7 @@ class RunConfig(TrainingSettings):
 
     def digest(self, data: str) -> str:
         """Eight letters that differ between runs; ``data`` is the identity of the data."""
-        text = json.dumps([self.identity(), data], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
+        return short_digest(self.identity(), data)
 
     def difference(self, other: Self) -> list[str]:
         """What another configuration changes about the run, as ``--name mine -> theirs``."""
@@ -105,6 +104,12 @@ class RunConfig(TrainingSettings):
             for name, mine in self.identity().items()
             if mine != theirs[name]
         ]
+
+
+def short_digest(identity: Mapping[str, Any], data: str) -> str:
+    """Eight letters of a run's identity and that of its data."""
+    text = json.dumps([identity, data], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def read_values(path: Path) -> dict[str, Any]:

@@ -17,11 +17,13 @@ from pnas_fast.runs.record import RunRecord
 from pnas_fast.train.config import MACHINE, TrainConfig
 from pnas_fast.train.network import design, published_size
 from pnas_fast.train.recipe import IN_HELP, check_suits, suited
+from pnas_fast.train.seeds import seed_folder
 
 DESCRIPTION = """\
 Train the network of one cell for long, as published results are made: auxiliary classifier, scheduled
 drop-path, cutout, gradient clipping, cosine, averaged weights if asked for. The weights that judged best,
-a history and its curves are left in the run's folder. What is not asked for follows the size and number of
+a history and its curves are left in the run's folder; where the data have test images, their accuracy on
+those is measured once, at the end. What is not asked for follows the size and number of
 the images: with --run, that alone trains the best cell of a search on its data, with its N and F."""
 
 EXAMPLES = """\
@@ -31,6 +33,7 @@ examples:
   python -m pnas_fast.train --cell nasnet_a_cifar          a published network
   python -m pnas_fast.train --cell 0:sep3x3+1:identity --data digits --epochs 9
   python -m pnas_fast.train --out runs/mine                go on with a training that was stopped
+  python -m pnas_fast.train --run runs/quick --on all --seeds 5      test error, mean and deviation
   torchrun --nproc-per-node 8 -m pnas_fast.train --search runs/paper --batch 256     on eight GPUs
                                  (--run by a name that torchrun does not take for one of its own)
 
@@ -40,7 +43,7 @@ line says so where the last bits may differ. The rest of its configuration canno
 
 _GROUPS = {
     "the network": ("cell", "repeats", "filters"),
-    "the data": ("data", "train_images", "image_size", "skip_unreadable", "cache", "cutout"),
+    "the data": ("data", "train_images", "image_size", "skip_unreadable", "cache", "on", "cutout"),
     "the recipe": (
         "epochs",
         "batch",
@@ -53,10 +56,11 @@ _GROUPS = {
         "auxiliary",
         "ema",
         "seed",
+        "seeds",
     ),
     "the machine": ("backend", "device", "precision", "threads", "checkpoint_minutes"),
 }
-_NOT_OFFERED = {"time_limit", "data_identity"}  # a long training takes as long as it takes
+_NOT_OFFERED = {"time_limit", "data_identity", "test_identity"}  # a long training takes as long as it takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +83,13 @@ class Request:
     out: Path | None
     download: bool
 
-    def settled(self, data: DataSet, identity: str) -> Settled:
+    def settled(self, data: DataSet, identity: str, tests: str = "") -> Settled:
         """What to do, now that the data set is known.
 
         Args:
             data: cut to ``train_images``.
             identity: digest of the whole data set.
+            tests: digest of its test images; empty where there are none.
 
         Raises:
             ConfigError: settings that do not suit the images.
@@ -92,7 +97,8 @@ class Request:
         """
         follow = suited(self.asked, data) if self.saved is None else {}
         free = {name: value for name, value in follow.items() if name not in self.given}
-        asked = replace(self.asked, data_identity=identity, **free)
+        seen = tests or self.asked.test_identity
+        asked = replace(self.asked, data_identity=identity, test_identity=seen, **free)
         check_suits(asked, data)
         folder = default_folder(asked, identity) if self.out is None else self.out
         if self.saved is not None:
@@ -114,6 +120,11 @@ class Settled:
     asked: TrainConfig
     config: TrainConfig
     folder: Path
+
+    def each_seed(self) -> list[Settled]:
+        """The single trainings of several seeds, each in a folder of its own."""
+        pairs = zip(self.asked.each_seed(), self.config.each_seed(), strict=True)
+        return [Settled(asked, config, seed_folder(self.folder, asked.seed)) for asked, config in pairs]
 
 
 def parse(arguments: Sequence[str] | None, processes: int) -> Request:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,22 +16,25 @@ from pnas_fast.cli.commands import INTERRUPTED, one_line
 from pnas_fast.cli.options import ConfigError
 from pnas_fast.cli.streams import OutputClosed
 from pnas_fast.data import DataError, DataSet, digest
+from pnas_fast.data.digest import test_digest
 from pnas_fast.data.watching import watching
 from pnas_fast.engine import load_training_data
 from pnas_fast.evaluation.reasons import is_out_of_memory, reason
 from pnas_fast.report.text import percent
 from pnas_fast.runs.database import StoreError
 from pnas_fast.runs.folder import RunError, opened
-from pnas_fast.runs.weights import BEST
+from pnas_fast.runs.weights import BEST, WeightsError
 from pnas_fast.threads import torch_threads
 from pnas_fast.train.checkpoint import CheckpointError
-from pnas_fast.train.cli import Request, parse
+from pnas_fast.train.cli import Request, Settled, parse
 from pnas_fast.train.config import TrainConfig
 from pnas_fast.train.curves import CURVES
 from pnas_fast.train.display import Display
 from pnas_fast.train.group import Group, GroupError, joined, processes
+from pnas_fast.train.heldout import tested_once
 from pnas_fast.train.history import Epoch, HistoryError
 from pnas_fast.train.run import Run, Stopped, TrainError
+from pnas_fast.train.seeds import SEEDS, Outcome, seeds_text, write_seeds
 from pnas_fast.train.stopping import ended_by_signals, stopping
 from pnas_fast.train.training import LongTraining
 from pnas_fast.version import VERSION
@@ -47,6 +50,7 @@ BAD_INPUT = (
     OSError,
     RunError,
     StoreError,
+    WeightsError,
 )
 """What says in one line what a person gave and what is allowed; anything else is a defect of ours."""
 
@@ -62,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             request = parse(arguments, processes())
             with joined(request.config.device) as group, _out_of_memory_said():
                 # Others than the first of a group have nothing to say that it would not.
-                return _train(Console() if group.leads else Console(file=io.StringIO()), request, group)
+                return _train_all(Console() if group.leads else Console(file=io.StringIO()), request, group)
     except OutputClosed:
         raise
     except KeyboardInterrupt:
@@ -73,28 +77,83 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1 if isinstance(error, TrainError) else 2
 
 
-def _train(console: Console, request: Request, group: Group) -> int:
+def _train_all(console: Console, request: Request, group: Group) -> int:
     whole = _load(console, request, group)
-    images = request.config.train_images
-    data = whole.subset(images) if images else whole
-    settled = request.settled(data, digest(whole))
-    config, folder = settled.config, settled.folder
-    with torch_threads(config.threads), _reproducible():
-        # Before the folder is opened: what cannot be built is refused with nothing written.
-        training = LongTraining(config, data.to(config.device), group)
-        display = Display(console, config, training.steps)
-        with stopping() as stop, opened(folder, settled.asked) if group.leads else nullcontext():
-            display.note(_heading(config, training, group))
-            try:
-                run = Run(training, config, folder, data, group, display, stop)
-                run.train()
-            except Stopped:
-                display.note(f"stopped; go on with: {PROGRAM} --out {folder}")
-                return INTERRUPTED
-            finally:
-                display.close()
-    display.note(_summary(run.best, folder))
+    images = min(request.config.train_images, len(whole.train_labels))
+    # The recipe is that of a training that chooses its epoch, with whatever images another one adds.
+    suiting = whole.subset(images) if images else whole
+    tests = "" if whole.test_images is None else test_digest(whole)
+    settled = request.settled(suiting, digest(whole), tests)
+    with torch_threads(settled.config.threads), _reproducible():
+        try:
+            if settled.config.seeds == 1:
+                _train(console, settled, whole, group)
+            else:
+                _train_seeds(console, settled, whole, group)
+        except Stopped:
+            return INTERRUPTED
     return 0
+
+
+def _train_seeds(console: Console, settled: Settled, whole: DataSet, group: Group) -> None:
+    outcomes = [_train(console, each, whole, group, settled) for each in settled.each_seed()]
+    if group.leads:
+        write_seeds(settled.folder, outcomes)
+    told = f"{seeds_text(outcomes)}; in {settled.folder / SEEDS}"
+    console.print(told, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def _train(
+    console: Console, settled: Settled, whole: DataSet, group: Group, of: Settled | None = None
+) -> Outcome:
+    """Train to the end, and test once where there are test images.
+
+    Args:
+        console: of whoever leads.
+        settled: of a single seed.
+        whole: all the data.
+        group: of processes.
+        of: the trainings of several seeds that this one belongs to.
+
+    Raises:
+        Stopped: as it was asked to; that has been said.
+    """
+    config, folder = settled.config, settled.folder
+    data = _trained_on(whole, config)
+    # Before the folder is opened: what cannot be built is refused with nothing written.
+    here = data.to(config.device)
+    training = LongTraining(config, here, group)
+    display = Display(console, config, training.steps)
+    with stopping() as stop, ExitStack() as stack:
+        stack.callback(display.close)
+        for each in (of, settled):
+            if each is not None and group.leads:
+                stack.enter_context(opened(each.folder, each.asked))
+        display.note(_heading(config, training, group))
+        for line in _untested(settled, data):
+            display.note(line)
+        try:
+            run = Run(training, config, folder, data, group, display, stop)
+            run.train()
+            tested = tested_once(folder, here, config) if group.leads else None
+            # Asked for while it tested, when all of this seed was done.
+            if of is not None and group.any(stop.asked):
+                raise Stopped
+        except Stopped:
+            display.note(f"stopped; go on with: {PROGRAM} --out {(of or settled).folder}")
+            raise
+        except TrainError as error:
+            raise TrainError(f"seed {config.seed}: {error}" if of else str(error)) from error
+    display.note(_summary(config, run.best, folder))
+    if tested is not None:
+        display.note(str(tested))
+    return Outcome(config.seed, None if run.best is None else run.best.judged, tested)
+
+
+def _trained_on(whole: DataSet, config: TrainConfig) -> DataSet:
+    """The images that a training of one seed sees, and those that judge and test it."""
+    data = whole.joined(config.seed) if config.on == "all" else whole
+    return data.subset(config.train_images) if config.train_images else data
 
 
 def _load(console: Console, request: Request, group: Group) -> DataSet:
@@ -138,16 +197,35 @@ def _out_of_memory_said() -> Iterator[None]:
 
 def _heading(config: TrainConfig, training: LongTraining, group: Group) -> str:
     beside = f" x {group.size} processes" if group.size > 1 else ""
+    parts = ", training and validation images" if config.on == "all" else ""
     auxiliary = f"auxiliary {config.auxiliary:g}" if config.auxiliary else "no auxiliary classifier"
     return (
-        f"pnas_fast {VERSION} · {config.data} · N {config.repeats}, F {config.filters}, "
+        f"pnas_fast {VERSION} · {config.data}{parts} · N {config.repeats}, F {config.filters}, "
         f"{training.network.parameters_count:,} parameters, {config.epochs} epochs of {training.steps:,} "
         f"steps, cutout {config.cutout}, drop-path {config.drop_path:g}, {auxiliary} · "
-        f"{config.device}{beside}, {config.backend} kernels · {config.cell}"
+        f"{config.device}{beside}, {config.backend} kernels · seed {config.seed} · {config.cell}"
     )
 
 
-def _summary(best: Epoch | None, folder: Path) -> str:
+def _untested(settled: Settled, data: DataSet) -> list[str]:
+    """A line where somebody who counts on a test error will get none."""
+    config = settled.config
+    if data.test_images is not None:
+        return []
+    if config.test_identity:
+        return [f"{config.data} has no test images now; name with --data what has, for the test error"]
+    if config.on == "all":
+        return [f"{config.data} has no test images: nothing will say how good the result is"]
+    return []
+
+
+def _summary(config: TrainConfig, best: Epoch | None, folder: Path) -> str:
+    if config.on == "all":
+        weights = "averaged weights of the last epoch" if config.ema else "last weights"
+        return (
+            f"trained on training and validation images; {weights} in {folder / BEST}, "
+            f"curves in {folder / CURVES}"
+        )
     if best is None:
         return f"trained already; weights in {folder / BEST}"
     return (

@@ -9,11 +9,16 @@ from typing import Any, ClassVar, Self
 from pnas_fast.cli.options import ConfigError, option
 from pnas_fast.data import forms
 from pnas_fast.engine.settings import LATER, MOST_BATCH, MOST_EPOCHS
-from pnas_fast.runs.config import RunConfig
+from pnas_fast.runs.config import RunConfig, short_digest
 from pnas_fast.threads import cores
 
 MACHINE = ("device", "backend", "precision", "threads")
 """Fields that say what a training runs on. It goes on on other machines, so they do not say what it is."""
+
+PARTS = ("train", "all")
+
+_SINCE = ("on", "seeds", "data_identity", "test_identity")
+"""Fields that the first trainings did not have; without them they have their defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +27,10 @@ class TrainConfig(RunConfig):
 
     Without arguments: PNASNet-5's cell, N = 3, F = 48, 600 epochs on CIFAR-10 by NASNet's released recipe
     (docs/method.md, 3.3: SGD, 0.025 along one cosine, batch 32, drop-path 0.4, auxiliary loss 0.4, norm 5,
-    weight decay 5e-4) with cutout of 16 pixels. Every field but ``data_identity`` is also an option of
-    ``python -m pnas_fast.train``, where defaults follow the images (`pnas_fast.train.recipe`).
+    weight decay 5e-4) with cutout of 16 pixels. Every field but the two digests of data is also an option
+    of ``python -m pnas_fast.train``, where defaults follow the images (`pnas_fast.train.recipe`).
+
+    With more than one of ``seeds`` it describes as many trainings, see `each_seed`.
 
     In a run's folder the fields of `MACHINE` are as they were asked for, ``auto`` among them; `resolved`
     gives what they mean on this machine.
@@ -36,6 +43,12 @@ class TrainConfig(RunConfig):
 
     cell: str = option("pnasnet5_cifar", "the cell: its text, or a published network's name")
     data: str = option("cifar10:data/cifar10", f"data set: {forms()}")
+    on: str = option(
+        "train",
+        "images that are trained on: train, and the best epoch on the validation images is kept; or all, "
+        "validation images too, and the last weights are kept, as nothing is left to choose by",
+        choices=PARTS,
+    )
     repeats: int = option(3, "N: the network has 3N cells", minimum=1, maximum=100)
     filters: int = option(48, "F: channels of a block in the first cells", minimum=1, maximum=4096)
     epochs: int = option(600, "passes over the training images", minimum=1, maximum=MOST_EPOCHS)
@@ -72,7 +85,26 @@ class TrainConfig(RunConfig):
         maximum=1e6,
         identity=False,
     )
+    seeds: int = option(
+        1,
+        "so many trainings, each in a folder of its own below the run's, with this seed and those after it; "
+        "their mean and standard deviation are the result",
+        minimum=1,
+        maximum=1000,
+    )
     data_identity: str = option("", "digest of the data set; empty while nobody has read it")
+    test_identity: str = option("", "digest of the test images; empty while nobody has seen any")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.seeds > 1:
+            replace(self, seed=self.seed + self.seeds - 1, seeds=1)  # the last one is checked
+
+    def each_seed(self) -> list[Self]:
+        """The single trainings that this configuration describes, which differ in their seed alone."""
+        if self.seeds == 1:
+            return [self]
+        return [replace(self, seed=self.seed + number, seeds=1) for number in range(self.seeds)]
 
     def resolved(self, processes: int = 1) -> Self:
         """This configuration with device, backend and threads settled for this machine.
@@ -115,8 +147,14 @@ class TrainConfig(RunConfig):
     def identity(self) -> dict[str, Any]:
         """See `RunConfig.identity`."""
         values = super().identity()
-        del values["data_identity"]  # what the data are is said beside it
+        del values["data_identity"], values["test_identity"]  # what the data are is said beside it
         return values
+
+    def digest(self, data: str) -> str:
+        """See `RunConfig.digest`; options that the first trainings did not have leave their folder theirs."""
+        new = {name: _default(name) for name in _SINCE}
+        kept = {n: value for n, value in self.identity().items() if n not in new or value != new[n]}
+        return short_digest(kept, data)
 
     def difference(self, other: Self) -> list[str]:
         """See `RunConfig.difference`; data sets that somebody has read are compared by what they hold."""
@@ -124,16 +162,17 @@ class TrainConfig(RunConfig):
         if not (self.data_identity and other.data_identity):
             moved = self.data != other.data
             return [*changes, *[f"--data {self.data} -> {other.data}"] * moved]
-        differs = self.data_identity != other.data_identity
-        return [
-            *changes,
-            *[f"--data {other.data} holds other images or labels than {self.data} did"] * differs,
-        ]
+        parts = []
+        if self.data_identity != other.data_identity:
+            parts.append("images or labels")
+        if self.test_identity and other.test_identity and self.test_identity != other.test_identity:
+            parts.append("test images or test labels")
+        return [*changes, *(f"--data {other.data} holds other {part} than {self.data} did" for part in parts)]
 
     @classmethod
     def from_values(cls, values: Any) -> Self:
         """See `RunConfig.from_values`; nothing but what earlier versions did not know may be missing."""
-        missing = {item.name for item in fields(cls)} - values.keys() - {"data_identity", *LATER}
+        missing = {item.name for item in fields(cls)} - values.keys() - {*_SINCE, *LATER}
         if missing:
             raise ConfigError(f"lacks {' '.join(sorted(missing))}")
         return super().from_values(values)

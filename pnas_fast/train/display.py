@@ -70,13 +70,14 @@ class Display:
 
     def epoch(self, record: Epoch, best: float) -> None:
         """An epoch is trained and judged."""
-        self._last = f"{percent(record.judged, 2)} · "
+        judged = record.judged
+        self._last = "" if judged is None else f"{percent(judged, 2)} · "
         now, number = time.monotonic(), record.epoch
         if now - self._said >= LINE_SECONDS or number == self._epochs:
             self._said = now
             pace = self._pace(number - 1, self._steps)
-            judged = f"{percent(record.judged, 2)}, best {percent(best, 2)}"
-            self.note(f"epoch {number}/{self._epochs}: loss {record.loss:.3f}, {judged} · {pace}")
+            told = "" if judged is None else f", {percent(judged, 2)}, best {percent(best, 2)}"
+            self.note(f"epoch {number}/{self._epochs}: loss {record.loss:.3f}{told} · {pace}")
 
     def close(self) -> None:
         """Leave the terminal as it was."""

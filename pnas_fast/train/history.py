@@ -32,23 +32,28 @@ class Epoch:
     Attributes:
         epoch: its number.
         loss: the mean over its steps, the auxiliary classifier's share included.
-        accuracy: on the validation images after it, in [0, 1].
-        average_accuracy: that of the averaged weights; None without them.
+        accuracy: on the validation images after it, in [0, 1]; None where they were trained on.
+        average_accuracy: that of the averaged weights; None without them, or likewise.
         seconds: of training, without evaluation.
         images: trained on.
     """
 
     epoch: Annotated[int, Meta(ge=1, le=MOST_EPOCHS)]
     loss: float
-    accuracy: Share
+    accuracy: Share | None
     average_accuracy: Share | None
     seconds: Annotated[float, Meta(ge=0)]
     images: Annotated[int, Meta(ge=1)]
 
     @property
-    def judged(self) -> float:
-        """The accuracy that decides which weights are the best."""
+    def judged(self) -> float | None:
+        """The accuracy that decides which weights are the best; None where nothing does."""
         return self.accuracy if self.average_accuracy is None else self.average_accuracy
+
+
+def best_accuracy(epochs: Sequence[Epoch]) -> float:
+    """The best of the accuracies that decide; -1 where there is none."""
+    return max((epoch.judged for epoch in epochs if epoch.judged is not None), default=-1.0)
 
 
 def write_history(folder: Path, epochs: Sequence[Epoch]) -> None:
@@ -61,11 +66,16 @@ def write_history(folder: Path, epochs: Sequence[Epoch]) -> None:
         write_text(folder / HISTORY, "".join(json.dumps(asdict(epoch)) + "\n" for epoch in epochs))
 
 
-def read_history(folder: Path) -> list[Epoch]:
+def read_history(folder: Path, *, judged: bool | None = None) -> list[Epoch]:
     """The history of a run, empty where it has none; a last line without its end is left out.
 
+    Args:
+        folder: of the run.
+        judged: whether its epochs were judged by validation images; None where that is all the same.
+
     Raises:
-        HistoryError: another line is not an epoch, or not the one after that of the line before.
+        HistoryError: another line is not an epoch of such a run, or not the one after that of the line
+            before.
     """
     path = folder / HISTORY
     if not path.exists():
@@ -79,6 +89,11 @@ def read_history(folder: Path) -> list[Epoch]:
             epoch = msgspec.json.decode(line, type=Epoch)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise HistoryError(f"{path}, line {number}: not an epoch ({error})") from error
+        if judged is not None and (epoch.judged is not None) != judged:
+            raise HistoryError(
+                f"{path}, line {number}: accuracy is {epoch.accuracy}, allowed is "
+                f"{'a number' if judged else 'none: validation images were trained on'}"
+            )
         if epochs and epoch.epoch != epochs[-1].epoch + 1:
             raise HistoryError(f"{path}, line {number}: epoch {epoch.epoch} after epoch {epochs[-1].epoch}")
         epochs.append(epoch)

@@ -22,7 +22,14 @@ from pnas_fast.train.config import TrainConfig
 from pnas_fast.train.curves import write_curves
 from pnas_fast.train.display import Display
 from pnas_fast.train.group import Group
-from pnas_fast.train.history import HISTORY, Epoch, HistoryError, read_history, write_history
+from pnas_fast.train.history import (
+    HISTORY,
+    Epoch,
+    HistoryError,
+    best_accuracy,
+    read_history,
+    write_history,
+)
 from pnas_fast.train.machine import Machine
 from pnas_fast.train.training import LongTraining
 
@@ -79,7 +86,8 @@ class Run:
         self._training, self._config, self._folder, self._data = training, config, folder, data
         self._group, self._display, self._stop = group, display, stop
         self._machine = Machine.here(config, group.size)
-        self._place, self._history = Place(), read_history(folder)
+        self._judges = config.on != "all"  # else validation images were trained on, and judge nothing
+        self._place, self._history = Place(), read_history(folder, judged=self._judges)
         self._go_on()
         self._saved = self._looked = self._drawn = time.monotonic()
 
@@ -118,7 +126,7 @@ class Run:
         """Be at the beginning, unless a history says that there were checkpoints."""
         done = self._history[-1].epoch if self._history else 0
         if done == self._config.epochs:
-            self._place = Place(done, 0, max(record.judged for record in self._history))
+            self._place = Place(done, 0, best_accuracy(self._history))
         elif done > 1:  # a history of one epoch is written before the first checkpoint
             raise CheckpointError(
                 f"{self._folder / CHECKPOINTS}: holds no checkpoint, and {HISTORY} tells of {done} epochs; "
@@ -146,19 +154,26 @@ class Run:
             self._display.note(change)
 
     def _require_best(self, checkpoint: Checkpoint | None) -> None:
-        """See to it that the weights of the best epoch so far are there, or say that they are lost."""
-        fault = unusable_best(self._folder) if self._place.best >= 0 else None
+        """See to it that the weights that are the result so far are there, or say that they are lost."""
+        if self._judges:
+            kept = {record.epoch for record in self._history if record.judged == self._place.best}
+            expected = self._place.best >= 0
+        else:
+            kept = {self._config.epochs}
+            expected = self._place.epoch == self._config.epochs
+        which = "best" if self._judges else "last"
+        fault = unusable_best(self._folder) if expected else None
         if fault is None:
             return
-        epoch = rebuilt_best(self._training, self._data, self._folder, self._place, self._history)
+        epoch = rebuilt_best(self._training, self._data, self._folder, kept)
         if checkpoint is not None:
             self._training.restore(checkpoint)
         if epoch is not None:
             self._display.note(f"{fault}; made again from the checkpoint after epoch {epoch}")
         elif self._place.epoch == self._config.epochs:
             raise CheckpointError(
-                f"{fault}, and no checkpoint holds the best weights; put the file back, or remove the run's "
-                "folder to train from the beginning"
+                f"{fault}, and no checkpoint holds the {which} weights; put the file back, or remove the "
+                "run's folder to train from the beginning"
             )
         else:
             self._display.note(
@@ -187,18 +202,25 @@ class Run:
         if not (math.isfinite(loss) and training.is_finite()):
             raise TrainError(f"diverged: loss is {loss} in epoch {epoch + 1}; try a lower --learning-rate")
         images = training.images
-        record = Epoch(epoch + 1, loss, *training.evaluate(), place.seconds, images)
+        accuracy, average = training.evaluate() if self._judges else (None, None)
+        record = Epoch(epoch + 1, loss, accuracy, average, place.seconds, images)
         self._history.append(record)
         # Killed before the checkpoint below, the epoch is trained again, and these are written again.
         if self._group.leads:
-            if record.judged > place.best:
+            if self._is_result(record):
                 keep_best(self._training, self._data, self._folder)
             write_history(self._folder, self._history)
-        self._place = Place(epoch + 1, 0, max(place.best, record.judged))
+        self._place = Place(epoch + 1, 0, max(place.best, best_accuracy([record])))
         self._save()
         self._display.epoch(record, self._place.best)
         if time.monotonic() - self._drawn > DRAW_SECONDS:
             self._draw()
+
+    def _is_result(self, record: Epoch) -> bool:
+        """Whether an epoch's weights are the result, as far as one can know after it."""
+        if record.judged is None:
+            return record.epoch == self._config.epochs
+        return record.judged > self._place.best
 
     def _show(self, now: float) -> None:
         place, loss = self._place, None
