@@ -63,7 +63,7 @@ class Exported:
         seconds: of the whole export.
         random: the comparison on random images.
         real: that on real ones, validation images or the user's; None without any.
-        accuracy: None without a data set.
+        accuracy: None without a data set, or where its validation images were trained on.
     """
 
     path: Path
@@ -177,10 +177,11 @@ def _compare_real(
         found = compare(subject.network, session, seen, subject.images)
         require_close(found, form.precision, "given")
     if subject.data is not None:
-        data = subject.data
-        pixels = _pixels(data.validation_images)
+        pixels = _pixels(subject.data.validation_images)
         found = compare(subject.network, session, pixels, subject.images)
         require_close(found, form.precision, "validation")
+    if subject.data is not None and found is not None and subject.judged:
+        data = subject.data
         labels = data.validation_labels.numpy()
         theirs, ours = (
             float((logits.argmax(axis=1) == labels).mean()) for logits in (found.theirs, found.ours)

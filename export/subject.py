@@ -16,7 +16,7 @@ from pnas_fast.export.image_format import ImageFormat, of_data, of_model
 from pnas_fast.export.model_file import Precision, check_size
 from pnas_fast.foreign import reading
 from pnas_fast.network import CellNetwork
-from pnas_fast.runs.config import saved_settings
+from pnas_fast.runs.config import saved_settings, trained_on_all
 from pnas_fast.runs.folder import CONFIG
 from pnas_fast.space import CellError
 from pnas_fast.zoo import ZooError, create_model, from_run
@@ -38,6 +38,7 @@ class Subject:
         images: what it takes.
         class_names: of its outputs, in order; None where nobody knows.
         data: what it was trained on, to check, calibrate and measure it with; None where there is none.
+        judged: whether its validation images were kept from training, so that accuracy on them says anything.
     """
 
     network: CellNetwork
@@ -45,6 +46,7 @@ class Subject:
     images: ImageFormat
     class_names: list[str] | None = None
     data: DataSet | None = None
+    judged: bool = True
 
 
 def run_subject(run: Path, data: str | None = None) -> Subject:
@@ -60,12 +62,16 @@ def run_subject(run: Path, data: str | None = None) -> Subject:
     """
     network = from_run(run)
     with reading(run / CONFIG, ConfigError, "not the configuration of a run"):
-        settings = saved_settings(run / CONFIG)
+        settings, on_all = saved_settings(run / CONFIG), trained_on_all(run / CONFIG)
     if data:
         same_kind = data.partition(":")[0] == settings.data.partition(":")[0]
         size = settings.image_size if same_kind else 0
         settings = replace(settings, data=data, train_images=0, image_size=size)
-    return _with_data(network, f"best of {run.name}", load_training_data(settings))
+    title = f"best of {run.name}"
+    if not on_all:
+        return _with_data(network, title, load_training_data(settings))
+    whole = load_training_data(replace(settings, train_images=0))
+    return replace(_with_data(network, title, whole.joined(0)), judged=False)
 
 
 def model_subject(

@@ -21,6 +21,9 @@ from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import load
 from pnas_fast.data.dataset import statistics
 from pnas_fast.engine import evaluate
+from pnas_fast.export.exporting import export_model
+from pnas_fast.export.model_file import Form
+from pnas_fast.export.subject import run_subject
 from pnas_fast.runs.config import short_digest
 from pnas_fast.runs.weights import load_child
 from pnas_fast.threads import torch_threads
@@ -155,11 +158,45 @@ def test_on_all_images_the_last_weights_are_kept_and_nothing_is_judged(
     assert "trained on training and validation images; averaged weights of the last epoch" in output
 
 
+def test_an_export_normalises_as_training_did_and_claims_no_accuracy(
+    on_all: Path, choosing: Path, data: str
+) -> None:
+    subject = run_subject(on_all)
+    mean = [255 * level for level in subject.images.mean]
+    assert mean == pytest.approx(load(data).joined(0).mean.tolist())
+    assert mean != pytest.approx(load(data).mean.tolist())
+    exported = export_model(subject, on_all.parent / "all.onnx", Form("fp32", "uint8", None))
+    assert exported.real is not None
+    assert exported.accuracy is None
+    assert run_subject(choosing).judged
+
+
 def test_what_is_trained_on_is_not_changed_under_way(
     on_all: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--out", str(on_all), "--on", "train"]) == 2
     assert "(--on all -> train)" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_stopped_on_all_images_it_goes_on_with_the_same_bits(
+    on_all: Path, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, step = tmp_path / "run", LongTraining.step
+
+    def interrupted(self: LongTraining, epoch: int, index: int) -> None:
+        if (epoch, index) == (1, 2):
+            signal.raise_signal(signal.SIGINT)
+        step(self, epoch, index)
+
+    line = [*OPTIONS, "--data", data, "--on", "all", "--ema", "0.5", "--out", str(folder)]
+    with monkeypatch.context() as patch:
+        patch.setattr(LongTraining, "step", interrupted)
+        assert main(line) == 130
+    assert {path.name for path in folder.iterdir()}.isdisjoint({"best.safetensors", TEST})
+    assert main(line) == 0
+    assert (folder / "best.safetensors").read_bytes() == (on_all / "best.safetensors").read_bytes()
+    assert read_tested(folder) == read_tested(on_all)
 
 
 @pytest.mark.slow

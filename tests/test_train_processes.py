@@ -15,14 +15,20 @@ from torch.distributed.run import get_args_parser
 
 from distributed_steps import normalised, steps
 from oracle import FORWARD, GRADIENT, relative_error
+from pnas_fast.data import load
+from pnas_fast.engine import evaluate
 from pnas_fast.kernels import BACKENDS
+from pnas_fast.runs.weights import load_child
 from pnas_fast.threads import torch_threads
 from pnas_fast.train.__main__ import main
 from pnas_fast.train.cli import EXAMPLES
 from pnas_fast.train.config import TrainConfig
 from pnas_fast.train.group import Group
+from pnas_fast.train.heldout import read_tested
 from pnas_fast.train.history import read_history
 from test_train import OPTIONS, SEARCH, await_checkpoint, checkpoints
+from test_train_heldout import OPTIONS as MADE_UP
+from test_train_heldout import write_data
 
 pytestmark = pytest.mark.slow
 
@@ -78,6 +84,21 @@ def test_the_command_of_the_help_trains_the_best_cell_of_a_search_in_two_process
     config = TrainConfig.load(tmp_path / "run" / "config.json")
     assert (config.data, config.filters, config.batch) == ("digits", 4, 256)
     assert [record.images for record in read_history(tmp_path / "run")] == [512]
+
+
+def test_two_processes_test_once_after_each_seed(tmp_path: Path) -> None:
+    name, folder = write_data(tmp_path / "made.npz"), tmp_path / "run"
+    options = ["--data", name, "--on", "all", "--seeds", "2", "--epochs", "1", "--out", str(folder)]
+    command = [*TORCHRUN, "-m", "pnas_fast.train", *MADE_UP, *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test error") == 2
+    assert "2 seeds, mean ± standard deviation: test accuracy" in done.stdout
+    for seed in (0, 1):
+        known = read_tested(folder / f"seed-{seed}")
+        network = load_child(folder / f"seed-{seed}" / "best.safetensors")
+        assert known is not None
+        assert known.correct == evaluate(network, load(name).joined(seed).tested()).correct
 
 
 def test_torchrun_takes_no_option_but_one_for_its_own(capsys: pytest.CaptureFixture[str]) -> None:

@@ -141,5 +141,14 @@ def saved_settings(path: Path) -> TrainingSettings:
         raise ConfigError(f"{path}: not the configuration of a run ({error})") from error
 
 
+def trained_on_all(path: Path) -> bool:
+    """Whether a run's network was trained on validation images too, from its configuration's file.
+
+    Raises:
+        ConfigError: the file is not a configuration.
+    """
+    return read_values(path).get("on") == "all"
+
+
 def _text(value: Any) -> str:
     return ",".join(value) if isinstance(value, tuple) else str(value)
