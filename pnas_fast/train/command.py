@@ -31,7 +31,7 @@ from pnas_fast.train.config import TrainConfig
 from pnas_fast.train.curves import CURVES
 from pnas_fast.train.display import Display
 from pnas_fast.train.group import Group, GroupError, joined, processes
-from pnas_fast.train.heldout import tested_once
+from pnas_fast.train.heldout import TEST, tested_once
 from pnas_fast.train.history import Epoch, HistoryError
 from pnas_fast.train.run import Run, Stopped, TrainError
 from pnas_fast.train.seeds import SEEDS, Outcome, seeds_text, write_seeds
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             request = parse(arguments, processes())
             with joined(request.config.device) as group, _out_of_memory_said():
                 # Others than the first of a group have nothing to say that it would not.
-                return _train_all(Console() if group.leads else Console(file=io.StringIO()), request, group)
+                return _carry_out(Console() if group.leads else Console(file=io.StringIO()), request, group)
     except OutputClosed:
         raise
     except KeyboardInterrupt:
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1 if isinstance(error, TrainError) else 2
 
 
-def _train_all(console: Console, request: Request, group: Group) -> int:
+def _carry_out(console: Console, request: Request, group: Group) -> int:
     whole = _load(console, request, group)
     images = min(request.config.train_images, len(whole.train_labels))
     # The recipe is that of a training that chooses its epoch, with whatever images another one adds.
@@ -210,10 +210,10 @@ def _heading(config: TrainConfig, training: LongTraining, group: Group) -> str:
 def _untested(settled: Settled, data: DataSet) -> list[str]:
     """A line where somebody who counts on a test error will get none."""
     config = settled.config
-    if data.test_images is not None:
+    if data.test_images is not None or (settled.folder / TEST).exists():
         return []
     if config.test_identity:
-        return [f"{config.data} has no test images now; name with --data what has, for the test error"]
+        return [f"{config.data} has no test images any more: there will be no test error"]
     if config.on == "all":
         return [f"{config.data} has no test images: nothing will say how good the result is"]
     return []
