@@ -7,6 +7,9 @@ from pnas_fast.candidates import Candidates, expand
 from pnas_fast.space import Codes
 from pnas_fast.surrogate import PREDICTORS, Surrogate
 
+NETWORKS = ("mlp", "lstm")
+"""The predictors that are trained step by step."""
+
 
 def random_cells(rng: np.random.Generator, cells: int, blocks: int) -> Codes:
     """Valid codes (cells, blocks, 4), sides in any order."""
@@ -40,7 +43,7 @@ def fitted(predictor: str, seed: int = 0, trials: int = 40) -> Surrogate:
     return surrogate
 
 
-def scores_of_both_predictors() -> npt.NDArray[np.float64]:
-    """Everything from seeds to scores, (2, E, M)."""
+def scores_of_all_predictors() -> npt.NDArray[np.float64]:
+    """Everything from seeds to scores, (3, E, M)."""
     candidates = random_candidates(np.random.default_rng(0), 3, 3)
     return np.stack([fitted(predictor, seed=2).score(candidates) for predictor in PREDICTORS])

@@ -270,7 +270,7 @@ def test_it_finds_better_cells_than_random_search_and_knows_which(monkeypatch: p
         ({"budget": 0}, StrategyError, "budget 0, allowed is 1 and more"),
         ({"lag": -1}, StrategyError, "lag -1, allowed is 0 and more"),
         ({"candidates": 9}, StrategyError, "candidates 9, allowed is 10 and more"),
-        ({"predictor": "forest"}, SurrogateError, "predictor is 'forest', allowed are mlp lstm"),
+        ({"predictor": "forest"}, SurrogateError, "predictor is 'forest', allowed are mlp lstm paths"),
         ({"blocks": 6}, CellError, "allowed are 1 to 5"),
         ({"operations": ["sep9x9"]}, CellError, "unknown operation 'sep9x9'"),
     ],

@@ -90,6 +90,7 @@ def test_a_run_is_not_a_path_nor_a_machine(tmp_path: Path) -> None:
         ("progressive", {"candidates": 50}),
         ("local", {"predictor": "lstm"}),
         ("bananas", {"refit": "scratch"}),
+        ("bananas", {"learn": "loss"}),
     ],
 )
 def test_an_option_of_another_strategy_is_refused(strategy: str, values: dict[str, Any]) -> None:
@@ -155,7 +156,7 @@ def test_every_option_changes_its_field() -> None:
         "optimizer": "rmsprop", "learning_rate": 0.5, "weight_decay": 0.25, "label_smoothing": 0.125,
         "drop_path": 0.5, "clip": 2.0, "time_limit": 9.5, "threads": 2, "backend": "eager", "device": "cpu",
         "precision": "bf16", "blocks": 4, "beam": 11, "operations": ("sep3x3", "identity"),
-        "predictor": "lstm", "refit": "scratch", "kappa": 0.5, "seed": 3, "workers": 2,
+        "predictor": "lstm", "refit": "scratch", "kappa": 0.5, "learn": "loss", "seed": 3, "workers": 2,
         "children_per_gpu": 0, "strategy": "progressive", "evaluator": "mine:own", "evaluation_seed": 4,
         "test_children": True, "finalists": 2, "final_replicas": 5, "final_epochs": 9,
         "image_size": 8, "skip_unreadable": True, "cache": "somewhere",
@@ -228,8 +229,9 @@ BAD = [
     ("--evaluator table:{tmp}/none.csv", "none.csv"),
     ("--beam 1" + 400 * "0", "beam is 1"),
     ("--kappa 1e400", "kappa is inf"),
-    ("--predictor forest", "predictor is 'forest', allowed are mlp lstm"),
+    ("--predictor forest", "predictor is 'forest', allowed are mlp lstm paths"),
     ("--refit never", "refit is 'never', allowed are finetune scratch"),
+    ("--learn error", "learn is 'error', allowed are accuracy loss"),
     ("--kappa -0.5", "kappa is -0.5, allowed is 0 to"),
     ("--kappa nan", "kappa is nan, allowed is 0 to"),
     ("--kappa much", "--kappa: invalid float value: 'much'"),

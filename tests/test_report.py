@@ -30,7 +30,7 @@ from pnas_fast.report.page import write_report
 from pnas_fast.report.palette import THEME
 from pnas_fast.report.prediction import draw_predictions
 from pnas_fast.report.progress import draw_progress
-from pnas_fast.report.strategies.progressive import PAPER_IMAGES
+from pnas_fast.report.strategies.progressive import PAGE, PAPER_IMAGES
 from pnas_fast.report.time import draw_times
 from pnas_fast.report.usage import operation_shares
 from pnas_fast.report.view import RunView
@@ -396,6 +396,29 @@ def test_prediction_panels_show_the_level_and_its_rho(view, narrow):
         mine = [title for title in titles if title.startswith(f"level {level.group.number},")]
         shown = [float(title.rpartition("= ")[2].replace("−", "-")) for title in mine]
         assert shown == pytest.approx(expected, abs=0.005)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_scores_have_an_axis_of_their_own_and_no_diagonal(tmp_path, narrow):
+    """Scores between 0 and 1 against accuracies, which a search that learned losses predicts."""
+    for learn in ("accuracy", "loss"):
+        folder = make_run(tmp_path / learn, [20, 12], blocks=2, learn=learn)
+        scored = RunView(RunRecord.load(folder))
+        figure = draw_predictions(scored, narrow)
+        panels = [axes for axes in figure.axes if axes.get_title()]
+        diagonals = [line for axes in panels for line in axes.lines if line.get_linestyle() == "--"]
+        texts = {text.get_text() for text in figure.texts}
+        title = PAGE.sections(scored)[0].charts[0].title
+        if learn == "accuracy":
+            assert len(diagonals) == len(panels)
+            assert all(axes.get_xlim() == axes.get_ylim() for axes in panels)
+            assert "predicted accuracy, %" in texts
+            assert "Predicted score" not in title
+        else:
+            assert diagonals == []
+            assert all(axes.get_xlim() != axes.get_ylim() for axes in panels)
+            assert "predicted score" in texts
+            assert "Predicted score" in title
 
 
 def test_pareto_front_is_what_no_other_child_beats(view):

@@ -48,6 +48,10 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "bananas": lambda: Bananas(5, OPERATIONS, 45, 2, seed=3, candidates=20),
     "bananas in a space that is too small": lambda: Bananas(1, OPERATIONS[:3], 60, 2, 3, 2, candidates=10),
     "progressive": lambda: Progressive(Growth(2, 6, OPERATIONS[:2]), 2, seed=3),
+    "progressive by paths from losses": lambda: Progressive(
+        Growth(3, 6, OPERATIONS[:2], "paths"), 2, seed=3, learn="loss"
+    ),
+    "bananas by paths": lambda: Bananas(5, OPERATIONS, 45, 2, seed=3, candidates=20, predictor="paths"),
     "controller": lambda: Controller(2, OPERATIONS, 40, 2, 3, lag=7, batch=10, rate=0.02),
     "controller, table": lambda: Controller(5, OPERATIONS, 60, 2, 3, policy="table", rate=0.5),
     "controller, reinforce, in a space that is too small": lambda: Controller(

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from pnas_fast.candidates import one_block_cells
 from pnas_fast.surrogate import PREDICTORS, Surrogate, SurrogateError, ensemble
 from pnas_fast.surrogate.fitting import Schedule
-from surrogate_data import accuracy, fitted, random_cells, scores_of_both_predictors
+from surrogate_data import NETWORKS, accuracy, fitted, random_cells, scores_of_all_predictors
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ensemble, "FINETUNE", Schedule(steps=8, batch=64, learning_rate=0.002))
 
 
-@pytest.mark.parametrize("predictor", PREDICTORS)
+@pytest.mark.parametrize("predictor", NETWORKS)
 def test_ranks_cells_it_has_not_seen_and_the_mean_beats_the_members(
     predictor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,7 +76,7 @@ def test_a_member_does_not_see_its_own_fold(predictor: str) -> None:
 
 
 @pytest.mark.usefixtures("brief")
-@pytest.mark.parametrize("predictor", PREDICTORS)
+@pytest.mark.parametrize("predictor", NETWORKS)
 @pytest.mark.parametrize("trials", [1, 2, 4, 5, 6])
 def test_fits_very_few_trials(predictor: str, trials: int) -> None:
     codes = random_cells(np.random.default_rng(trials), trials, 2)
@@ -100,7 +100,7 @@ def test_a_group_without_trials_is_no_trial() -> None:
 
 
 @pytest.mark.usefixtures("brief")
-@pytest.mark.parametrize("predictor", PREDICTORS)
+@pytest.mark.parametrize("predictor", NETWORKS)
 def test_fine_tuning_starts_from_the_weights_and_scratch_does_not(predictor: str) -> None:
     """Wrong accuracies first, then right ones: only fine-tuning still shows the wrong ones."""
     codes = one_block_cells()
@@ -143,9 +143,9 @@ def test_another_seed_gives_another_surrogate() -> None:
 
 PROGRAM = """
 from pnas_fast.surrogate import ensemble
-from surrogate_data import scores_of_both_predictors
+from surrogate_data import scores_of_all_predictors
 ensemble.FRESH = ensemble.Schedule(steps=12, batch=64, learning_rate=0.01)
-print(scores_of_both_predictors().tobytes().hex())
+print(scores_of_all_predictors().tobytes().hex())
 """
 
 
@@ -160,13 +160,13 @@ def test_a_fresh_process_agrees_to_the_bit() -> None:
         text=True,
         check=True,
     )
-    assert fresh.stdout.strip() == scores_of_both_predictors().tobytes().hex()
+    assert fresh.stdout.strip() == scores_of_all_predictors().tobytes().hex()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"predictor": "tree"}, "predictor is 'tree', allowed are mlp lstm"),
+        ({"predictor": "tree"}, "predictor is 'tree', allowed are mlp lstm paths"),
         ({"refit": "never"}, "refit is 'never', allowed are finetune scratch"),
         ({"seed": -1}, "seed is -1, allowed are 0 and more"),
         ({"members": 1}, "members is 1, allowed are 2 and more"),

@@ -10,7 +10,7 @@ from pnas_fast.candidates import one_block_cells
 from pnas_fast.surrogate import PREDICTORS, Surrogate, ensemble, lstm_scoring, mlp_scoring
 from pnas_fast.surrogate.fitting import Schedule
 from pnas_fast.threads import torch_threads
-from surrogate_data import accuracy, random_candidates
+from surrogate_data import NETWORKS, accuracy, random_candidates
 
 CANDIDATES = random_candidates(np.random.default_rng(0), 9, 3)
 
@@ -45,7 +45,7 @@ def test_the_number_of_threads_does_not_change_a_bit(predictor: str) -> None:
     assert (scores[0] == scores[2]).all()
 
 
-@pytest.mark.parametrize("predictor", PREDICTORS)
+@pytest.mark.parametrize("predictor", NETWORKS)
 def test_fitting_and_scoring_work_on_one_thread_at_a_time(
     predictor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,15 +39,18 @@ def draw_predictions(view: RunView, narrow: bool = False) -> Figure:
 
     The two panels of a level share their limits, and children far outside are open circles on the edge. The
     diagonal is a perfect prediction; ρ is Spearman's rank correlation as the search recorded it. A
-    ``narrow`` figure has one row a level instead.
+    ``narrow`` figure has one row a level instead. Scores, which are no accuracies, have an axis of their own
+    and no diagonal.
     """
+    scores = predicts_scores(view)
     levels = predicted_levels(view)
     pairs_of = [_pairs(level) for level in levels]
     moments = [moment for moment in (0, 1) if any(pairs[moment] for pairs in pairs_of)]
     rows, columns = (len(levels), len(moments)) if narrow else (len(moments), len(levels))
-    figure, grid = _panels(rows, columns, NARROW if narrow else WIDE)
+    figure, grid = _panels(rows, columns, NARROW if narrow else WIDE, scores)
     for level, pairs, line in zip(levels, pairs_of, grid if narrow else grid.T, strict=True):
-        limits = _limits([(trial.accuracy, value) for moment in moments for trial, value in pairs[moment]])
+        points = [(trial.accuracy, value) for moment in moments for trial, value in pairs[moment]]
+        limits = _limits(points, scores)
         for axes, moment in zip(line, moments, strict=True):
             if pairs[moment]:
                 _draw_panel(axes, pairs[moment], limits, level.group)
@@ -58,7 +62,12 @@ def draw_predictions(view: RunView, narrow: bool = False) -> Figure:
     return figure
 
 
-def _panels(rows: int, columns: int, width: float) -> tuple[Figure, npt.NDArray[np.object_]]:
+def predicts_scores(view: RunView) -> bool:
+    """Whether the surrogate learned from losses, so that its predictions are scores instead of accuracies."""
+    return view.record.config.get("learn") == "loss"
+
+
+def _panels(rows: int, columns: int, width: float, scores: bool) -> tuple[Figure, npt.NDArray[np.object_]]:
     side = min(_LARGEST_PANEL, (width - _LEFT - _RIGHT + _GAP) / columns - _GAP)
     width = _LEFT + columns * (side + _GAP) - _GAP + _RIGHT
     height = _BOTTOM + rows * (side + _HEADING) + (rows - 1) * _TICKS
@@ -75,7 +84,8 @@ def _panels(rows: int, columns: int, width: float) -> tuple[Figure, npt.NDArray[
     label: dict[str, Any] = {"fontsize": 9, "color": MUTED, "va": "center", "ha": "center"}
     middle = (_LEFT / width + 1 - _RIGHT / width) / 2, (_BOTTOM / height + 1 - _HEADING / height) / 2
     figure.text(middle[0], 0.12 / height, "measured accuracy, %", **label)
-    figure.text(0.12 / width, middle[1], "predicted accuracy, %", rotation="vertical", **label)
+    predicted = "predicted score" if scores else "predicted accuracy, %"
+    figure.text(0.12 / width, middle[1], predicted, rotation="vertical", **label)
     return figure, grid
 
 
@@ -90,20 +100,34 @@ def _known(pairs: Sequence[tuple[Trial, float | None]]) -> Pairs:
     return [(trial, value) for trial, value in pairs if value is not None]
 
 
-def _limits(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """Of measured accuracies and of predictions; the same where both are accuracies, else ``scores``."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    scores: bool
+
+
+def _limits(pairs: Sequence[tuple[float, float]], scores: bool) -> _Limits:
     measured, predicted = zip(*pairs, strict=True)
     ranges = typical_range(measured), typical_range(predicted)
-    return padded(min(low for low, _ in ranges), max(high for _, high in ranges))
+    if scores:
+        return _Limits(padded(*ranges[0]), padded(*ranges[1]), scores)
+    both = padded(min(low for low, _ in ranges), max(high for _, high in ranges))
+    return _Limits(both, both, scores)
 
 
-def _draw_panel(axes: Axes, pairs: Pairs, limits: tuple[float, float], group: Group) -> None:
-    axes.set(xlim=limits, ylim=limits, aspect="equal")
+def _draw_panel(axes: Axes, pairs: Pairs, limits: _Limits, group: Group) -> None:
+    axes.set(xlim=limits.x, ylim=limits.y)
     axes.locator_params(nbins=4)
     percent_ticks(axes.xaxis)
-    percent_ticks(axes.yaxis)
-    axes.plot(limits, limits, color=MUTED, linewidth=0.9, dashes=(4, 3))
+    if not limits.scores:
+        axes.set_aspect("equal")
+        percent_ticks(axes.yaxis)
+        axes.plot(limits.x, limits.y, color=MUTED, linewidth=0.9, dashes=(4, 3))
     points = np.array([(trial.accuracy, value) for trial, value in pairs])
-    shown = points.clip(*limits)
+    shown = points.clip(*np.transpose([limits.x, limits.y]))
     outside = (shown != points).any(axis=1)
     looks: tuple[dict[str, Any], ...] = (
         {"markersize": 3.9, "alpha": 0.75, "markeredgewidth": 0},

@@ -14,6 +14,7 @@ from pnas_fast.runs.config import RunConfig
 from pnas_fast.space import MAX_BLOCKS, OPERATIONS, CellError, check_operations
 from pnas_fast.strategies.controller import RATES
 from pnas_fast.strategies.policy_gradient import ALGORITHMS
+from pnas_fast.strategies.targets import LEARN
 from pnas_fast.surrogate import PREDICTORS, REFITS
 
 PRESETS = ("quick", "paper")
@@ -25,6 +26,7 @@ OPTIONS_OF: dict[str, tuple[str, ...]] = {
     "predictor": ("progressive", "bananas"),
     "refit": ("progressive",),
     "kappa": ("progressive",),
+    "learn": ("progressive",),
     "budget": ("random", "evolution", "controller", "local", "bananas"),
     "lag": ("evolution", "controller", "local", "bananas"),
     "population": ("evolution",),
@@ -70,7 +72,16 @@ class SearchConfig(RunConfig):
         24, "K: children trained at each level after the first (progressive)", minimum=1, maximum=1_000_000
     )
     predictor: str = option(
-        "mlp", "surrogate: an ensemble of five mlp or lstm (progressive, bananas)", choices=PREDICTORS
+        "mlp",
+        "surrogate: an ensemble of five mlp, lstm, or paths, which are ridge regressions on sequences of "
+        "operations (progressive, bananas)",
+        choices=PREDICTORS,
+    )
+    learn: str = option(
+        "accuracy",
+        "what the surrogate learns of children: validation accuracy, or validation loss, which tells those "
+        "of equal accuracy apart (progressive)",
+        choices=LEARN,
     )
     refit: str = option(
         "finetune", "at each level, finetune the surrogate or fit it from scratch (progressive)",

@@ -59,7 +59,7 @@ def _make_search(config: SearchConfig, emit: Emit) -> Strategy:
             return Exhaustive(blocks, operations, config.cells, config.replicas, epochs, seed)
         case _:
             growth = Growth(blocks, config.beam, operations, config.predictor, config.refit, config.kappa)
-            return Progressive(growth, epochs, seed, emit)
+            return Progressive(growth, epochs, seed, emit, config.learn)
 
 
 def notes_on(config: SearchConfig) -> list[str]:

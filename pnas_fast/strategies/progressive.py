@@ -13,6 +13,7 @@ import numpy as np
 from pnas_fast.candidates import one_block_cells
 from pnas_fast.protocols import Emit, Noted, Proposal, StrategyError, Trial
 from pnas_fast.space import Cell, Codes
+from pnas_fast.strategies.targets import learned_value, targets
 from pnas_fast.surrogate import Growth, Surrogate, grow, rank_correlation
 from pnas_fast.surrogate.checks import Floats
 
@@ -22,10 +23,16 @@ class Progressive:
 
     Cells keep the block order in which they were grown, so that candidates share their parent's prefix.
     Notes: ``begun`` and ``scored`` for the moment, and ``level``, which is kept.
+
+    The surrogate learns accuracies, or with ``learn`` "loss" targets made from validation losses (`targets`).
+    What it predicts then, noted with proposals and levels, are scores in those targets' scale, which is
+    another one at each level. ρ is that with accuracies either way.
     """
 
-    def __init__(self, growth: Growth, epochs: int, seed: int, emit: Emit = lambda event: None) -> None:
-        self._growth, self._epochs, self._emit = growth, epochs, emit
+    def __init__(
+        self, growth: Growth, epochs: int, seed: int, emit: Emit = lambda event: None, learn: str = "accuracy"
+    ) -> None:
+        self._growth, self._epochs, self._emit, self._learn_from = growth, epochs, emit, learn
         self._surrogate = Surrogate(growth.predictor, seed=seed, refit=growth.refit)
         self._history: tuple[list[Codes], list[Floats]] = ([], [])
         self._seconds = 0.0
@@ -51,8 +58,10 @@ class Progressive:
         """Learn from a child; the last of a level fits the surrogate and chooses the next level.
 
         Raises:
-            StrategyError: every child of a level failed.
+            StrategyError: every child of a level failed, or one lacks the validation loss that is learned.
         """
+        if trial.done:
+            learned_value(trial, self._learn_from)  # at once, not after a level's trainings
         self._told.append(trial)
         if len(self._told) < self._children:
             return
@@ -83,8 +92,8 @@ class Progressive:
             raise StrategyError(f"{found}, the first one: {self._told[0].measurement.error}")
         codes = np.array([trial.cell.codes for trial in done])
         self._history[0].append(codes)
-        self._history[1].append(np.array([trial.accuracy for trial in done]))
-        self._surrogate.fit(*self._history)
+        self._history[1].append(np.array([learned_value(trial, self._learn_from) for trial in done]))
+        self._surrogate.fit(self._history[0], targets(self._history[1], self._learn_from))
         return codes
 
     def _ranking(self) -> dict[str, object]:

@@ -10,14 +10,15 @@ import torch
 
 from pnas_fast.space import Codes
 from pnas_fast.surrogate.checks import Floats, SurrogateError, check_codes, check_trials
-from pnas_fast.surrogate.fitting import Schedule, Trials, fit_members
+from pnas_fast.surrogate.fitting import Schedule, Trials, fit_members, member_weights
 from pnas_fast.surrogate.lstm import LSTMEnsemble
 from pnas_fast.surrogate.lstm_scoring import score_lstm
 from pnas_fast.surrogate.mlp import MLPEnsemble
 from pnas_fast.surrogate.mlp_scoring import score_mlp
+from pnas_fast.surrogate.path_ridge import PathEnsemble
 from pnas_fast.threads import torch_threads
 
-PREDICTORS = ("mlp", "lstm")
+PREDICTORS = ("mlp", "lstm", "paths")
 REFITS = ("finetune", "scratch")
 
 # Chosen on synthetic searches: more steps fit the trials closer but rank the next level no better.
@@ -44,12 +45,13 @@ class Surrogate:
     depends on seed and trials only: neither torch's global generator nor Python's hash seed has a say.
 
     Args:
-        predictor: ``mlp`` or ``lstm``.
+        predictor: ``mlp``, ``lstm``, or ``paths``: ridge regressions on paths and sides of cells, in closed
+            form and float64. Their predictions may lie outside [0, 1].
         seed: of initial weights, folds and the order of batches; not negative.
         members: E, at least 2.
-        device: where weights live and scoring runs.
+        device: where weights live and scoring runs; ``paths`` stays on the CPU.
         refit: what `fit` does after the first time: ``finetune`` goes on from the present weights,
-            ``scratch`` starts from new ones (docs/method.md, 2).
+            ``scratch`` starts from new ones (docs/method.md, 2). ``paths`` has none to go on from.
 
     Raises:
         SurrogateError: an argument outside its limits.
@@ -70,7 +72,7 @@ class Surrogate:
         self.device = device
         self.refit = refit
         self._fits = 0
-        self._model: MLPEnsemble | LSTMEnsemble | None = None
+        self._model: MLPEnsemble | LSTMEnsemble | PathEnsemble | None = None
 
     def fit(self, codes: Sequence[Codes], accuracies: Sequence[Floats]) -> None:
         """Fit the members to all trials so far.
@@ -85,17 +87,25 @@ class Surrogate:
                 that is not a number in [0, 1].
         """
         check_trials(codes, accuracies)
+        if self.predictor == "paths":
+            uses = member_weights(sum(map(len, codes)), self.members, self.seed)
+            with torch_threads(1):  # so that their number changes no bit
+                self._model = PathEnsemble.fit(codes, accuracies, uses)
+        else:
+            self._fit_networks(codes, accuracies)
+
+    def _fit_networks(self, codes: Sequence[Codes], accuracies: Sequence[Floats]) -> None:
         trials = Trials.gather(codes, accuracies, self.members, self.seed, self.device)
         rng = np.random.default_rng([self.seed, 1 + self._fits])  # 0 draws the folds
-        schedule = FINETUNE
-        if self._model is None or self.refit == "scratch":
+        model, schedule = self._model, FINETUNE
+        if model is None or isinstance(model, PathEnsemble) or self.refit == "scratch":
             schedule = FRESH
             kind = MLPEnsemble if self.predictor == "mlp" else LSTMEnsemble
-            self._model = kind(self.members, rng).to(self.device)
+            self._model = model = kind(self.members, rng).to(self.device)
         # One thread: batches are small, and threads that wait for each other after every operation
         # take minutes where other processes use the cores.
         with torch_threads(1), torch.enable_grad():
-            fit_members(self._model, trials, schedule, rng)
+            fit_members(model, trials, schedule, rng)
         self._fits += 1
 
     def predict(self, codes: Codes) -> Floats:
@@ -110,6 +120,8 @@ class Surrogate:
             SurrogateError: a wrong type or shape, a code out of range, or a surrogate never fitted.
         """
         model = self._ready(codes)
+        if isinstance(model, PathEnsemble):
+            return model.predict(codes)
         tokens = torch.from_numpy(codes.astype(np.int64)).to(self.device)
         parts = []
         with torch.no_grad():
@@ -121,18 +133,21 @@ class Surrogate:
     def score(self, candidates: HasCodes) -> Floats:
         """Each member's prediction float64 (E, M) for candidates of one size, sharing common prefixes.
 
-        Equals `predict_members` to 1e-5 and is many times faster when candidates come by parent.
+        Equals `predict_members` to 1e-5, with ``paths`` to the bit, and is many times faster when candidates
+        come by parent.
 
         Raises:
             SurrogateError: a wrong type or shape, a code out of range, or a surrogate never fitted.
         """
         codes = candidates.codes
         model = self._ready(codes)
+        if isinstance(model, PathEnsemble):
+            return model.score(codes)
         with torch.no_grad():
             scores = score_mlp(model, codes) if isinstance(model, MLPEnsemble) else score_lstm(model, codes)
         return scores.double().cpu().numpy()
 
-    def _ready(self, codes: Codes) -> MLPEnsemble | LSTMEnsemble:
+    def _ready(self, codes: Codes) -> MLPEnsemble | LSTMEnsemble | PathEnsemble:
         check_codes(codes)
         if self._model is None:
             raise SurrogateError("the surrogate has no trials yet, fit it first")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pnas_fast.report.levels import levels_of
-from pnas_fast.report.prediction import draw_predictions, predicted_levels
+from pnas_fast.report.prediction import draw_predictions, predicted_levels, predicts_scores
 from pnas_fast.report.section import Chart, Fact, Section, StrategyPage
 from pnas_fast.report.text import duration, magnitude, number, plural
 from pnas_fast.report.view import RunView
@@ -17,6 +17,13 @@ _CHART = Chart(
     "Predicted against measured accuracy of each level's children, before and after fitting",
 )
 
+_SCORES = Chart(
+    "prediction",
+    draw_predictions,
+    "Predicted score, learned from validation losses, against measured accuracy of each level's children, "
+    "before and after fitting",
+)
+
 
 def _facts(view: RunView) -> list[Fact]:
     seconds = sum(level.surrogate_seconds or 0.0 for level in levels_of(view))
@@ -26,7 +33,8 @@ def _facts(view: RunView) -> list[Fact]:
 def _sections(view: RunView) -> list[Section]:
     found = []
     if predicted_levels(view):
-        found.append(Section("prediction", "How well accuracy was predicted", charts=(_CHART,)))
+        chart = _SCORES if predicts_scores(view) else _CHART
+        found.append(Section("prediction", "How well accuracy was predicted", charts=(chart,)))
     levels = levels_of(view)
     if levels:
         found.append(Section("levels", "Levels", {"levels": levels}))
