@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,6 @@ from pnas_fast.export.graph import LARGEST_HALF
 from pnas_fast.export.image_format import ImageFormat
 from pnas_fast.export.images import Pixels, as_input
 from pnas_fast.export.model_file import Precision
-from pnas_fast.export.sessions import Session
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.2}
 """How far logits may be from PyTorch's in float32: the norm of the difference over the norm of PyTorch's."""
@@ -27,6 +27,20 @@ RANDOM_BATCHES = (1, 2)
 _BATCH = 64
 
 Logits = npt.NDArray[np.float32]
+
+
+class Runner(Protocol):
+    """What computes the logits of an exported file."""
+
+    @property
+    def dtype(self) -> npt.DTypeLike:
+        """Of its input: uint8 is pixels as decoded, float32 normalised images."""
+
+    def run(self, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Logits of images, as many as it takes at a time."""
+
+    def run_all(self, images: npt.NDArray[Any], batch: int) -> npt.NDArray[Any]:
+        """Logits of any number of images, ``batch`` at a time where that is free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +74,7 @@ def check_structure(path: Path) -> None:
         raise ExportError(f"the model fails ONNX's checks: {' '.join(str(error).split())[:300]}") from error
 
 
-def compare(network: nn.Module, session: Session, pixels: Pixels, images: ImageFormat) -> Comparison:
+def compare(network: nn.Module, session: Runner, pixels: Pixels, images: ImageFormat) -> Comparison:
     """Both on the same images, uint8 (n, H, W, C)."""
     ours, theirs = [], []
     with torch.inference_mode():
@@ -85,7 +99,7 @@ def require_close(found: Comparison, precision: Precision, what: str) -> None:
     # Written so that NaN fails.
     if not found.error <= allowed:
         raise ExportError(
-            f"ONNX Runtime's logits of {found.images} {what} images differ from PyTorch's by "
+            f"the file's logits of {found.images} {what} images differ from PyTorch's by "
             f"{found.error:.2g} of their norm, allowed is {allowed:g} in {precision}"
             + _cause(found, precision)
         )

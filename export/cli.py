@@ -9,13 +9,16 @@ from pathlib import Path
 
 from pnas_fast.cli.commands import Parser
 from pnas_fast.cli.parser import LARGEST_BATCH, positive, up_to
+from pnas_fast.export.formats import FORMATS, format_of
 
 _side = up_to(4096)  # as `image_format.LONGEST_SIDE`, which is behind slow imports
 
 DESCRIPTION = """\
 Write a network as one ONNX file for ONNX Runtime, TensorRT and others: batch norm folded into convolutions,
 no training left in it. Before the file appears, ONNX checks it and ONNX Runtime's logits are compared with
-PyTorch's, on random images and on real ones where there are some."""
+PyTorch's, on random images and on real ones where there are some. Or write it for PyTorch alone, without this
+package, compared in the same way: as a program of torch.export, or as one readable Python file of plain
+modules with its weights beside it (NAME.py and NAME.safetensors)."""
 
 EXAMPLES = """\
 examples:
@@ -25,9 +28,11 @@ examples:
   python -m pnas_fast.export --model pnasnet5_mobile --weights F.pth --input uint8 \\
       --precision int8 --images photos/ --output mobile.onnx
   python -m pnas_fast.export --cell 0:sep5x5+1:max_pool3x3 --repeats 2 --filters 24 --output cell.onnx
+  python -m pnas_fast.export --run runs/paper --output best.py         and best.safetensors
+  python -m pnas_fast.export --run runs/paper --output best.pt2        for torch.export.load
 
-The file says what it is: its cell, classes, preprocessing, precision, and accuracy where that was measured.
-python -m pnas_fast.infer runs it on images."""
+A file says what it is: its cell, classes and preprocessing; ONNX's also accuracy where that was measured.
+python -m pnas_fast.infer runs ONNX files on images; load() in a Python file gives the network."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -45,6 +50,16 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
                 parser.error(f"--{name} does not go with --run, which has its own")
     if options.output.exists() and not options.output.is_file():
         parser.error(f"--output {options.output}: is no file, expected a file or a new name")
+    try:
+        options.format = format_of(options.output, options.format)
+    except ValueError as error:
+        parser.error(f"--output {options.output}: {error}")
+    if options.format != "onnx" and (options.precision != "fp32" or options.batch is not None):
+        name = "batch" if options.precision == "fp32" else "precision"
+        parser.error(
+            f"--{name} {getattr(options, name)} does not go with --format {options.format}, which is written "
+            "in fp32 for any number of images; onnx has both"
+        )
     folder = options.output.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         parser.error(f"--output {options.output}: {folder} is not a folder that can be written to")
@@ -78,11 +93,17 @@ def _parser() -> argparse.ArgumentParser:
     form = parser.add_argument_group("the file")
     form.add_argument("--output", type=Path, metavar="FILE", required=True, help="where it goes")
     form.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="onnx; torch_export: a program for torch.export.load; source: a Python file of plain PyTorch "
+        "and its weights as safetensors [by the ending of --output: .onnx, .pt2, .py; else onnx]",
+    )
+    form.add_argument(
         "--precision",
         choices=("fp32", "fp16", "int8"),
         default="fp32",
-        help="fp16 is for GPUs; int8 is about a quarter of the size, and on CPUs with VNNI several times as "
-        "fast for large networks [fp32]",
+        help="of ONNX: fp16 is for GPUs; int8 is about a quarter of the size, and on CPUs with VNNI "
+        "several times as fast for large networks [fp32]",
     )
     form.add_argument(
         "--input",
@@ -91,7 +112,9 @@ def _parser() -> argparse.ArgumentParser:
         help="float32: normalised (batch, C, H, W); uint8: (batch, H, W, C) as decoded, normalised inside "
         "[float32]",
     )
-    form.add_argument("--batch", type=up_to(LARGEST_BATCH), metavar="N", help="images at a time [any number]")
+    form.add_argument(
+        "--batch", type=up_to(LARGEST_BATCH), metavar="N", help="of ONNX: images at a time [any number]"
+    )
     form.add_argument(
         "--class-names", type=Path, metavar="FILE", help="a name a line [the data set's, if it is known]"
     )

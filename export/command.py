@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +20,7 @@ from pnas_fast.export.errors import ExportError
 from pnas_fast.export.exporting import Exported, export_model
 from pnas_fast.export.images import find_images
 from pnas_fast.export.model_file import Form
+from pnas_fast.export.plain import export_program, export_source
 from pnas_fast.export.subject import Subject, model_subject, run_subject
 from pnas_fast.foreign import printable
 from pnas_fast.runs.database import StoreError
@@ -45,12 +48,21 @@ def export(options: argparse.Namespace) -> None:
     try:
         with console.status("building the network") as status:
             subject = _subject(options)
-            form = Form(options.precision, options.input, options.batch)
             pictures = find_images(options.images)
-            exported = export_model(subject, options.output, form, pictures=pictures, progress=status.update)
+            exported = _exported(subject, options, pictures, status.update)
     except BAD_INPUT as error:
         raise ExportError(one_line(error)) from error
     console.print(_summary(subject, options, exported))
+
+
+def _exported(
+    subject: Subject, options: argparse.Namespace, pictures: list[Path], progress: Callable[[str], None]
+) -> Exported:
+    if options.format == "onnx":
+        form = Form(options.precision, options.input, options.batch)
+        return export_model(subject, options.output, form, pictures=pictures, progress=progress)
+    write = export_source if options.format == "source" else export_program
+    return write(subject, options.output, options.input, pictures=pictures, progress=progress)
 
 
 def _subject(options: argparse.Namespace) -> Subject:
@@ -66,7 +78,7 @@ def _subject(options: argparse.Namespace) -> Subject:
             size=options.image,
             weights=options.weights,
             data=options.data,
-            precision=options.precision,
+            precision=options.precision if options.format == "onnx" else None,
         )
     if options.class_names is None:
         return subject
@@ -81,9 +93,10 @@ def _summary(subject: Subject, options: argparse.Namespace, exported: Exported) 
     table.add_column(overflow="fold")
     random_weights = options.run is None and options.weights is None
     table.add_row("network", printable(subject.title) + (", random weights" if random_weights else ""))
+    files = " and ".join(printable(path) for path in (exported.path, exported.weights) if path is not None)
+    loads = "" if exported.load_seconds is None else f", loads in {exported.load_seconds:.2f} s"
     table.add_row(
-        "file",
-        f"{printable(exported.path)}, {exported.size / 1e6:,.1f} MB, loads in {exported.load_seconds:.2f} s",
+        "file" if exported.weights is None else "files", f"{files}, {exported.size / 1e6:,.1f} MB{loads}"
     )
     if options.precision != "int8":
         table.add_row(

@@ -17,6 +17,7 @@ from pnas_fast.data import DataSet
 from pnas_fast.export.checks import (
     RANDOM_BATCHES,
     Comparison,
+    Runner,
     check_structure,
     compare,
     comparison,
@@ -25,9 +26,9 @@ from pnas_fast.export.checks import (
 from pnas_fast.export.errors import ExportError
 from pnas_fast.export.graph import LARGEST_FILE, TOO_LARGE
 from pnas_fast.export.images import Pixels, as_input, read_pixels
-from pnas_fast.export.model_file import Form, build, check_size, describe, fix_batch, size_of_constants
+from pnas_fast.export.model_file import Form, build, check_size, description, fix_batch, size_of_constants
 from pnas_fast.export.quantise import quantise
-from pnas_fast.export.sessions import Session, open_session
+from pnas_fast.export.sessions import open_session
 from pnas_fast.export.subject import Subject
 from pnas_fast.files import replacing, scratch
 
@@ -51,6 +52,11 @@ class Accuracy:
     images: int
     data: str
 
+    @property
+    def described(self) -> dict[str, object]:
+        """As a file says it."""
+        return {"top1": self.file, "images": self.images, "validation of": self.data}
+
 
 @dataclass(frozen=True, slots=True)
 class Exported:
@@ -58,21 +64,23 @@ class Exported:
 
     Attributes:
         path: the file.
-        size: its bytes.
-        load_seconds: that ONNX Runtime took to load it.
+        size: its bytes, with those of its weights.
+        load_seconds: that it took to load it; None where it was not loaded.
         seconds: of the whole export.
         random: the comparison on random images.
         real: that on real ones, validation images or the user's; None without any.
         accuracy: None without a data set, or where its validation images were trained on.
+        weights: the file that a source has its weights in.
     """
 
     path: Path
     size: int
-    load_seconds: float
+    load_seconds: float | None
     seconds: float
     random: Comparison
     real: Comparison | None
     accuracy: Accuracy | None
+    weights: Path | None = None
 
 
 def export_model(
@@ -123,8 +131,8 @@ def export_model(
         session = open_session(temporary, "cpu")
         loaded = time.monotonic() - loading
         progress("comparing with PyTorch")
-        random = _compare_random(subject, session, form)
-        real, accuracy = _compare_real(subject, session, form, seen)
+        random = compare_random(subject, session, form)
+        real, accuracy = compare_real(subject, session, form, seen)
         if accuracy is not None:
             _describe(model, subject, form, accuracy)
             onnx.save(model, temporary)
@@ -148,7 +156,7 @@ def _calibration(data: DataSet | None, seen: Pixels | None) -> Pixels:
     return _pixels(data.train_images[:CALIBRATION_IMAGES])
 
 
-def _compare_random(subject: Subject, session: Session, form: Form) -> Comparison:
+def compare_random(subject: Subject, session: Runner, form: Form) -> Comparison:
     """On images of noise, in batches of several sizes.
 
     Calibrated ranges hold for real images alone: int8 need only give numbers here.
@@ -168,8 +176,8 @@ def _compare_random(subject: Subject, session: Session, form: Form) -> Compariso
     return found
 
 
-def _compare_real(
-    subject: Subject, session: Session, form: Form, seen: Pixels | None
+def compare_real(
+    subject: Subject, session: Runner, form: Form, seen: Pixels | None
 ) -> tuple[Comparison | None, Accuracy | None]:
     """On the user's images and on the validation images; the result is of the latter if there are any."""
     found, accuracy = None, None
@@ -191,18 +199,15 @@ def _compare_real(
 
 
 def _describe(model: onnx.ModelProto, subject: Subject, form: Form, accuracy: Accuracy | None) -> None:
-    measured = None
-    if accuracy is not None:
-        measured = {"top1": accuracy.file, "images": accuracy.images, "validation of": accuracy.data}
-    describe(
-        model,
+    entries = description(
         subject.network,
         subject.images,
         form,
         title=subject.title,
         class_names=subject.class_names,
-        accuracy=measured,
+        accuracy=None if accuracy is None else accuracy.described,
     )
+    onnx.helper.set_model_props(model, entries)
 
 
 def _pixels(images: Tensor) -> Pixels:

@@ -110,17 +110,24 @@ def _input(graph: Graph, images: ImageFormat, form: Form) -> Value:
     return Value(name, Shape(*images.shape), np.arange(images.channels))
 
 
-def check_size(network: CellNetwork, precision: Precision) -> None:
-    """Raise `ExportError` where a network has too many weights for a file, or for the way to int8.
+def check_size(network: CellNetwork, precision: Precision | None) -> None:
+    """Raise `ExportError` where a network has too many weights for a file, or for the way to it.
 
     Args:
         network: may be on PyTorch's device meta, without any weight in memory.
-        precision: of the file.
+        precision: of an ONNX file; None is a file of another format, of any size.
     """
     weights = sum(parameter.numel() for parameter in network.parameters() if parameter.ndim > 1)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if precision is None:
+        if (needed := 2 * BYTES["fp32"] * weights) > memory:
+            raise ExportError(
+                f"the network is too large: {weights:,} weights and their copy need {needed / 1e9:,.0f} GB "
+                f"of memory, this machine has {memory / 1e9:,.0f}"
+            )
+        return
     if weights * BYTES[precision] > LARGEST_FILE:
         raise ExportError(f"{TOO_LARGE}, in {precision} it has {weights * BYTES[precision] / 1e9:,.2f} GB")
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     needed = _COPIES * BYTES["fp32"] * weights
     if precision == "int8" and BYTES["fp32"] * weights > LARGEST_FILE and needed > memory:
         raise ExportError(
@@ -140,8 +147,7 @@ def fix_batch(model: ModelProto, batch: int) -> None:
         value.type.tensor_type.shape.dim[0].dim_value = batch
 
 
-def describe(
-    model: ModelProto,
+def description(
     network: CellNetwork,
     images: ImageFormat,
     form: Form,
@@ -149,11 +155,10 @@ def describe(
     title: str,
     class_names: list[str] | None,
     accuracy: dict[str, object] | None,
-) -> None:
-    """Write into a model what it is.
+) -> dict[str, str]:
+    """What a file says about itself.
 
     Args:
-        model: gets the description.
         network: what it was made from.
         images: what it takes.
         form: how it was written.
@@ -177,4 +182,4 @@ def describe(
         entries["classes"] = json.dumps(class_names)
     if accuracy is not None:
         entries["accuracy"] = json.dumps(accuracy)
-    helper.set_model_props(model, entries)
+    return entries

@@ -84,7 +84,7 @@ def model_subject(
     size: tuple[int, int] | None = None,
     weights: Path | None = None,
     data: str | None = None,
-    precision: Precision = "fp32",
+    precision: Precision | None = "fp32",
 ) -> Subject:
     """A published network by name, or the network of any cell.
 
@@ -97,7 +97,7 @@ def model_subject(
         size: (height, width) of images; None is what the data set has, or was published.
         weights: as `pnas_fast.zoo.create_model` takes them; None is random ones.
         data: the data set that the network was trained on.
-        precision: of the file: a network that is too large for one is refused before it is built.
+        precision: of the ONNX file, or None: a network that is too large is refused before it is built.
 
     Raises:
         ExportError: a size that is refused, or a data set that does not fit.
