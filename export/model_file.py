@@ -30,6 +30,9 @@ BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
 _COPIES = 4
 """Of float32 weights that are in memory at once where int8 is made from more than a file holds."""
 
+_PLAIN_COPIES = 3
+"""Of weights that are in memory at once where a file of another format is written and checked."""
+
 OPSET = 17
 """The operator set: the newest that ONNX Runtime 1.12 and TensorRT 8.5, of 2022, read; nothing later is
 needed, for convolutions, pools and quantised nodes are older."""
@@ -120,9 +123,9 @@ def check_size(network: CellNetwork, precision: Precision | None) -> None:
     weights = sum(parameter.numel() for parameter in network.parameters() if parameter.ndim > 1)
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if precision is None:
-        if (needed := 2 * BYTES["fp32"] * weights) > memory:
+        if (needed := _PLAIN_COPIES * BYTES["fp32"] * weights) > memory:
             raise ExportError(
-                f"the network is too large: {weights:,} weights and their copy need {needed / 1e9:,.0f} GB "
+                f"the network is too large: {weights:,} weights and their copies need {needed / 1e9:,.0f} GB "
                 f"of memory, this machine has {memory / 1e9:,.0f}"
             )
         return

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from pnas_fast.export.checks import RANDOM_BATCHES, Logits, Runner
@@ -95,7 +95,7 @@ def export_source(
     # The weights are renamed first: a source never stands beside none.
     with replacing(path) as text, replacing(weights) as tensors:
         text.write_text(source.text, encoding="utf-8", newline="\n")
-        save_file(source.tensors, tensors, _MARK)
+        tensors.write_bytes(save(source.tensors, _MARK))
         loading = time.monotonic()
         module = ModuleType("exported")
         module.__file__ = str(path)

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from pnas_fast.export.__main__ import main
 from pnas_fast.export.errors import ExportError
 from pnas_fast.export.image_format import ImageFormat, of_model
 from pnas_fast.export.literals import in_docstring, string
+from pnas_fast.export.model_file import InputType
 from pnas_fast.export.plain import DESCRIPTION, export_program, export_source
 from pnas_fast.export.source import write_source
 from pnas_fast.export.subject import Subject, run_subject
@@ -115,11 +118,11 @@ def test_the_source_of_a_run_gives_its_logits_where_there_is_no_pnas_fast(
     assert "from pnas_fast" not in text
 
 
-def loaded(network: CellNetwork, **options: object) -> tuple[torch.nn.Module, str]:
+def loaded(network: CellNetwork, **options: Any) -> tuple[torch.nn.Module, str]:
     """The module of a network's source."""
-    given = {"raw": False, "title": "any", "class_names": None, **options}
+    given: dict[str, Any] = {"raw": False, "title": "any", "class_names": None, **options}
     source = write_source(network, of_model(None, network.image_shape), **given)
-    space: dict[str, object] = {"__name__": "net", "__file__": "net.py"}
+    space: dict[str, Any] = {"__name__": "net", "__file__": "net.py"}
     exec(compile(source.text, "net.py", "exec", dont_inherit=True), space)
     module = space["Network"]()
     module.load_state_dict(source.tensors)
@@ -196,7 +199,7 @@ def test_names_of_strangers_stay_texts(text: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["float32", "uint8"])
-def test_a_program_gives_the_same_logits_for_any_batch(small: Subject, tmp_path: Path, kind: str) -> None:
+def test_a_program_gives_the_same_logits(small: Subject, tmp_path: Path, kind: InputType) -> None:
     export_program(small, tmp_path / "m.pt2", kind)
     assert [path.name for path in tmp_path.iterdir()] == ["m.pt2"]
     said = {DESCRIPTION: ""}
@@ -225,7 +228,7 @@ def test_a_program_holds_no_pickle(small: Subject, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("write", [export_source, export_program])
 def test_a_failed_check_leaves_what_was_there(
-    write: object, small: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write: Callable[..., Any], small: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "old.py").write_bytes(b"old")
     real = plain.ModuleRunner.run
@@ -242,6 +245,7 @@ def test_a_source_replaces_its_own_weights_and_nobody_elses(
 ) -> None:
     for _ in range(2):
         export_source(small, tmp_path / "net.py")
+    assert (tmp_path / "net.safetensors").stat().st_mode == (tmp_path / "net.py").stat().st_mode
     assert set(load_file(tmp_path / "net.safetensors")) >= {"classifier.weight", "stem.norm.running_var"}
     shutil.copytree(run, tmp_path / "run")
     best = tmp_path / "run" / "best.safetensors"
@@ -305,6 +309,7 @@ def test_contradictions_are_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    status: int | str | None
     try:
         status = main([*ANY_CELL.split(), *arguments.split()])
     except SystemExit as stop:
