@@ -33,6 +33,7 @@ from pnas_fast.search.parts import make_spec
 from pnas_fast.search.run import Search
 from pnas_fast.search.sources import cut
 from pnas_fast.space import OPERATIONS
+from pnas_fast.threads import torch_threads
 
 FOLDER = Path(__file__).with_name("tables")
 
@@ -131,7 +132,8 @@ def check(config: SearchConfig, data: DataSource, file: Path, count: int) -> boo
     same = True
     for row in random.SystemRandom().sample(rows, min(count, len(rows))):
         seed = child_seed(config.children_seed, row.proposal)
-        result, _ = train_child(row.cell, replace(config, epochs=row.proposal.budget), data.open(), seed)
+        with torch_threads(config.threads):  # as in a worker: sums over more have other last bits
+            result, _ = train_child(row.cell, replace(config, epochs=row.proposal.budget), data.open(), seed)
         same &= result.accuracy == row.accuracy
         print(f"{row.cell} replica {row.proposal.replica}: {row.accuracy}, again {result.accuracy}")
     return same
