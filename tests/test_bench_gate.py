@@ -58,6 +58,7 @@ class Bench:
         stored = Stored(times)
         self._patch.setattr(gate, "CASES", [Case(name, 1, lambda backend: list) for name in times])
         self._patch.setattr(gate, "measure", stored)
+        self._patch.setattr(gate, "measure_apart", stored)
         return gate.main(arguments), stored.measured
 
 
@@ -74,13 +75,19 @@ def test_as_fast_as_before_is_green(bench: Bench, capsys: pytest.CaptureFixture[
 
 
 def test_a_slowed_kernel_is_red_and_named(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    """Half as slow again, and it was measured three times before it was called so."""
+    """Half as slow again, and it was measured four times before it was called so."""
     status, measured = bench.run(sep=0.6)
     assert status == 1
-    assert measured == [SEP, ADD, STEP, SEP, SEP]
+    assert measured == [SEP, ADD, STEP, SEP, SEP, SEP]
     assert capsys.readouterr().err.splitlines() == [
         f"bench/gate.py: worse: {SEP}: 0.600 of eager's time, baseline 0.400: 50% worse, allowed are 20%"
     ]
+
+
+def test_a_case_is_measured_in_a_process_of_its_own() -> None:
+    times = gate.measure_apart(next(case for case in CASES if "norm + norm, stride 1, 8x8" in case.name))
+    assert times.fused > 0
+    assert times.eager > 0
 
 
 def test_within_the_margin_is_green(bench: Bench) -> None:
