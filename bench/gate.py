@@ -5,9 +5,9 @@
     python bench/gate.py --update              write this machine's ratios there
 
 Both sides are timed in turns in one process (see `ratios`) and only their ratio counts, so that a slower
-machine of the same instruction set gives the same. A case that seems worse is measured up to three times more,
-each time in a process of its own, and each side's least time counts: a hiccup passes, a slower kernel does
-not. Without a baseline for this machine's instruction set only the limit of whole training steps can be
+machine of the same instruction set gives the same. A case that seems worse is measured up to three times
+more, each time in a process of its own, and each side's least time counts: a hiccup passes, a slower kernel
+does not. Without a baseline for this machine's instruction set only the limit of whole training steps can be
 checked: a failure unless it is allowed.
 
 PNAS_FAST_CPU=avx2 (or another set that this machine has) measures as on a machine with no wider one: PyTorch
