@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from pnas_fast.data import source
+from pnas_fast.engine import settings_source
 from pnas_fast.evaluation import train_child
 from pnas_fast.evaluation.guard import make_evaluator
 from pnas_fast.evaluation.table import read_table, write_table
@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     what.add_argument("--check", type=int, default=0, metavar="N", help="train N of its rows again")
     wanted = parser.parse_args(arguments)
     config = TABLES[wanted.name].resolved()
-    data = cut(source(config.data), config.train_images)
+    data = cut(settings_source(config), config.train_images)
     folder, file = wanted.run or Path("runs") / f"table-{wanted.name}", FOLDER / f"{wanted.name}.csv.gz"
     if wanted.check:
         return 0 if check(config, data, file, wanted.check) else 1

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from pnas_fast.candidates import expand, one_block_cells
@@ -170,6 +171,24 @@ def test_a_comparison_is_told_by_test_images_where_there_are_some(tmp_path: Path
         request = parse(f"{out} --data {data} --strategies random".split(" "))
         assert request.plan is not None
         assert request.plan.configs["random"].test_children is tests
+
+
+def test_folders_of_images_of_several_sizes_are_made_one_size(tmp_path: Path) -> None:
+    """As a search makes them, whoever asks for the data: what is described, and what is trained on."""
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        part, label, side = ("train", "test")[number % 4 == 3], "ab"[number % 2], 10 + number % 3
+        place = tmp_path / "images" / part / label
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (side, side), np.uint8)).save(place / f"{number}.png")
+    options = (
+        f"--data folder:{tmp_path / 'images'} --image-size 8 --cache {tmp_path / 'cache'} "
+        "--strategies random --budget 2 --repeats 1 --blocks 1 --operations identity --epochs 1 --batch 8 "
+        f"--filters 4 --device cpu --finalists 0 --out {tmp_path / 'compared'}"
+    )
+    assert main(options.split()) == 0
+    (trial, *_) = RunRecord.load(tmp_path / "compared" / "runs" / "random-0").trials
+    assert "test_accuracy" in trial.measurement.values
 
 
 def test_folders_are_compared_as_runs_are(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from pnas_fast.cli.options import ConfigError
 from pnas_fast.cli.parser import up_to
 from pnas_fast.compare.plan import Plan, changed_plan, make_plan
 from pnas_fast.compare.saved import check_folder, saved_plan
-from pnas_fast.data import fetchable, source
+from pnas_fast.data import fetchable
+from pnas_fast.engine import settings_source
 from pnas_fast.search.cli import GROUPS
 from pnas_fast.search.config import (
     PRESETS,
@@ -92,7 +93,7 @@ def _plan(folder: Path, given: dict[str, Any]) -> tuple[Plan, list[str]]:
     if saved is not None:
         return changed_plan(saved, strategies, given, repeats, independent), []
     base = preset(given.pop("preset", default_preset()))
-    if given.get("evaluator", base.evaluator) == "train" and _has_tests(given.get("data", base.data)):
+    if given.get("evaluator", base.evaluator) == "train" and _has_tests(base, given):
         given["test_children"] = True
     plan, notes = make_plan(base, strategies, given, repeats, independent)
     asked = replace(base, device=given.get("device", base.device))
@@ -100,9 +101,11 @@ def _plan(folder: Path, given: dict[str, Any]) -> tuple[Plan, list[str]]:
     return plan, notes + ([] if note is None else [note])
 
 
-def _has_tests(data: str) -> bool:
-    """Whether a data set has images that choose nothing, by which cells are told then."""
-    return bool(source(data).describe().test_images)
+def _has_tests(base: SearchConfig, given: Mapping[str, Any]) -> bool:
+    """Whether the data set has images that choose nothing, by which cells are told then."""
+    of_data = ("data", "image_size", "skip_unreadable", "cache")
+    settings = replace(base, **{name: given[name] for name in of_data if name in given})
+    return bool(settings_source(settings).describe().test_images)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from pnas_fast.cli.commands import INTERRUPTED, download_bar, interrupt, one_line
+from pnas_fast.cli.commands import INTERRUPTED, interrupt, one_line
 from pnas_fast.compare.carrying import carry_out, evaluator_identity
 from pnas_fast.compare.cli import Request, parse
 from pnas_fast.compare.compared import Comparison
@@ -16,7 +16,8 @@ from pnas_fast.compare.plan import Plan
 from pnas_fast.compare.saved import settle_plan
 from pnas_fast.compare.tables import ON_THE_PAGE, print_rigour, print_tables, tables_of
 from pnas_fast.compare.writing import write_comparison
-from pnas_fast.data import source
+from pnas_fast.data.watching import watching
+from pnas_fast.engine import settings_source
 from pnas_fast.executors.fork_server import end_servers
 from pnas_fast.protocols import MachineError, StrategyError
 from pnas_fast.runs.folder import locked
@@ -66,8 +67,8 @@ def _carry_out(console: Console, request: Request, plan: Plan) -> int:
     config = next(iter(plan.configs.values()))
     if config.device != CPU:
         end_servers()  # workers of a GPU are not forked
-    with download_bar(console, config.data) as progress:
-        data = cut(source(config.data, download=request.download, progress=progress), config.train_images)
+    with watching(console, config.data) as watch:
+        data = cut(settings_source(config, download=request.download, watch=watch), config.train_images)
         data.open()
     identity = evaluator_identity(plan, data)
     plan.runs(request.folder)  # seeds beyond their limit are found before anything is written
