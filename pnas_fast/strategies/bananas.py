@@ -15,8 +15,7 @@ from pnas_fast.counting import count_distinct
 from pnas_fast.protocols import Emit, Noted, Proposal, StrategyError, Trial
 from pnas_fast.space import Codes
 from pnas_fast.strategies.acquisition import STREAM, Floats, mutants, thompson
-from pnas_fast.strategies.asked import Asked
-from pnas_fast.strategies.failures import Failures
+from pnas_fast.strategies.budgeted import Budgeted
 from pnas_fast.strategies.random import draw_new
 from pnas_fast.surrogate import Surrogate, rank_correlation, select_top
 from pnas_fast.threads import torch_threads
@@ -47,7 +46,7 @@ class _Round:
     seconds: float
 
 
-class Bananas:
+class Bananas(Budgeted):
     """Rounds of `ROUND` cells, chosen by Thompson sampling from mutations of the best, with a fixed lag.
 
     The first `INITIAL` proposals are random search's. A round that begins with proposal s sees exactly the
@@ -84,26 +83,14 @@ class Bananas:
         for name, value, least in (("lag", lag, 0), ("candidates", candidates, ROUND)):
             if value < least:
                 raise StrategyError(f"{name} {value}, allowed is {least} and more")
+        super().__init__(min(budget, count_distinct(blocks, operations)))
         self._blocks, self._operations, self._candidates = blocks, tuple(operations), candidates
         self._epochs, self._seed, self._lag, self._emit = epochs, seed, lag, emit
         self._surrogate = Surrogate(predictor, seed=seed, refit="scratch")
-        self._asked = Asked(min(budget, count_distinct(blocks, operations)))
-        self._failures = Failures()
         self._told = list[Trial]()
         self._turns = 0
         self._rounds = deque[_Round]()
-        self._ready = list[Proposal]()
         self._advance()
-
-    @property
-    def planned(self) -> int:
-        """How many proposals it will make, as far as is known."""
-        return self._asked.planned
-
-    def ask(self) -> Sequence[Proposal]:
-        """What has become ready: the random phase, then a round whenever `ROUND` more trials are told."""
-        ready, self._ready = self._ready, []
-        return ready
 
     def tell(self, trial: Trial) -> None:
         """Remember a trial; where it is the last that a round waits for, the round is proposed.
@@ -111,17 +98,15 @@ class Bananas:
         Raises:
             StrategyError: too many children failed one after another.
         """
-        self._asked.tell(trial)
-        self._failures.tell(trial)
+        super().tell(trial)
         self._told.append(trial)
         while self._rounds and self._rounds[0].end <= len(self._told):
             self._note(self._rounds.popleft())
         self._advance()
 
     def _advance(self) -> None:
-        """Propose at once all that may see just what was told."""
-        while self._asked.open and len(self._asked) < INITIAL:
-            self._add(self._drawn())
+        """Propose all that may see just what was told."""
+        self._fill(INITIAL, self._drawn)
         while self._asked.open and len(self._asked) <= len(self._told) + self._lag:
             self._begin_round(len(self._asked))
 
@@ -129,9 +114,8 @@ class Bananas:
         started = time.monotonic()
         seen = [trial for trial in self._told[: max(first - self._lag, 0)] if isfinite(trial.accuracy)]
         chosen, candidates = self._choose(seen) if seen else ([], 0)
-        for place in range(ROUND):
-            if self._asked.open:
-                self._add(chosen[place] if place < len(chosen) else self._drawn())
+        waiting = iter(chosen)
+        self._fill(first + ROUND, lambda: next(waiting, None) or self._drawn())
         seconds = time.monotonic() - started
         self._rounds.append(_Round(self._turns, first, len(self._asked), len(seen), candidates, seconds))
         self._turns += 1
@@ -173,10 +157,6 @@ class Bananas:
 
     def _drawn(self) -> Proposal:
         return Proposal(draw_new(self._blocks, self._operations, self._seed, self._asked), self._epochs)
-
-    def _add(self, proposal: Proposal) -> None:
-        self._asked.add(proposal)
-        self._ready.append(proposal)
 
     def _note(self, done: _Round) -> None:
         trials = self._told[done.first : done.end]

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from pnas_fast.protocols import Emit, Noted, Proposal, StrategyError, Trial
 from pnas_fast.space import Cell
-from pnas_fast.strategies.asked import Asked
-from pnas_fast.strategies.failures import Failures
+from pnas_fast.strategies.budgeted import Budgeted
 from pnas_fast.strategies.policy import Choices, LstmPolicy, Policy, TablePolicy
 from pnas_fast.strategies.policy_gradient import ALGORITHMS, Learner
 from pnas_fast.threads import torch_threads
@@ -30,7 +29,7 @@ DECAY = 0.95
 """The baseline is a moving average of rewards, each of which moves it by 1 − this."""
 
 
-class Controller:
+class Controller(Budgeted):
     """Policy gradient with a fixed lag.
 
     Cells are drawn from a policy. When the trials of a batch are told, numbers u M to u M + M − 1, the policy
@@ -73,6 +72,7 @@ class Controller:
         emit: Emit = lambda event: None,
     ) -> None:  # fmt: skip
         _check(lag, batch, policy, algorithm, rate)
+        super().__init__(budget)
         self._epochs, self._seed, self._lag, self._batch, self._emit = epochs, seed, lag, batch, emit
         self._choices = Choices(blocks, operations)
         self._policy = self._first_policy(policy)
@@ -82,9 +82,6 @@ class Controller:
         self._baseline: float | None = None
         self._told = list[Trial]()
         self._distinct = set[Cell]()
-        self._asked = Asked(budget)
-        self._failures = Failures()
-        self._ready = list[Proposal]()
         self._advance(told=0)
 
     def _first_policy(self, name: str) -> Policy:
@@ -92,24 +89,13 @@ class Controller:
             return TablePolicy(self._choices)
         return LstmPolicy(self._choices, np.random.default_rng([self._seed, STREAM, *INITIAL]))
 
-    @property
-    def planned(self) -> int:
-        """How many proposals it will make, as far as is known."""
-        return self._asked.planned
-
-    def ask(self) -> Sequence[Proposal]:
-        """What has become ready: lag + 1 at first, then a proposal for each trial that is told."""
-        ready, self._ready = self._ready, []
-        return ready
-
     def tell(self, trial: Trial) -> None:
         """The last trial of a batch changes the policy; then the next proposal is made.
 
         Raises:
             StrategyError: too many children failed one after another, or the learning rate is too high.
         """
-        self._asked.tell(trial)
-        self._failures.tell(trial)
+        super().tell(trial)
         self._distinct.add(trial.cell.canonical())
         self._told.append(trial)
         if len(self._told) == self._batch:
@@ -119,14 +105,11 @@ class Controller:
         self._advance(told=trial.number + 1)
 
     def _advance(self, told: int) -> None:
-        """Propose at once all that may see just what was told: when it is asked for, more may be known."""
-        while self._asked.open and len(self._asked) < told + self._lag + 1:
-            proposal = self._propose(len(self._asked))
-            self._asked.add(proposal)
-            self._ready.append(proposal)
+        """Propose all that may see just what was told."""
+        self._fill(told + self._lag + 1, self._propose)
 
-    def _propose(self, number: int) -> Proposal:
-        rng = np.random.default_rng([self._seed, STREAM, number])
+    def _propose(self) -> Proposal:
+        rng = np.random.default_rng([self._seed, STREAM, len(self._asked)])
         with torch_threads(1):
             cell, log_probability = self._policy.sample(rng.random(len(self._choices.limits)))
         note = {"version": self._version, "log_probability": log_probability}

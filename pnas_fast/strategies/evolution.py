@@ -9,8 +9,7 @@ import numpy as np
 from pnas_fast.protocols import Objective, Proposal, StrategyError, Trial
 from pnas_fast.space import Cell
 from pnas_fast.space.neighbours import mutate
-from pnas_fast.strategies.asked import Asked
-from pnas_fast.strategies.failures import Failures
+from pnas_fast.strategies.budgeted import Budgeted
 from pnas_fast.strategies.population import Population, sample_of, size_of
 from pnas_fast.strategies.random import TRIES, draw_new
 
@@ -19,7 +18,7 @@ IDENTITY = 0.05
 """How often a child is its parent trained again, where cells are trained again."""
 
 
-class Evolution:
+class Evolution(Budgeted):
     """Regularised (aging) evolution with a fixed lag.
 
     The first ``population`` proposals are random search's. Each later one is a mutation of the best of
@@ -56,24 +55,12 @@ class Evolution:
         for name, value in (("lag", lag), ("population", population), ("sample", sample)):
             if value < 0:
                 raise StrategyError(f"{name} {value}, allowed is 0 and more")
+        super().__init__(budget)
         self._blocks, self._operations = blocks, tuple(operations)
         self._epochs, self._seed, self._lag, self._retrain = epochs, seed, lag, retrain
         self._random = size_of(population, budget)
         self._population = Population(self._random, sample_of(sample, self._random), objective)
-        self._asked = Asked(budget)
-        self._failures = Failures()
-        self._ready = list[Proposal]()
         self._advance(told=0)
-
-    @property
-    def planned(self) -> int:
-        """How many proposals it will make, as far as is known."""
-        return self._asked.planned
-
-    def ask(self) -> Sequence[Proposal]:
-        """What has become ready: the random phase, then a proposal for each trial that is told."""
-        ready, self._ready = self._ready, []
-        return ready
 
     def tell(self, trial: Trial) -> None:
         """A trial enters the population, unless it failed, and the next proposal is made.
@@ -81,19 +68,16 @@ class Evolution:
         Raises:
             StrategyError: too many children failed one after another.
         """
-        self._asked.tell(trial)
-        self._failures.tell(trial)
+        super().tell(trial)
         self._population.add(trial)
         self._advance(told=trial.number + 1)
 
     def _advance(self, told: int) -> None:
-        """Propose at once all that may see just what was told: when it is asked for, more may be known."""
-        while self._asked.open and len(self._asked) < max(self._random, told + self._lag + 1):
-            proposal = self._propose(len(self._asked))
-            self._asked.add(proposal)
-            self._ready.append(proposal)
+        """Propose all that may see just what was told."""
+        self._fill(max(self._random, told + self._lag + 1), self._propose)
 
-    def _propose(self, number: int) -> Proposal:
+    def _propose(self) -> Proposal:
+        number = len(self._asked)
         if number < self._random or not self._population:
             cell = draw_new(self._blocks, self._operations, self._seed, self._asked)
             return Proposal(cell, self._epochs)

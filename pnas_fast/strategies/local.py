@@ -9,8 +9,7 @@ from pnas_fast.counting import count_distinct
 from pnas_fast.protocols import Proposal, StrategyError, Trial
 from pnas_fast.space import Cell
 from pnas_fast.space.neighbours import neighbours
-from pnas_fast.strategies.asked import Asked
-from pnas_fast.strategies.failures import Failures
+from pnas_fast.strategies.budgeted import Budgeted
 from pnas_fast.strategies.keyed import generator_of
 from pnas_fast.strategies.random import draw_new
 
@@ -19,7 +18,7 @@ RANDOM = 10
 """Cells drawn before the search begins at the best of them."""
 
 
-class Local:
+class Local(Budgeted):
     """Local search by first improvement, with a fixed lag; no cell is proposed twice.
 
     The first `RANDOM` proposals are random search's. Each later one is a neighbour of the centre, in a random
@@ -49,26 +48,14 @@ class Local:
     ) -> None:
         if lag < 0:
             raise StrategyError(f"lag {lag}, allowed is 0 and more")
+        super().__init__(min(budget, count_distinct(blocks, operations)))
         self._blocks, self._operations = blocks, tuple(operations)
         self._epochs, self._seed, self._lag = epochs, seed, lag
-        self._asked = Asked(min(budget, count_distinct(blocks, operations)))
-        self._failures = Failures()
         self._centre: Trial | None = None
         self._ahead = list[Cell]()  # the centre's neighbours, the next one last
         self._open = list[Trial]()  # all results but those whose neighbours are known to be used up
         self._expanded = set[int]()
-        self._ready = list[Proposal]()
         self._advance(told=0)
-
-    @property
-    def planned(self) -> int:
-        """How many proposals it will make, as far as is known."""
-        return self._asked.planned
-
-    def ask(self) -> Sequence[Proposal]:
-        """What has become ready: the random phase, then a proposal for each trial that is told."""
-        ready, self._ready = self._ready, []
-        return ready
 
     def tell(self, trial: Trial) -> None:
         """A trial that is better than the centre becomes it, and the next proposal is made.
@@ -76,21 +63,15 @@ class Local:
         Raises:
             StrategyError: too many children failed one after another.
         """
-        self._asked.tell(trial)
-        self._failures.tell(trial)
+        super().tell(trial)
         self._open.append(trial)
         if self._centre is None or _rank(trial) > _rank(self._centre):
             self._move(trial)
         self._advance(told=trial.number + 1)
 
     def _advance(self, told: int) -> None:
-        """Propose at once all that may see just what was told: when it is asked for, more may be known."""
-        while self._asked.open and len(self._asked) < max(RANDOM, told + self._lag + 1):
-            proposal = self._propose()
-            if proposal is None:
-                return
-            self._asked.add(proposal)
-            self._ready.append(proposal)
+        """Propose all that may see just what was told."""
+        self._fill(max(RANDOM, told + self._lag + 1), self._propose)
 
     def _propose(self) -> Proposal | None:
         """The next proposal; None where only a result that is still out could lead to a new cell."""

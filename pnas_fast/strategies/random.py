@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 import numpy as np
 
@@ -10,14 +11,14 @@ from pnas_fast.protocols import Proposal, Trial
 from pnas_fast.space import Cell
 from pnas_fast.space.neighbours import draw
 from pnas_fast.strategies.asked import Asked
-from pnas_fast.strategies.failures import Failures
+from pnas_fast.strategies.budgeted import Budgeted
 
 STREAM = 1
 TRIES = 100
 """Cells drawn for one proposal, while they were proposed before; the last is taken whatever it is."""
 
 
-class Random:
+class Random(Budgeted):
     """``budget`` cells, each drawn as `pnas_fast.space.neighbours.draw` does, none of them twice.
 
     All are proposed at once.
@@ -35,40 +36,22 @@ class Random:
     """
 
     def __init__(self, blocks: int, operations: Sequence[str], budget: int, epochs: int, seed: int) -> None:
-        self._blocks = blocks
-        self._operations = tuple(operations)
-        self._epochs = epochs
-        self._seed = seed
-        self._asked = Asked(budget)
-        self._failures = Failures()
-        self._ready = list[Proposal]()
-        self._advance()
-
-    @property
-    def planned(self) -> int:
-        """How many proposals it will make, as far as is known."""
-        return self._asked.planned
-
-    def ask(self) -> Sequence[Proposal]:
-        """All of them, once."""
-        ready, self._ready = self._ready, []
-        return ready
+        super().__init__(budget)
+        self._blocks, self._operations = blocks, tuple(operations)
+        self._epochs, self._seed = epochs, seed
+        self._fill(inf, self._propose)
 
     def tell(self, trial: Trial) -> None:
-        """Count failures.
+        """A trial; where it stands for another one, there may be more to propose.
 
         Raises:
             StrategyError: too many children failed one after another.
         """
-        self._asked.tell(trial)
-        self._failures.tell(trial)
-        self._advance()
+        super().tell(trial)
+        self._fill(inf, self._propose)
 
-    def _advance(self) -> None:
-        while self._asked.open:
-            cell = draw_new(self._blocks, self._operations, self._seed, self._asked)
-            self._asked.add(Proposal(cell, self._epochs))
-            self._ready.append(Proposal(cell, self._epochs))
+    def _propose(self) -> Proposal:
+        return Proposal(draw_new(self._blocks, self._operations, self._seed, self._asked), self._epochs)
 
 
 def draw_new(blocks: int, operations: Sequence[str], seed: int, asked: Asked) -> Cell:
