@@ -137,3 +137,17 @@ def drive(
             strategy.tell(trials[-1])
             if not seldom:
                 break
+
+
+def proposals_of(strategy: Strategy, measured: Callable[[int], Measurement]) -> list[Proposal]:
+    """All proposals of a strategy whose trials depend on their numbers alone."""
+    proposals, number = list(strategy.ask()), 0
+    while number < len(proposals):
+        strategy.tell(Trial(number, proposals[number], measured(number)))
+        proposals += strategy.ask()
+        number += 1
+    return proposals
+
+
+def done(accuracy: float, **values: float) -> Measurement:
+    return Measurement("done", {"accuracy": accuracy, **values})

@@ -27,14 +27,10 @@ from pnas_fast.strategies.policy_gradient import (
     reinforce_loss,
 )
 from pnas_fast.strategies.random import Random
-from strategy_runs import drive, measure, true_accuracy
+from strategy_runs import done, drive, measure, proposals_of, true_accuracy
 
 FAILED = Measurement("failed", {}, "the loss is not finite")
 WAYS = [("lstm", "ppo"), ("lstm", "reinforce"), ("table", "ppo"), ("table", "reinforce")]
-
-
-def done(accuracy: float) -> Measurement:
-    return Measurement("done", {"accuracy": accuracy})
 
 
 def make_policy(kind: str, blocks: int = 5, operations: Sequence[str] = OPERATIONS) -> Policy:
@@ -241,16 +237,6 @@ class TestLearning:
 
 def controller(lag: int = 16, batch: int = 20, budget: int = 100, **options: Any) -> Controller:
     return Controller(3, OPERATIONS, budget, 1, 0, lag, batch, **({"policy": "table"} | options))
-
-
-def proposals_of(strategy: Controller, measured: Callable[[int], Measurement]) -> list[Proposal]:
-    """All proposals where trials depend on their numbers alone."""
-    proposals, number = list(strategy.ask()), 0
-    while number < len(proposals):
-        strategy.tell(Trial(number, proposals[number], measured(number)))
-        proposals += strategy.ask()
-        number += 1
-    return proposals
 
 
 def some(number: int) -> Measurement:

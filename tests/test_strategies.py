@@ -29,7 +29,16 @@ from pnas_fast.strategies.population import note_on_population, sample_of, size_
 from pnas_fast.strategies.progressive import Progressive
 from pnas_fast.strategies.random import Random
 from pnas_fast.surrogate import Growth
-from strategy_runs import KilledError, Landscape, Memo, SimulatedExecutor, drive, true_accuracy
+from strategy_runs import (
+    KilledError,
+    Landscape,
+    Memo,
+    SimulatedExecutor,
+    done,
+    drive,
+    proposals_of,
+    true_accuracy,
+)
 
 pytestmark = pytest.mark.usefixtures("few_steps")
 
@@ -233,20 +242,6 @@ def test_evolution_with_nothing_but_a_random_phase_is_random_search(blocks, name
     budget = 30 if names == OPERATIONS else 10
     found = drive(Evolution(blocks, names, budget, 3, 8, population=population))
     assert found == drive(Random(blocks, names, budget, 3, 8))
-
-
-def proposals_of(strategy: Strategy, measured: Callable[[int], Measurement]) -> list[Proposal]:
-    """All proposals of a strategy whose trials depend on their numbers alone."""
-    proposals, number = list(strategy.ask()), 0
-    while number < len(proposals):
-        strategy.tell(Trial(number, proposals[number], measured(number)))
-        proposals += strategy.ask()
-        number += 1
-    return proposals
-
-
-def done(accuracy: float, **values: float) -> Measurement:
-    return Measurement("done", {"accuracy": accuracy, **values})
 
 
 FAILED = Measurement("failed", {}, "the loss is not finite")

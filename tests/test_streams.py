@@ -274,42 +274,19 @@ def test_importing_the_commands_library_changes_nothing() -> None:
 
 TINY = ["--operations", "identity,max_pool3x3", "--train-images", "64", "--epochs", "1", "--filters", "4"]
 TINY += ["--repeats", "1", "--device", "cpu"]
+SEARCH = [*TINY, "--workers", "1", "--finalists", "0"]
 
 
 def test_a_search_in_an_odd_folder_ends_well_in_any_encoding(tmp_path: Path) -> None:
     folder = tmp_path / ODD
-    options = [
-        "--blocks",
-        "2",
-        "--beam",
-        "2",
-        "--workers",
-        "1",
-        "--finalists",
-        "0",
-        *TINY,
-        "--out",
-        str(folder),
-    ]
+    options = ["--blocks", "2", "--beam", "2", *SEARCH, "--out", str(folder)]
     done = run("-m", "pnas_fast.search", *options, encoding="cp1252")
     assert (done.returncode, done.stderr) == (0, b"")
     assert (folder / "report.html").is_file()
 
 
 def test_a_search_that_nobody_watches_ends_in_silence_and_goes_on_later(tmp_path: Path) -> None:
-    options = [
-        "--blocks",
-        "1",
-        "--beam",
-        "2",
-        "--workers",
-        "1",
-        "--finalists",
-        "0",
-        *TINY,
-        "--out",
-        str(tmp_path / "run"),
-    ]
+    options = ["--blocks", "1", "--beam", "2", *SEARCH, "--out", str(tmp_path / "run")]
     done = unread("-m", "pnas_fast.search", *options)
     assert (done.returncode, done.stderr) == (141, b"")
     assert run("-m", "pnas_fast.search", "--out", str(tmp_path / "run")).returncode == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import MISSING, Field
 from pathlib import Path
 from types import FrameType
@@ -126,8 +126,14 @@ def _operations(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
 
-@contextmanager
-def download_bar(console: Console, what: str = "the data set") -> Iterator[Callable[[int, int], None]]:
+def say(console: Console, text: str) -> None:
+    """Print a line as it is: nothing in it is markup, and it is never broken."""
+    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def download_bar(
+    console: Console, what: str = "the data set"
+) -> AbstractContextManager[Callable[[int, int], None]]:
     """A bar that appears with the first bytes, for nothing is fetched as a rule.
 
     Args:
@@ -141,22 +147,10 @@ def download_bar(console: Console, what: str = "the data set") -> Iterator[Calla
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    bar = Progress(*columns, console=console)
-    task = bar.add_task("")
-
-    def update(done: int, total: int) -> None:
-        bar.start()
-        bar.update(task, completed=done, total=total)
-
-    try:
-        yield update
-    finally:
-        if bar.live.is_started:
-            bar.stop()
+    return _bar(Progress(*columns, console=console), patience=0)
 
 
-@contextmanager
-def counting_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+def counting_bar(console: Console, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
     """A bar that appears where something takes more than `PATIENCE` seconds.
 
     Args:
@@ -169,14 +163,19 @@ def counting_bar(console: Console, what: str) -> Iterator[Callable[[int, int], N
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    bar = Progress(*columns, console=console)
+    return _bar(Progress(*columns, console=console), PATIENCE)
+
+
+@contextmanager
+def _bar(bar: Progress, patience: float) -> Iterator[Callable[[int, int], None]]:
+    """A bar that appears when it is told how far something is, so many seconds after it was first told."""
     task = bar.add_task("")
     began: float | None = None
 
     def update(done: int, total: int) -> None:
         nonlocal began
         began = time.monotonic() if began is None else began
-        if time.monotonic() - began > PATIENCE:
+        if time.monotonic() - began >= patience:
             bar.start()
         bar.update(task, completed=done, total=total)
 

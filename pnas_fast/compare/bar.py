@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column
 
+from pnas_fast.cli.commands import say
 from pnas_fast.compare.plan import Planned, children_of
 from pnas_fast.protocols import Event, Said, Told
 from pnas_fast.report.text import duration
@@ -81,7 +82,7 @@ class Bar:
             self._say(f"{self._title}: {done:,}/{self._total:,} children · {status}")
 
     def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        say(self._console, text)
         self._said = time.monotonic()
 
     def __enter__(self) -> Self:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from pnas_fast.cli.commands import INTERRUPTED, interrupt, one_line
+from pnas_fast.cli.commands import INTERRUPTED, interrupt, one_line, say
 from pnas_fast.compare.carrying import carry_out, evaluator_identity
 from pnas_fast.compare.cli import Request, parse
 from pnas_fast.compare.compared import Comparison
@@ -51,11 +51,11 @@ def _compare(console: Console, request: Request) -> int:
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
             signal.signal(number, interrupt)
     for note in request.notes:
-        _say(console, note)
+        say(console, note)
     try:
         return _carry_out(console, request, request.plan)
     except KeyboardInterrupt:
-        _say(
+        say(
             console,
             "stopped; nothing finished is lost. "
             f"Continue with: python -m pnas_fast.compare --out {quoted(request.folder)}",
@@ -82,10 +82,6 @@ def _conclude(console: Console, request: Request, comparison: Comparison) -> int
     summary = write_comparison(request.folder, comparison, request.target)
     print_tables(console, [table for table in tables_of(summary) if table.name not in ON_THE_PAGE])
     print_rigour(console, summary)
-    _say(console, f"page     {request.folder / 'compare.html'}")
-    _say(console, f"numbers  {request.folder / 'summary.json'}, {request.folder / 'curves.csv'}")
+    say(console, f"page     {request.folder / 'compare.html'}")
+    say(console, f"numbers  {request.folder / 'summary.json'}, {request.folder / 'curves.csv'}")
     return 0
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pnas_fast.cli.commands import Parser, one_line
+from pnas_fast.cli.commands import Parser, one_line, say
 from pnas_fast.cli.parser import up_to
 from pnas_fast.cli.streams import run_command
 from pnas_fast.data import DataError, DataSet, Pictures, fetchable, forms, source
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         data = _open(console, options)
         for line in summary(data):
-            console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
+            say(console, line)
         if options.sheet is not None:
             with replacing(options.sheet) as temporary:
                 contact_sheet(data).save(temporary, "PNG")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pnas_fast.data.dataset import DataError, DataSet
+from pnas_fast.data.dataset import DataError, DataSet, channels_first, channels_last
 from pnas_fast.files import replacing
 
 FORMAT = 1
@@ -64,7 +64,7 @@ def _write(file: IO[bytes], data: DataSet, lines: list[str]) -> None:
     header = {"format": FORMAT, "rest": rest, "tensors": list(tensors), "lines": lines}
     np.save(file, np.frombuffer(json.dumps(header).encode(), np.uint8))
     for tensor in tensors.values():
-        np.save(file, _channels_last(tensor).numpy())
+        np.save(file, channels_last(tensor).numpy())
 
 
 def _read(path: Path) -> tuple[DataSet, list[str]] | None:
@@ -76,14 +76,8 @@ def _read(path: Path) -> tuple[DataSet, list[str]] | None:
                 return None
             values = header["rest"]
             for name in header["tensors"]:
-                tensor = torch.from_numpy(np.load(file, allow_pickle=False))
-                values[name] = tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
+                values[name] = channels_first(torch.from_numpy(np.load(file, allow_pickle=False)))
         values["class_names"] = tuple(values["class_names"])
         return DataSet(**values), header["lines"]
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
-
-
-def _channels_last(value: Tensor) -> Tensor:
-    """Images as they lie in memory, so that nothing is copied."""
-    return value.permute(0, 2, 3, 1) if value.ndim == 4 else value

@@ -161,6 +161,16 @@ class DataSet:
         )
 
 
+def channels_last(value: Tensor) -> Tensor:
+    """Images (n, H, W, C) of (n, C, H, W), as they lie in memory; what are no images as they are."""
+    return value.permute(0, 2, 3, 1) if value.ndim == 4 else value
+
+
+def channels_first(value: Tensor) -> Tensor:
+    """What `channels_last` was made of."""
+    return value.permute(0, 3, 1, 2) if value.ndim == 4 else value
+
+
 def shuffled_places(count: int) -> npt.NDArray[np.int64]:
     """A fixed permutation of ``count`` images: the place of each in the shuffled set.
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from pnas_fast.cli.commands import counting_bar, download_bar, one_line
+from pnas_fast.cli.commands import counting_bar, download_bar, one_line, say
 from pnas_fast.data.watch import Watch
 
 
@@ -15,9 +15,8 @@ from pnas_fast.data.watch import Watch
 def watching(console: Console, name: str) -> Iterator[Watch]:
     """Bars that appear where fetching or decoding a data set of that name takes time, and lines."""
 
-    def say(text: str) -> None:
-        line = one_line(ValueError(text))
-        console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    def told(text: str) -> None:
+        say(console, one_line(ValueError(text)))
 
     with download_bar(console, name) as fetched, counting_bar(console, f"decoding {name}") as decoded:
-        yield Watch(fetched, decoded, say)
+        yield Watch(fetched, decoded, told)

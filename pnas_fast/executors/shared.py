@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from pnas_fast.data import DataSet
+from pnas_fast.data.dataset import channels_first, channels_last
 from pnas_fast.files import replacing, write_text
 
 _FOLDER = ".data"
@@ -39,7 +40,7 @@ def shared_data(data: DataSet, folder: Path) -> Iterator[Path]:
         value = getattr(data, item.name)
         if isinstance(value, Tensor):
             with replacing(place / f"{item.name}.npy") as temporary, temporary.open("wb") as file:
-                np.save(file, _channels_last(value).numpy(), allow_pickle=False)
+                np.save(file, channels_last(value).contiguous().numpy(), allow_pickle=False)
         else:
             rest[item.name] = value
     write_text(place / _REST, json.dumps(rest))
@@ -56,15 +57,6 @@ def read_data(place: Path) -> DataSet:
         if item.name not in values:
             # Copy on write, since torch wants memory that it may write to; nobody does.
             array = np.load(place / f"{item.name}.npy", mmap_mode="c", allow_pickle=False)
-            values[item.name] = _channels_first(torch.from_numpy(array))
+            values[item.name] = channels_first(torch.from_numpy(array))
     values["class_names"] = tuple(values["class_names"])  # JSON knows lists alone
     return DataSet(**values)
-
-
-def _channels_last(value: Tensor) -> Tensor:
-    """Images as they lie in memory, which a file of (n, C, H, W) would not keep."""
-    return value.permute(0, 2, 3, 1).contiguous() if value.ndim == 4 else value
-
-
-def _channels_first(value: Tensor) -> Tensor:
-    return value.permute(0, 3, 1, 2) if value.ndim == 4 else value

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pnas_fast.protocols import Key, Trial
-from pnas_fast.runs.choice import Choice, best_of, choose, planned_finals, split
+from pnas_fast.runs.choice import Choice, choose, planned_finals, split
 from pnas_fast.runs.config import read_values
 from pnas_fast.runs.database import connect_to_read, version_of
 from pnas_fast.runs.folder import CONFIG, TRIALS, RunError
@@ -95,7 +95,9 @@ class RunRecord:
     @property
     def best(self) -> Trial | None:
         """The trial whose weights are kept: the chosen cell's, or the search's best; None without any."""
-        return best_of([*self.trials, *self.finals], *self._finalists)
+        if self.choice is not None:
+            return self.choice.chosen.best
+        return self.ranked[0] if self.ranked else None
 
     @cached_property
     def choice(self) -> Choice | None:

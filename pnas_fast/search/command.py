@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pnas_fast.cli.commands import INTERRUPTED, interrupt, one_line
+from pnas_fast.cli.commands import INTERRUPTED, interrupt, one_line, say
 from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import DataError
 from pnas_fast.data.watching import watching
@@ -72,7 +72,7 @@ def _search(console: Console, request: Request) -> int:
     try:
         result = search.run()
     except KeyboardInterrupt:
-        _say(
+        say(
             console,
             "stopped; nothing finished is lost. "
             f"Continue with: python -m pnas_fast.search --out {quoted(folder)}",
@@ -80,17 +80,13 @@ def _search(console: Console, request: Request) -> int:
         return INTERRUPTED
     console.print(_summary(result))
     for line in _next_steps(result):
-        _say(console, line)
+        say(console, line)
     return 0
 
 
 def quoted(folder: Path) -> str:
     """A folder as a shell takes it."""
     return shlex.quote(str(folder))
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def _summary(result: SearchResult) -> Table:
@@ -119,30 +115,30 @@ def _next_steps(result: SearchResult) -> list[str]:
 
 def _print_plan(console: Console, request: Request) -> None:
     config = request.config
-    _say(console, heading(config))
+    say(console, heading(config))
     if request.note:
-        _say(console, request.note)
+        say(console, request.note)
     with console.status("trying a few random cells of each level") as status:
 
         def note(line: str) -> None:
             # What follows shows its own progress.
             status.stop()
-            _say(console, line)
+            say(console, line)
 
         plan = make_plan(config, note)
     for load in plan.loads:
-        _say(console, _load_text(load))
+        say(console, _load_text(load))
     console.print(_plan_table(plan))
-    _say(
+    say(
         console,
         f"{plan.children:,} children at most, {plan.images:,} images, about {duration(plan.hours * 3600)} "
         f"with {describe_devices(plan.devices)}",
     )
     if finals := plan.finals.children:
         images, seconds = plan.finals.images, plan.finals.hours * 3600
-        _say(console, f"then {finals:,} final trainings, {images:,} images, about {duration(seconds)}")
+        say(console, f"then {finals:,} final trainings, {images:,} images, about {duration(seconds)}")
     if plan.warning:
-        _say(console, plan.warning)
+        say(console, plan.warning)
 
 
 def _load_text(load: Load) -> str:

@@ -137,6 +137,7 @@ def _plan_finals(
 def planned_sizes(config: SearchConfig) -> list[tuple[int, int, int, int]]:
     """Of each level its number of blocks, its distinct cells, the most that are scored and are trained."""
     sizes = []
+    every = level_sizes(config.blocks, config.operations, config.cells)
     children = 1  # the cell without blocks, of which those of one block are the candidates
     for level in planned_levels(config):
         distinct = count_distinct(level, config.operations)
@@ -145,7 +146,7 @@ def planned_sizes(config: SearchConfig) -> list[tuple[int, int, int, int]]:
             children = candidates if level == 1 else min(config.beam, candidates)
         elif config.strategy == "exhaustive":
             candidates = distinct
-            children = config.replicas * level_sizes(level, config.operations, config.cells)[-1]
+            children = config.replicas * every[level - 1]
         else:
             candidates = children = budget_of(config)
         sizes.append((level, distinct, candidates, children))

@@ -133,24 +133,25 @@ class Search:
                 listeners.say(line)
             if self.retry_failed and (again := store.forget_failed()):
                 listeners.say(f"{again} failed children are trained again")
-            best = BestKeeper(folder, store, self._best(store))
+            known = store.trials()
+            best = BestKeeper(folder, store, self._best(known))
             discard_all(folder)
-            unfinished = len(store.trials()) < strategy.planned
+            unfinished = len(known) < strategy.planned
             executor = stack.enter_context(closing(self._executor(unfinished, listeners.say)))
             listeners.all += [NoteKeeper(store), best]
             if self.finishing:
                 listeners.all.append(stack.enter_context(ReportWriter(folder, at_once=trains)))
             executor.start(spec, self.source)
             self._drive(strategy, evaluator, executor, store, listeners)
-            best.choose(self._best(store))
+            best.choose(self._best(store.trials()))
             if config.evaluator == "train" and best.best is not None and best.lacks_weights:
                 self._mend_weights(best, executor, listeners)
             discard_all(folder)
             mark_finished(config, store)
         return SearchResult.load(folder)
 
-    def _best(self, store: TrialStore) -> Trial | None:
-        return best_of(store.trials(), self.config.finalists, self.config.final_replicas)
+    def _best(self, trials: list[Trial]) -> Trial | None:
+        return best_of(trials, self.config.finalists, self.config.final_replicas)
 
     def _mend_weights(self, keeper: BestKeeper, executor: Executor, listeners: Listeners) -> None:
         """Train the best child once more, whose weights are not there: it comes out the same."""

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column
 
+from pnas_fast.cli.commands import say
 from pnas_fast.protocols import Event, Finished, Noted, Progressed, Proposed, Said, Told
 from pnas_fast.tracking.tally import Tally
 
@@ -57,7 +58,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         """Say one line."""
-        self._console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        say(self._console, text)
         self._said = time.monotonic()
 
     def scored(self, values: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from pnas_fast.cli.commands import INTERRUPTED, one_line
+from pnas_fast.cli.commands import INTERRUPTED, one_line, say
 from pnas_fast.cli.options import ConfigError
 from pnas_fast.cli.streams import OutputClosed
 from pnas_fast.data import DataError, DataSet, digest
@@ -100,7 +100,7 @@ def _train_seeds(console: Console, settled: Settled, whole: DataSet, group: Grou
     if group.leads:
         write_seeds(settled.folder, outcomes)
     told = f"{seeds_text(outcomes)}; in {settled.folder / SEEDS}"
-    console.print(told, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    say(console, told)
 
 
 def _train(

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
+from pnas_fast.cli.commands import say
 from pnas_fast.cli.streams import OutputClosed
 from pnas_fast.report.text import duration, percent
 from pnas_fast.train.config import TrainConfig
@@ -55,7 +56,7 @@ class Display:
     def note(self, text: str) -> None:
         """Say one line."""
         with self._reader():
-            self._console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+            say(self._console, text)
 
     def step(self, epoch: int, index: int, loss: float | None) -> None:
         """``index`` steps of an epoch, counted from 0, are done; now and then with their mean loss."""
