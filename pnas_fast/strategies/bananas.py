@@ -17,6 +17,7 @@ from pnas_fast.space import Codes
 from pnas_fast.strategies.acquisition import STREAM, Floats, mutants, thompson
 from pnas_fast.strategies.budgeted import Budgeted
 from pnas_fast.strategies.random import draw_new
+from pnas_fast.strategies.targets import STRETCHED
 from pnas_fast.surrogate import Surrogate, rank_correlation, select_top
 from pnas_fast.threads import torch_threads
 
@@ -28,10 +29,6 @@ ROUND = 10
 
 PARENTS = 10
 """The best results that a round's candidates are mutations of."""
-
-
-STRETCHED = (0.1, 0.9)
-"""Where the worst and the best accuracy that a round sees go."""
 
 
 @dataclass(frozen=True, slots=True)

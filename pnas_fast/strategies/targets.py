@@ -13,7 +13,7 @@ from pnas_fast.surrogate.checks import Floats
 LEARN = ("accuracy", "loss")
 
 STRETCHED = (0.1, 0.9)
-"""Where the worst and the best loss go: a surrogate's outputs are reached with ease in between."""
+"""Where the worst and the best of what is learned go; in between, a surrogate's outputs come with ease."""
 
 CLIPPED = 0.05
 """The part of trials, the worst, whose losses do not count in full: a loss has no upper end."""
