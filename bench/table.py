@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from pnas_fast.engine import settings_source
 from pnas_fast.evaluation import train_child
 from pnas_fast.evaluation.guard import make_evaluator
 from pnas_fast.evaluation.table import read_table, write_table
@@ -31,7 +30,7 @@ from pnas_fast.runs.record import RunRecord
 from pnas_fast.search.config import SearchConfig
 from pnas_fast.search.parts import make_spec
 from pnas_fast.search.run import Search
-from pnas_fast.search.sources import cut
+from pnas_fast.search.sources import source_of
 from pnas_fast.space import OPERATIONS
 from pnas_fast.threads import torch_threads
 
@@ -149,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     what.add_argument("--check", type=int, default=0, metavar="N", help="train N of its rows again")
     wanted = parser.parse_args(arguments)
     config = TABLES[wanted.name].resolved()
-    data = cut(settings_source(config), config.train_images)
+    data = source_of(config)
     folder, file = wanted.run or Path("runs") / f"table-{wanted.name}", FOLDER / f"{wanted.name}.csv.gz"
     if wanted.check:
         return 0 if check(config, data, file, wanted.check) else 1

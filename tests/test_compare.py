@@ -189,6 +189,7 @@ def test_folders_of_images_of_several_sizes_are_made_one_size(tmp_path: Path) ->
     assert main(options.split()) == 0
     (trial, *_) = RunRecord.load(tmp_path / "compared" / "runs" / "random-0").trials
     assert "test_accuracy" in trial.measurement.values
+    assert "10 test images" in (tmp_path / "compared" / "summary.json").read_text(encoding="utf-8")
 
 
 def test_folders_are_compared_as_runs_are(

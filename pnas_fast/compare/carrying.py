@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -43,24 +44,29 @@ def carry_out(plan: Plan, folder: Path, data: DataSource, console: Console) -> l
     """
     runs = plan.runs(folder)
     with Bar(console, runs) as bar:
-        left = [planned for planned in runs if not _is_finished(planned)]
+        finished = {planned.folder for planned in runs if _is_finished(planned)}
+        left = list[Planned]()
         for planned in runs:
-            if planned not in left:
+            if planned.folder in finished:
                 bar.end(planned, skipped=True)
+            else:
+                left.append(planned)
         if plan.is_table and (workers := workers_for(left)) > 1:
             run_side_by_side(left, workers, bar.end)
         else:
-            _run_in_turn(plan, folder, data, bar, left)
+            _run_in_turn(plan, runs, finished, data, bar)
     return [RunRecord.load(planned.folder) for planned in runs]
 
 
-def _run_in_turn(plan: Plan, folder: Path, data: DataSource, bar: Bar, left: list[Planned]) -> None:
-    """Run what is left, each told what the runs before it measured where trainings are shared."""
+def _run_in_turn(
+    plan: Plan, runs: Sequence[Planned], finished: Container[Path], data: DataSource, bar: Bar
+) -> None:
+    """Run what is not finished, each told what the runs before it measured where trainings are shared."""
     evaluator = evaluator_identity(plan, data)
     shares = not (plan.independent or plan.is_table)
     known: dict[Key, Measurement] = {}
-    for planned in plan.runs(folder):
-        if planned in left:
+    for planned in runs:
+        if planned.folder not in finished:
             bar.begin(planned)
             Search(planned.config, data, planned.folder, others=(bar,), known=known, finishing=False).run()
             bar.end(planned)

@@ -17,14 +17,13 @@ from pnas_fast.compare.saved import settle_plan
 from pnas_fast.compare.tables import ON_THE_PAGE, print_rigour, print_tables, tables_of
 from pnas_fast.compare.writing import write_comparison
 from pnas_fast.data.watching import watching
-from pnas_fast.engine import settings_source
 from pnas_fast.executors.fork_server import end_servers
 from pnas_fast.protocols import MachineError, StrategyError
 from pnas_fast.runs.folder import locked
 from pnas_fast.runs.record import RunRecord
 from pnas_fast.search.command import BAD_INPUT, quoted
 from pnas_fast.search.placement import CPU
-from pnas_fast.search.sources import cut
+from pnas_fast.search.sources import source_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,7 +67,7 @@ def _carry_out(console: Console, request: Request, plan: Plan) -> int:
     if config.device != CPU:
         end_servers()  # workers of a GPU are not forked
     with watching(console, config.data) as watch:
-        data = cut(settings_source(config, download=request.download, watch=watch), config.train_images)
+        data = source_of(config, download=request.download, watch=watch)
         data.open()
     identity = evaluator_identity(plan, data)
     plan.runs(request.folder)  # seeds beyond their limit are found before anything is written

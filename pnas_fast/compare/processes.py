@@ -14,10 +14,9 @@ from multiprocessing.process import BaseProcess
 import torch
 
 from pnas_fast.compare.plan import Planned
-from pnas_fast.data import source
 from pnas_fast.protocols import Event, MachineError
 from pnas_fast.search.run import Search
-from pnas_fast.search.sources import cut
+from pnas_fast.search.sources import source_of
 from pnas_fast.threads import cores
 
 FEWEST = 24
@@ -102,8 +101,9 @@ def _work(pipe: Connection, parent: int) -> None:
     try:
         while True:
             planned = pipe.recv()
-            data = cut(source(planned.config.data), planned.config.train_images)
-            Search(planned.config, data, planned.folder, others=(watch,), finishing=False).run()
+            Search(
+                planned.config, source_of(planned.config), planned.folder, others=(watch,), finishing=False
+            ).run()
             pipe.send(None)
     except EOFError:
         return

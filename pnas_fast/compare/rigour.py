@@ -7,11 +7,13 @@ from dataclasses import fields
 from typing import Any
 
 from pnas_fast.compare.compared import Comparison
-from pnas_fast.data import DataError, source
 from pnas_fast.engine.settings import HOW, TrainingSettings
 from pnas_fast.report.text import number, setting
 from pnas_fast.report.view import VALIDATION_IMAGES
 from pnas_fast.search.config import OPTIONS_OF, TABLE
+
+TEST_IMAGES = "test_images"
+"""The name, among a trial's values, of how many images its test accuracy is of."""
 
 SHARED, INDEPENDENT = "shared", "independent"
 
@@ -104,23 +106,20 @@ def _data(comparison: Comparison) -> str:
             for trial in comparison.records[0].done
         } - {0}
         parts += [f"{_range(trained)} training images"] if trained else []
-    validated = {int(count) for count in _validation_images(comparison)}
-    parts += [f"{_range(validated)} validation images"] if validated else []
-    try:
-        tests = 0 if evaluator.startswith(TABLE) else source(name).describe().test_images
-    except DataError:  # what is not here any more, or was given from Python
-        tests = 0
-    parts += [f"{tests:,} test images"] if tests and config.get("test_children") else []
+    for part in (VALIDATION_IMAGES, TEST_IMAGES):
+        counted = {int(count) for count in _images(comparison, part)}
+        parts += [f"{_range(counted)} {part.replace('_', ' ')}"] if counted else []
     return ", ".join(parts)
 
 
-def _validation_images(comparison: Comparison) -> set[float]:
-    found = {number(trial.value(VALIDATION_IMAGES)) for record in comparison.records for trial in record.done}
+def _images(comparison: Comparison, part: str) -> set[float]:
+    """Of how many images, ``validation_images`` or ``test_images``, the runs' accuracies are."""
+    found = {number(trial.value(part)) for record in comparison.records for trial in record.done}
     return {count for count in found if count}
 
 
 def _resolution(comparison: Comparison) -> str:
-    counts = _validation_images(comparison)
+    counts = _images(comparison, VALIDATION_IMAGES)
     if not counts:
         return "unknown: the runs do not say of how many images an accuracy is"
     return f"one validation image is {1 / min(counts):.3%}"

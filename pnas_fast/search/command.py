@@ -16,7 +16,6 @@ from pnas_fast.cli.commands import INTERRUPTED, interrupt, one_line, say
 from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import DataError
 from pnas_fast.data.watching import watching
-from pnas_fast.engine import settings_source
 from pnas_fast.executors.fork_server import end_servers
 from pnas_fast.protocols import EvaluatorError, MachineError, StrategyError
 from pnas_fast.report.text import duration, magnitude, share
@@ -28,7 +27,7 @@ from pnas_fast.search.plan import Plan, describe_devices, make_plan
 from pnas_fast.search.preflight import Load, PreflightError
 from pnas_fast.search.result import SearchResult
 from pnas_fast.search.run import Search, heading
-from pnas_fast.search.sources import cut
+from pnas_fast.search.sources import source_of
 from pnas_fast.space import MAX_BLOCKS, CellError
 
 BAD_INPUT = (
@@ -62,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _search(console: Console, request: Request) -> int:
     config = request.config
     with watching(console, config.data) as watch:
-        data = cut(settings_source(config, download=request.download, watch=watch), config.train_images)
+        data = source_of(config, download=request.download, watch=watch)
         folder = request.folder or default_folder(config, data.identity())
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
