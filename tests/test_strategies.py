@@ -378,6 +378,14 @@ def test_a_sample_of_cells_is_of_the_last_level_that_is_reached_and_uniform() ->
     assert 80 - 5 * 7 < drawn.min() <= drawn.max() < 80 + 5 * 7
 
 
+def test_a_larger_sample_of_cells_holds_a_smaller_one() -> None:
+    small, large = (
+        {proposal.cell for proposal in Exhaustive(2, OPERATIONS[:2], cells, 1, 1, 5).ask()}
+        for cells in (40, 90)
+    )
+    assert small < large
+
+
 def test_a_cell_is_trained_at_least_once() -> None:
     with pytest.raises(StrategyError, match="replicas 0, allowed is 1 and more"):
         Exhaustive(2, OPERATIONS, 0, 0, 1, 0)

@@ -20,7 +20,7 @@ class Exhaustive:
 
     Replica 0 of all cells comes first, then replica 1, and so on, so that a search that is stopped has the
     whole space once. Of the level that does not fit into the cells that are left, a uniform sample of its
-    distinct cells is taken, and none of greater levels.
+    distinct cells is taken, which holds every smaller one, and none of greater levels.
 
     Args:
         blocks: of the largest cells.
@@ -92,5 +92,5 @@ def _levels(blocks: int, operations: Sequence[str], cells: int, seed: int) -> It
         rows = np.argsort(canonical_keys(codes))
         if size < len(codes):
             rng = np.random.default_rng([seed, STREAM, level])
-            rows = rows[np.sort(rng.choice(len(codes), size, replace=False))]
+            rows = rows[np.sort(rng.permutation(len(codes))[:size])]
         yield codes[rows]
