@@ -155,7 +155,7 @@ def test_every_option_changes_its_field() -> None:
         "data": "synthetic:8x8x1/10", "train_images": 5, "repeats": 3, "filters": 5, "epochs": 7, "batch": 9,
         "optimizer": "rmsprop", "learning_rate": 0.5, "weight_decay": 0.25, "label_smoothing": 0.125,
         "drop_path": 0.5, "clip": 2.0, "time_limit": 9.5, "threads": 2, "backend": "eager", "device": "cpu",
-        "precision": "bf16", "blocks": 4, "beam": 11, "operations": ("sep3x3", "identity"),
+        "precision": "bf16", "blocks": 4, "first_level": 7, "beam": 11, "operations": ("sep3x3", "identity"),
         "predictor": "lstm", "refit": "scratch", "kappa": 0.5, "learn": "loss", "seed": 3, "workers": 2,
         "children_per_gpu": 0, "strategy": "progressive", "evaluator": "mine:own", "evaluation_seed": 4,
         "test_children": True, "finalists": 2, "final_replicas": 5, "final_epochs": 9,

@@ -66,6 +66,9 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "controller, reinforce, in a space that is too small": lambda: Controller(
         1, OPERATIONS[:1], 9, 2, 3, 0, 5, algorithm="reinforce"
     ),
+    "progressive from a part of level 1": lambda: Progressive(
+        Growth(3, 6, OPERATIONS[:2], first=4), 2, seed=3
+    ),
     "exhaustive": lambda: Exhaustive(2, OPERATIONS[:2], 0, 2, 2, seed=3),
     "exhaustive sample": lambda: Exhaustive(3, OPERATIONS[:2], 200, 1, 2, seed=3),
     "evolution and a final choice": lambda: Finalists(Evolution(3, OPERATIONS, 60, 2, 3), 4, 3, 2),

@@ -22,6 +22,7 @@ PRESETS = ("quick", "paper")
 STRATEGIES = ("progressive", "random", "evolution", "controller", "local", "bananas", "exhaustive")
 
 OPTIONS_OF: dict[str, tuple[str, ...]] = {
+    "first_level": ("progressive",),
     "beam": ("progressive",),
     "predictor": ("progressive", "bananas"),
     "refit": ("progressive",),
@@ -70,6 +71,13 @@ class SearchConfig(RunConfig):
     operations: tuple[str, ...] = option(OPERATIONS, "operations cells are made of, joined by commas")
     beam: int = option(
         24, "K: children trained at each level after the first (progressive)", minimum=1, maximum=1_000_000
+    )
+    first_level: int = option(
+        0,
+        "one-block cells to train, drawn so that each operation on each input comes as often; 0 is all of them "
+        "(progressive)",
+        minimum=0,
+        maximum=1000,
     )
     predictor: str = option(
         "mlp",
@@ -213,7 +221,7 @@ class SearchConfig(RunConfig):
                 f"children_per_gpu is {self.children_per_gpu} on cpu, allowed is 0: see --workers"
             )
         if self.strategy in OPTIONS_OF["budget"] and not self.budget:
-            config = replace(config, budget=progressive_children(self.blocks, self.operations))
+            config = replace(config, budget=progressive_children(config.for_strategy("progressive")))
         # A table has no fresh trainings.
         return replace(config, finalists=0) if self.evaluator.startswith("table:") else config
 
@@ -230,12 +238,19 @@ class SearchConfig(RunConfig):
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
         """The configuration of `values()`."""
-        return cls(**{**values, "operations": tuple(values["operations"])})
+        # Runs that do not say trained all.
+        return cls(**{"first_level": 0, **values, "operations": tuple(values["operations"])})
 
 
-def progressive_children(blocks: int, operations: tuple[str, ...]) -> int:
-    """How many children progressive search trains with the default K, at most."""
-    return len(one_block_cells(operations)) + (blocks - 1) * SearchConfig.beam
+def first_level(config: SearchConfig) -> int:
+    """How many one-block cells progressive search trains."""
+    every = len(one_block_cells(config.operations))
+    return min(config.first_level or every, every)
+
+
+def progressive_children(config: SearchConfig) -> int:
+    """How many children progressive search trains, at most."""
+    return first_level(config) + (config.blocks - 1) * config.beam
 
 
 def takes(strategy: str, name: str) -> bool:

@@ -58,7 +58,10 @@ def _make_search(config: SearchConfig, emit: Emit) -> Strategy:
         case "exhaustive":
             return Exhaustive(blocks, operations, config.cells, config.replicas, epochs, seed)
         case _:
-            growth = Growth(blocks, config.beam, operations, config.predictor, config.refit, config.kappa)
+            growth = Growth(
+                blocks, config.beam, operations, config.predictor, config.refit, config.kappa,
+                config.first_level,
+            )  # fmt: skip
             return Progressive(growth, epochs, seed, emit, config.learn)
 
 
@@ -74,7 +77,7 @@ def notes_on(config: SearchConfig) -> list[str]:
 
 def budget_of(config: SearchConfig) -> int:
     """Children to train: as asked, or as many as progressive search would."""
-    return config.budget or progressive_children(config.blocks, config.operations)
+    return config.budget or progressive_children(config.for_strategy("progressive"))
 
 
 def make_spec(config: SearchConfig, data: str) -> Spec:

@@ -13,7 +13,7 @@ from pnas_fast.data import DataError, DataSet, load
 from pnas_fast.engine import settings_source
 from pnas_fast.evaluation import ChildResult
 from pnas_fast.report.text import duration
-from pnas_fast.search.config import SearchConfig
+from pnas_fast.search.config import SearchConfig, first_level
 from pnas_fast.search.parts import budget_of
 from pnas_fast.search.placement import CPU
 from pnas_fast.search.preflight import Load, choose_devices, random_cell, successful, try_children
@@ -138,12 +138,13 @@ def planned_sizes(config: SearchConfig) -> list[tuple[int, int, int, int]]:
     """Of each level its number of blocks, its distinct cells, the most that are scored and are trained."""
     sizes = []
     every = level_sizes(config.blocks, config.operations, config.cells)
-    children = 1  # the cell without blocks, of which those of one block are the candidates
+    parents = 1  # the cell without blocks, of which those of one block are the candidates
     for level in planned_levels(config):
         distinct = count_distinct(level, config.operations)
         if config.strategy == "progressive":
-            candidates = min(children * count_new_blocks(level - 1, config.operations), distinct)
-            children = candidates if level == 1 else min(config.beam, candidates)
+            candidates = min(parents * count_new_blocks(level - 1, config.operations), distinct)
+            children = first_level(config) if level == 1 else min(config.beam, candidates)
+            parents = candidates if level == 1 else children
         elif config.strategy == "exhaustive":
             candidates = distinct
             children = config.replicas * every[level - 1]

@@ -1,4 +1,4 @@
-"""Progressive search: train every one-block cell, then level by level the best that a surrogate expects.
+"""Progressive search: train one-block cells, then level by level the best that a surrogate expects.
 
 Liu et al., "Progressive Neural Architecture Search", ECCV 2018, algorithm 1.
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from pnas_fast.candidates import one_block_cells
 from pnas_fast.protocols import Emit, Noted, Proposal, StrategyError, Trial
 from pnas_fast.space import Cell, Codes
+from pnas_fast.strategies.first_level import balanced
 from pnas_fast.strategies.targets import learned_value, targets
 from pnas_fast.surrogate import Growth, Surrogate, grow, rank_correlation
 from pnas_fast.surrogate.checks import Floats
@@ -20,6 +22,9 @@ from pnas_fast.surrogate.checks import Floats
 
 class Progressive:
     """Proposes a level whole, and the next one when the last trial of a level was told.
+
+    Its first level are all one-block cells, as in the paper, or ``growth.first`` of them (`balanced`). Those
+    left out are grown from like the others.
 
     Cells keep the block order in which they were grown, so that candidates share their parent's prefix.
     Notes: ``begun`` and ``scored`` for the moment, and ``level``, which is kept.
@@ -38,13 +43,14 @@ class Progressive:
         self._seconds = 0.0
         self._ready: list[Proposal] = []
         self._told: list[Trial] = []
-        codes = one_block_cells(growth.operations)
+        every = one_block_cells(growth.operations)
+        codes = balanced(every, growth.first or len(every), seed)
         self._first = len(codes)
-        self._begin(codes, len(codes), np.full(len(codes), np.nan))
+        self._begin(codes, len(every), np.full(len(codes), np.nan))
 
     @property
     def planned(self) -> int:
-        """All one-block cells, and K a level after that."""
+        """Those of one block, and K a level after that."""
         return self._first + (self._growth.blocks - 1) * self._growth.beam
 
     def ask(self) -> Sequence[Proposal]:
@@ -66,12 +72,13 @@ class Progressive:
         if len(self._told) < self._children:
             return
         started = time.monotonic()
-        parents = self._learn()
+        self._learn()
         seconds = self._seconds + self._lap(started)
         self._note("level", kept=True, **self._ranking(), surrogate_seconds=seconds)
         if self._level < self._growth.blocks:
             started = time.monotonic()
-            grown = grow(parents, self._surrogate, self._growth, self._scored)
+            parents = self._parents()
+            grown = grow(parents, self._surrogate, self._growth, partial(self._scored, len(parents)))
             self._begin(grown.codes, grown.candidates, grown.predicted)
             self._seconds = self._lap(started)
 
@@ -84,8 +91,8 @@ class Progressive:
             for row, note in zip(codes, notes, strict=True)
         ]
 
-    def _learn(self) -> Codes:
-        """Fit the surrogate to a level's finished children, whose codes are the next parents."""
+    def _learn(self) -> None:
+        """Fit the surrogate to a level's finished children too."""
         done = [trial for trial in self._told if trial.done]
         if not done:
             found = f"level {self._level}: all {self._children} children failed"
@@ -94,7 +101,14 @@ class Progressive:
         self._history[0].append(codes)
         self._history[1].append(np.array([learned_value(trial, self._learn_from) for trial in done]))
         self._surrogate.fit(self._history[0], targets(self._history[1], self._learn_from))
-        return codes
+
+    def _parents(self) -> Codes:
+        """The cells that the next level grows from: a level's finished ones, all one-block cells but failed."""
+        if self._level > 1:
+            return self._history[0][-1]
+        failed = {trial.cell for trial in self._told if not trial.done}
+        every = one_block_cells(self._growth.operations)
+        return np.array([codes for codes in every if Cell.from_codes(codes) not in failed])
 
     def _ranking(self) -> dict[str, object]:
         """How well the surrogate ranked the level before and after it saw its children."""
@@ -109,8 +123,7 @@ class Progressive:
             },
         }
 
-    def _scored(self, candidates: int, parents: int) -> None:
-        of = sum(trial.done for trial in self._told)
+    def _scored(self, of: int, candidates: int, parents: int) -> None:
         values = {"level": self._level + 1, "candidates": candidates, "done": parents, "of": of}
         self._emit(Noted("scored", values))
 

@@ -17,7 +17,8 @@ class Growth:
     """How cells are grown: ``blocks`` B levels, ``beam`` K cells kept of each after the first.
 
     Candidates are chosen by the surrogate's mean plus ``kappa`` times the standard deviation over its
-    members. ``predictor`` and ``refit`` are those of `Surrogate`.
+    members. ``predictor`` and ``refit`` are those of `Surrogate`. Of one-block cells ``first`` are trained, 0
+    being all.
     """
 
     blocks: int
@@ -26,6 +27,7 @@ class Growth:
     predictor: str = "mlp"
     refit: str = "finetune"
     kappa: float = 0.0
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)
