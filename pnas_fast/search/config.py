@@ -74,8 +74,8 @@ class SearchConfig(RunConfig):
     )
     first_level: int = option(
         0,
-        "one-block cells to train, drawn so that each operation on each input comes as often; 0 is all of them "
-        "(progressive)",
+        "one-block cells to train, drawn so that each operation on each input comes as often; 0 is all of "
+        "them (progressive)",
         minimum=0,
         maximum=1000,
     )

@@ -103,7 +103,7 @@ class Progressive:
         self._surrogate.fit(self._history[0], targets(self._history[1], self._learn_from))
 
     def _parents(self) -> Codes:
-        """The cells that the next level grows from: a level's finished ones, all one-block cells but failed."""
+        """What the next level grows from: the finished cells, of one block all but the failed."""
         if self._level > 1:
             return self._history[0][-1]
         failed = {trial.cell for trial in self._told if not trial.done}
