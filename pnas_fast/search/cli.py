@@ -35,8 +35,8 @@ kernels and time limits; nothing else changes."""
 GROUPS = {
     "the search": (
         "strategy", "evaluator", "blocks", "operations", "first_level", "beam", "predictor", "learn",
-        "refit", "kappa", "budget", "lag", "population", "sample", "retrain", "candidates", "cells", "replicas",
-        "policy", "algorithm", "controller_rate", "batch_of_proposals", "seed", "evaluation_seed",
+        "refit", "kappa", "budget", "lag", "population", "sample", "retrain", "candidates",
+        "cells", "replicas", "policy", "algorithm", "controller_rate", "batch_of_proposals", "seed", "evaluation_seed",
         "draw_replicas",
     ),
     "the final choice": ("finalists", "final_replicas", "final_epochs"),
