@@ -36,8 +36,8 @@ GROUPS = {
     "the search": (
         "strategy", "evaluator", "blocks", "operations", "first_level", "beam", "predictor", "learn",
         "refit", "kappa", "budget", "lag", "population", "sample", "retrain", "candidates",
-        "cells", "replicas", "policy", "algorithm", "controller_rate", "batch_of_proposals", "seed", "evaluation_seed",
-        "draw_replicas",
+        "cells", "replicas", "policy", "algorithm", "controller_rate", "batch_of_proposals", "seed",
+        "evaluation_seed", "draw_replicas",
     ),
     "the final choice": ("finalists", "final_replicas", "final_epochs"),
     "the data": ("data", "train_images", "test_children", "image_size", "skip_unreadable", "cache"),
