@@ -18,7 +18,8 @@ Write a network as one ONNX file for ONNX Runtime, TensorRT and others: batch no
 no training left in it. Before the file appears, ONNX checks it and ONNX Runtime's logits are compared with
 PyTorch's, on random images and on real ones where there are some. Or write it for PyTorch alone, without this
 package, compared in the same way: as a program of torch.export, or as one readable Python file of plain
-modules with its weights beside it (NAME.py and NAME.safetensors)."""
+modules with its weights beside it (NAME.py and NAME.safetensors). Or, with --study, add the trials of a
+search to a study of Optuna."""
 
 EXAMPLES = """\
 examples:
@@ -30,6 +31,7 @@ examples:
   python -m pnas_fast.export --cell 0:sep5x5+1:max_pool3x3 --repeats 2 --filters 24 --output cell.onnx
   python -m pnas_fast.export --run runs/paper --output best.py         and best.safetensors
   python -m pnas_fast.export --run runs/paper --output best.pt2        for torch.export.load
+  python -m pnas_fast.export --run runs/paper --study sqlite:///studies.db     for optuna-dashboard
 
 A file says what it is: its cell, classes and preprocessing; ONNX's also accuracy where that was measured.
 python -m pnas_fast.infer runs ONNX files on images; load() in a Python file gives the network."""
@@ -39,6 +41,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read a command line; exits with status 2 and one line where it is not allowed."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.study is not None:
+        _check_study(parser, options)
+        return options
+    if options.study_name is not None:
+        parser.error("--study-name goes with --study")
+    if options.output is None:
+        parser.error("the following arguments are required: --output, or --study")
     if options.cell is not None and (options.repeats is None or options.filters is None):
         parser.error("--cell needs --repeats and --filters")
     given = {name: getattr(options, name) for name in ("repeats", "filters")}
@@ -66,6 +75,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def _check_study(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Exit with one line where something was given that trials do not need, or no run."""
+    if options.run is None:
+        parser.error("--study needs --run")
+    for name, value in vars(options).items():
+        if name not in ("run", "study", "study_name") and value != parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')} does not go with --study")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m pnas_fast.export",
@@ -91,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         "--image", type=_size, metavar="N|HxW", help="size of images [published, or 32 for a cell]"
     )
     form = parser.add_argument_group("the file")
-    form.add_argument("--output", type=Path, metavar="FILE", required=True, help="where it goes")
+    form.add_argument("--output", type=Path, metavar="FILE", help="where it goes")
     form.add_argument(
         "--format",
         choices=FORMATS,
@@ -133,6 +151,11 @@ def _parser() -> argparse.ArgumentParser:
         help="digits or cifar10:DIR, which the network was trained on: gives preprocessing, calibration and "
         "accuracy [the run's]",
     )
+    study = parser.add_argument_group("trials instead of a network")
+    study.add_argument(
+        "--study", metavar="URL", help="add the trials of --run to a study of Optuna, such as sqlite:///FILE"
+    )
+    study.add_argument("--study-name", metavar="NAME", help="its name [that of the run's folder]")
     return parser
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pnas_fast.search.config import SearchConfig
     from pnas_fast.search.result import SearchResult
@@ -19,6 +19,7 @@ def run_search(
     data: Any = None,
     out: Path | str | None = None,
     retry_failed: bool = False,
+    track: Sequence[str] = (),
     progress: bool = True,
 ) -> SearchResult:
     """Search for a cell, or continue a search; the result when it is done.
@@ -36,10 +37,12 @@ def run_search(
             configuration's.
         out: the run's folder; by default one under ``runs`` that is named after the configuration.
         retry_failed: train children again that failed before.
+        track: trackers that are told what happens, of ``tensorboard``, ``mlflow`` and ``wandb``; each is an
+            extra of that name. None of them can stop or slow the search.
         progress: show progress on standard output.
 
     Raises:
-        ConfigError: a value this machine cannot serve.
+        ConfigError: a value this machine cannot serve, or a tracker whose package is not installed.
         DataError: a data set that is missing or damaged.
         RunError: a folder that holds another run or something else, or is in use.
         StrategyError, EvaluatorError: the search cannot go on.
@@ -57,7 +60,9 @@ def run_search(
     from pnas_fast.search.config import device_note, quick
     from pnas_fast.search.run import Search
     from pnas_fast.search.sources import cut
+    from pnas_fast.tracking.trackers import check_usable
 
+    check_usable(track)
     asked = config or quick()
     given = None if data is None else as_source(data)
     changes: dict[str, Any] = {} if given is None else {"data": given.name}
@@ -72,4 +77,4 @@ def run_search(
     note = device_note(asked, config)
     notes = () if note is None else (note,)
     console = Console() if progress else None
-    return Search(config, images, folder, console, notes, retry_failed=retry_failed).run()
+    return Search(config, images, folder, console, notes, retry_failed=retry_failed, track=tuple(track)).run()

@@ -23,7 +23,9 @@ def versions(requirements: list[str], sign: str) -> dict[str, tuple[int, ...]]:
 def test_constraints_are_the_declared_lower_bounds() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    declared = versions([*project["dependencies"], *extras["deploy"], *extras["test"]], ">=")
+    tested = re.findall(r"\w+", next(line for line in extras["test"] if line.startswith("pnas_fast["))[9:])
+    own = [line for name in tested for line in extras[name]]
+    declared = versions([*project["dependencies"], *own, *extras["test"]], ">=")
     lines = (ROOT / "constraints-lowest.txt").read_text().splitlines()
     lowest = versions([line for line in lines if not line.startswith("#")], "==")
     assert lowest == {name: version for name, version in declared.items() if name != ITSELF}

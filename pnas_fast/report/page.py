@@ -49,7 +49,7 @@ def write_report(folder: Path) -> Path:
     """
     view = RunView(RunRecord.load(folder))
     strategy = page_of(view.record.strategy)
-    sections = sections_before(view) + strategy.sections(view) + sections_after(view, list(folder.iterdir()))
+    sections = sections_of(view, folder)
     cells, charts = _draw_best_cells(view), _draw_charts(view, sections)
     figures = [*cells, *(chart.wide for chart in charts.values())]
     script = resource("page.js")
@@ -73,6 +73,12 @@ def write_report(folder: Path) -> Path:
     write_text(folder / "trials.csv", text.printable(trials_csv(view)))
     write_text(folder / REPORT, text.printable(page))
     return folder / REPORT
+
+
+def sections_of(view: RunView, folder: Path) -> list[Section]:
+    """The page's sections, of any run and of its strategy."""
+    own = page_of(view.record.strategy).sections(view)
+    return sections_before(view) + own + sections_after(view, list(folder.iterdir()))
 
 
 def _draw_charts(view: RunView, sections: list[Section]) -> dict[str, DrawnChart]:

@@ -12,6 +12,7 @@ from pnas_fast.data import fetchable
 from pnas_fast.runs.folder import check_same, saved_config
 from pnas_fast.search.config import PRESETS, SearchConfig, check_belongs, default_preset, device_note, preset
 from pnas_fast.search.profiled import Profiled
+from pnas_fast.tracking.trackers import add_track_option
 
 DESCRIPTION = """\
 Neural architecture search for the images you have, by default Progressive NAS (Liu et al., ECCV 2018): train
@@ -64,6 +65,7 @@ class Request:
     download: bool
     retry_failed: bool
     profiled: Profiled | None
+    track: tuple[str, ...]
     note: str | None
 
 
@@ -76,6 +78,7 @@ def parse(arguments: Sequence[str] | None = None) -> Request:
     given = vars(_parser().parse_args(arguments))
     out: Path | None = given.pop("out")
     plan, download, retry = given.pop("plan"), given.pop("download"), given.pop("retry_failed")
+    track = tuple(given.pop("track"))
     chosen_preset: str | None = given.pop("preset")
     choose_backend(given)
     saved = None if out is None else saved_config(out, SearchConfig)
@@ -88,7 +91,7 @@ def parse(arguments: Sequence[str] | None = None) -> Request:
     config = asked.resolved()
     if saved is not None and out is not None:
         check_same(out, saved, config)
-    return Request(config, out, plan, download, retry, profiled, device_note(asked, config))
+    return Request(config, out, plan, download, retry, profiled, track, device_note(asked, config))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         help="where the defaults come from: quick (no GPU) or paper (with one)",
     )
     add_run_options(run, fetchable())
+    add_track_option(run)
     run.add_argument(
         "--plan",
         action="store_true",

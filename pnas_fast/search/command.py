@@ -29,6 +29,7 @@ from pnas_fast.search.result import SearchResult
 from pnas_fast.search.run import Search, heading
 from pnas_fast.search.sources import source_of
 from pnas_fast.space import MAX_BLOCKS, CellError
+from pnas_fast.tracking.trackers import check_usable
 
 BAD_INPUT = (
     ConfigError, CellError, DataError, EvaluatorError, PreflightError, RunError, StoreError, OSError,
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _search(console: Console, request: Request) -> int:
     config = request.config
+    check_usable(request.track)
     with watching(console, config.data) as watch:
         data = source_of(config, download=request.download, watch=watch)
         folder = request.folder or default_folder(config, data.identity())
@@ -67,7 +69,9 @@ def _search(console: Console, request: Request) -> int:
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
             signal.signal(number, interrupt)
     notes = () if request.note is None else (request.note,)
-    search = Search(config, data, folder, console, notes, request.profiled, request.retry_failed)
+    search = Search(
+        config, data, folder, console, notes, request.profiled, request.retry_failed, track=request.track
+    )
     try:
         result = search.run()
     except KeyboardInterrupt:

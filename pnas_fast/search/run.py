@@ -45,7 +45,9 @@ from pnas_fast.search.profiled import Profiled
 from pnas_fast.search.result import SearchResult
 from pnas_fast.search.warming import warm_kernels
 from pnas_fast.tracking.report import ReportWriter
+from pnas_fast.tracking.search import KEPT, TrackedSearch
 from pnas_fast.tracking.terminal import choose_display
+from pnas_fast.tracking.trackers import Tracking
 from pnas_fast.version import VERSION
 
 
@@ -79,6 +81,7 @@ class Search:
         retry_failed: whether failed children are trained again.
         others: listeners beside those of every search.
         known: what was measured elsewhere with the same seed of children: it is not measured again.
+        track: names of trackers (`pnas_fast.tracking.trackers`), which can be used here.
         finishing: whether a report is written, and the best child trained once more where its weights are
             not there; the report command and running the search again do that later.
     """
@@ -92,6 +95,7 @@ class Search:
     retry_failed: bool = False
     others: tuple[Listener, ...] = ()
     known: Mapping[Key, Measurement] = field(default_factory=dict)
+    track: tuple[str, ...] = ()
     finishing: bool = True
 
     def run(self) -> SearchResult:
@@ -136,6 +140,9 @@ class Search:
             known = store.trials()
             best = BestKeeper(folder, store, self._best(known))
             discard_all(folder)
+            if self.track:
+                tracking = stack.enter_context(self._tracking(listeners.say))
+                listeners.all.append(TrackedSearch(tracking))
             unfinished = len(known) < strategy.planned
             executor = stack.enter_context(closing(self._executor(unfinished, listeners.say)))
             listeners.all += [NoteKeeper(store), best]
@@ -167,6 +174,11 @@ class Search:
         while not any(isinstance(event, Finished) for event in executor.events()):
             pass
         keeper.promote(best)
+
+    def _tracking(self, say: Callable[[str], None]) -> Tracking:
+        config = self.config
+        identity = config.digest(self.source.identity())
+        return Tracking(self.track, self.folder, identity, config.values(), say, KEPT)
 
     def _is_inline(self) -> bool:
         """A table answers at once; a function of a notebook is to be found in this process alone."""

@@ -14,6 +14,7 @@ from pnas_fast.engine.settings import LATER
 from pnas_fast.runs.config import saved_settings
 from pnas_fast.runs.folder import CONFIG, RunError, check_same, default_folder, saved_config
 from pnas_fast.runs.record import RunRecord
+from pnas_fast.tracking.trackers import add_track_option
 from pnas_fast.train.config import MACHINE, TrainConfig
 from pnas_fast.train.network import design, published_size
 from pnas_fast.train.recipe import IN_HELP, check_suits, suited
@@ -74,6 +75,7 @@ class Request:
         saved: the configuration of the run that is gone on with, if its folder was named.
         out: the run's folder, if it was named.
         download: whether data may be fetched.
+        track: names of trackers.
     """
 
     asked: TrainConfig
@@ -82,6 +84,7 @@ class Request:
     saved: TrainConfig | None
     out: Path | None
     download: bool
+    track: tuple[str, ...]
 
     def settled(self, data: DataSet, identity: str, tests: str = "") -> Settled:
         """What to do, now that the data set is known.
@@ -140,6 +143,7 @@ def parse(arguments: Sequence[str] | None, processes: int) -> Request:
     given = vars(_parser().parse_args(arguments))
     out: Path | None = given.pop("out")
     download: bool = given.pop("download")
+    track = tuple(given.pop("track"))
     _choose_cell(given, given.pop("run"))
     choose_backend(given)
     saved = None if out is None else saved_config(out, TrainConfig)
@@ -149,7 +153,7 @@ def parse(arguments: Sequence[str] | None, processes: int) -> Request:
         # What the data are is looked at when they are loaded.
         check_same(out, saved, replace(asked, data=saved.data))
     config = asked.resolved_here(given.keys(), processes)
-    return Request(asked, config, frozenset(given), saved, out, download)
+    return Request(asked, config, frozenset(given), saved, out, download, track)
 
 
 def _choose_cell(given: dict[str, Any], run: Path | None) -> None:
@@ -179,6 +183,7 @@ def _parser() -> Parser:
         help="take the best cell of a search, with its data, N and F, by the search's folder",
     )
     add_run_options(run, fetchable())
+    add_track_option(run)
     items = [item for item in fields(TrainConfig) if item.name not in _NOT_OFFERED]
     add_groups(parser, _GROUPS, items, lambda name: [IN_HELP.get(name, getattr(TrainConfig, name))])
     return parser

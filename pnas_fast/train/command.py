@@ -25,6 +25,7 @@ from pnas_fast.runs.database import StoreError
 from pnas_fast.runs.folder import RunError, opened
 from pnas_fast.runs.weights import BEST, WeightsError
 from pnas_fast.threads import torch_threads
+from pnas_fast.tracking.trackers import Tracking, check_usable
 from pnas_fast.train.checkpoint import CheckpointError
 from pnas_fast.train.cli import Request, Settled, parse
 from pnas_fast.train.config import TrainConfig
@@ -36,6 +37,7 @@ from pnas_fast.train.history import Epoch, HistoryError
 from pnas_fast.train.run import Run, Stopped, TrainError
 from pnas_fast.train.seeds import SEEDS, Outcome, seeds_text, write_seeds
 from pnas_fast.train.stopping import ended_by_signals, stopping
+from pnas_fast.train.tracked import KEPT, TrackedTraining
 from pnas_fast.train.training import LongTraining
 from pnas_fast.version import VERSION
 
@@ -64,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with ended_by_signals():
             request = parse(arguments, processes())
+            check_usable(request.track)
             with joined(request.config.device) as group, _out_of_memory_said():
                 # Others than the first of a group have nothing to say that it would not.
                 return _carry_out(Console() if group.leads else Console(file=io.StringIO()), request, group)
@@ -87,16 +90,18 @@ def _carry_out(console: Console, request: Request, group: Group) -> int:
     with torch_threads(settled.config.threads), _reproducible():
         try:
             if settled.config.seeds == 1:
-                _train(console, settled, whole, group)
+                _train(console, settled, whole, group, request.track)
             else:
-                _train_seeds(console, settled, whole, group)
+                _train_seeds(console, settled, whole, group, request.track)
         except Stopped:
             return INTERRUPTED
     return 0
 
 
-def _train_seeds(console: Console, settled: Settled, whole: DataSet, group: Group) -> None:
-    outcomes = [_train(console, each, whole, group, settled) for each in settled.each_seed()]
+def _train_seeds(
+    console: Console, settled: Settled, whole: DataSet, group: Group, track: Sequence[str]
+) -> None:
+    outcomes = [_train(console, each, whole, group, track, settled) for each in settled.each_seed()]
     if group.leads:
         write_seeds(settled.folder, outcomes)
     told = f"{seeds_text(outcomes)}; in {settled.folder / SEEDS}"
@@ -104,7 +109,12 @@ def _train_seeds(console: Console, settled: Settled, whole: DataSet, group: Grou
 
 
 def _train(
-    console: Console, settled: Settled, whole: DataSet, group: Group, of: Settled | None = None
+    console: Console,
+    settled: Settled,
+    whole: DataSet,
+    group: Group,
+    track: Sequence[str],
+    of: Settled | None = None,
 ) -> Outcome:
     """Train to the end, and test once where there are test images.
 
@@ -113,6 +123,7 @@ def _train(
         settled: of a single seed.
         whole: all the data.
         group: of processes.
+        track: names of trackers.
         of: the trainings of several seeds that this one belongs to.
 
     Raises:
@@ -134,6 +145,12 @@ def _train(
             display.note(line)
         try:
             run = Run(training, config, folder, data, group, display, stop)
+            if track and group.leads:
+                identity = settled.asked.digest(settled.asked.data_identity)
+                tracking = Tracking(track, folder, identity, config.values(), display.note, KEPT)
+                display.heard = TrackedTraining(stack.enter_context(tracking)).epoch
+                for record in run.history:
+                    display.heard(record)
             run.train()
             tested = tested_once(folder, here, config) if group.leads else None
             # Asked for while it tested, when all of this seed was done.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -29,12 +29,14 @@ class Display:
         steps: of an epoch.
 
     Attributes:
+        heard: is told every epoch that is trained.
         closed: whether nobody reads any more what is said.
     """
 
     def __init__(self, console: Console, config: TrainConfig, steps: int) -> None:
         self._console = console
         self.closed = False
+        self.heard: Callable[[Epoch], None] = lambda record: None
         self._epochs, self._steps, self._batch = config.epochs, steps, config.batch
         self._started = time.monotonic()
         self._done = 0
@@ -71,6 +73,7 @@ class Display:
 
     def epoch(self, record: Epoch, best: float) -> None:
         """An epoch is trained and judged."""
+        self.heard(record)
         judged = record.judged
         self._last = "" if judged is None else f"{percent(judged, 2)} · "
         now, number = time.monotonic(), record.epoch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -95,6 +96,11 @@ class Run:
     def best(self) -> Epoch | None:
         """The epoch whose weights are kept; None where the history does not say."""
         return next((record for record in self._history if record.judged == self._place.best), None)
+
+    @property
+    def history(self) -> Sequence[Epoch]:
+        """The epochs so far."""
+        return self._history
 
     def train(self) -> None:
         """Train to the last epoch.
