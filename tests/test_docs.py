@@ -35,3 +35,17 @@ def test_the_page_on_evaluators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_the_page_on_strategies() -> None:
     for program in blocks_of("strategies.md"):
         exec(compile(program, "strategies.md", "exec"), {})
+
+
+def test_the_page_on_tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard", reason="pnas_fast[tensorboard] is not installed")
+    monkeypatch.chdir(tmp_path)
+    (program,) = blocks_of("tracking.md")
+    exec(compile(program, "tracking.md", "exec"), {})
+    trials = SearchResult.load(tmp_path / "runs" / "mine").record.trials
+    (file,) = (tmp_path / "runs" / "mine" / "tracking" / "tensorboard").glob("*/events.*")
+    text = file.read_bytes()
+    assert all(f"`{trial.cell}`".encode() in text for trial in trials), len(trials)
+    figures = {path.stem for path in (tmp_path / "runs" / "mine" / "tracking" / "figures").glob("*.png")}
+    assert {"cell_1", "progress"} <= figures
+    assert all(f"figures/{name}".encode() in text for name in figures)

@@ -28,7 +28,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 PAGES = (
-    "README.md", "docs/data.md", "docs/training.md", "docs/deploy.md", "docs/kernels.md", "docs/compare.md"
+    "README.md", "docs/data.md", "docs/training.md", "docs/deploy.md", "docs/kernels.md", "docs/compare.md",
+    "docs/tracking.md",
 )  # fmt: skip
 
 
@@ -87,7 +88,7 @@ def test_a_line_is_understood(line: str, folder: Path) -> None:
         arguments = words[words.index("pnas_fast.train") + 1 :]
         train_cli.parse(arguments, 2)
     else:
-        assert words[0] in ("pip", "python3", "."), line
+        assert words[0] in ("pip", "python3", ".", "tensorboard", "optuna-dashboard"), line
 
 
 def test_from_a_run_to_a_classified_picture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,8 @@ from pnas_fast.tracking.messages import Begin, Point
 from pnas_fast.tracking.search import TrackedSearch
 from pnas_fast.tracking.tracker import HOST
 from pnas_fast.tracking.trackers import TOOLS, Kept, Tracking
+from pnas_fast.train import command as train_command
+from pnas_fast.train.history import read_history
 from tracked_tools import recorded
 
 CELL = Cell.parse("0:sep3x3+1:identity")
@@ -291,6 +293,24 @@ def test_only_finite_numbers_are_values(tmp_path: Path) -> None:
     assert points(tmp_path, kind="note") == [[0, 0, {"round/a": 1.0}, {}]]
     (point,) = points(tmp_path)
     assert point[2] == {"final/accuracy": 0.5, "proposal/final": 2.0}
+
+
+def test_a_long_training_is_told_every_epoch_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trackers, "find_spec", lambda name: importlib.util.find_spec("json"))
+    options = "--cell 0:identity+1:identity --data digits --train-images 64 --epochs 2 --batch 32 --filters 2"
+    run = [*options.split(), "--repeats", "1", "--device", "cpu", "--out", str(tmp_path / "run")]
+    assert train_command.main([*run, "--seed", "3"]) == 0
+    for _ in range(2):
+        assert train_command.main([*run, "--seed", "3", "--track", "Recording"]) == 0
+    history = read_history(tmp_path / "run")
+    told = points(tmp_path / "run", kind="epoch")
+    assert [(number, step) for number, step, *_ in told] == [(0, 1), (1, 2)]
+    for record, (_, _, values, _) in zip(history, told, strict=True):
+        assert (values["loss"], values["accuracy"]) == (record.loss, record.accuracy)
+    assert told[-1][2]["best_accuracy"] == max(record.accuracy or 0.0 for record in history)
+    ends = recorded(tmp_path / "run" / "tracking" / "Recording", "finished")
+    kept = ["best.safetensors", "config.json", "history.jsonl", "training.svg"]
+    assert ends == [["done", 3, [], kept]] * 2
 
 
 @pytest.fixture
