@@ -95,7 +95,7 @@ def _kind(value: Any) -> Any:
 def _shown(url: str) -> str:
     """A storage's name without a password."""
     try:
-        return make_url(url).render_as_string(hide_password=True)
+        return str(make_url(url).render_as_string(hide_password=True))
     except ArgumentError:
         return "the storage"
 
