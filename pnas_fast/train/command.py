@@ -209,7 +209,7 @@ def _heading(config: TrainConfig, data: DataSet, training: LongTraining, group: 
     return (
         f"pnas_fast {VERSION} · {config.data}{parts} · N {config.repeats}, F {config.filters}, "
         f"{training.network.parameters_count:,} parameters, {config.epochs} epochs of {training.steps:,} "
-        f"steps, {in_words(data.crop_padding, data.flip, config.cutout)}{weighted}, "
+        f"steps, {in_words(data.crop_padding, data.flip)}{weighted}, cutout {config.cutout}, "
         f"drop-path {config.drop_path:g}, {auxiliary} · "
         f"{config.device}{beside}, {config.backend} kernels · seed {config.seed} · {config.cell}"
     )
