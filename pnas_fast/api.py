@@ -68,7 +68,7 @@ def run_search(
         changes["evaluator"] = f"__main__:{evaluator.__name__}" if is_here else name_of(evaluator)
     asked = replace(asked, **changes)
     config = asked.resolved()
-    whole = augmented(given, config.flip, config.crop_padding) if given else settings_source(config)
+    whole = settings_source(config) if given is None else augmented(given, config.flip, config.crop_padding)
     images = cut(whole, config.train_images)
     folder = default_folder(config, images.identity()) if out is None else Path(out)
     note = device_note(asked, config)
