@@ -54,6 +54,7 @@ def run_search(
     from rich.console import Console
 
     from pnas_fast.data import as_source
+    from pnas_fast.data.augmentation import augmented
     from pnas_fast.engine import settings_source
     from pnas_fast.evaluation.function import name_of
     from pnas_fast.runs.folder import default_folder
@@ -72,7 +73,8 @@ def run_search(
         changes["evaluator"] = f"__main__:{evaluator.__name__}" if is_here else name_of(evaluator)
     asked = replace(asked, **changes)
     config = asked.resolved()
-    images = cut(given or settings_source(config), config.train_images)
+    whole = settings_source(config) if given is None else augmented(given, config.flip, config.crop_padding)
+    images = cut(whole, config.train_images)
     folder = default_folder(config, images.identity()) if out is None else Path(out)
     note = device_note(asked, config)
     notes = () if note is None else (note,)

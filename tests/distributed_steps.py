@@ -37,6 +37,7 @@ CONFIG = TrainConfig(
     ema=0.9,
     clip=1.0,
     label_smoothing=0.1,
+    class_weights="balanced",
     device="cpu",
     threads=1,
 )

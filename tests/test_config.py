@@ -9,6 +9,8 @@ import torch
 
 from pnas_fast import OPERATIONS, SearchConfig
 from pnas_fast.cli.options import ConfigError, option_name
+from pnas_fast.engine.settings import LATER
+from pnas_fast.runs.config import short_digest
 from pnas_fast.runs.folder import RunError, check_same, default_folder, opened, saved_config
 from pnas_fast.search.cli import parse
 from pnas_fast.search.command import main
@@ -123,6 +125,18 @@ def test_children_have_the_searchs_seed_or_one_of_their_own() -> None:
         SearchConfig(draw_replicas=True)
 
 
+def test_a_run_is_named_as_before_there_was_cutout_or_class_weights() -> None:
+    config = quick()
+    old = {name: value for name, value in config.identity().items() if name not in LATER}
+    changes: list[dict[str, Any]] = [{}, {"cutout": 2}, {"class_weights": "balanced"}]
+    names = [replace(config, **change).digest("x") for change in changes]
+    assert names[0] == short_digest(old, "x")
+    assert len(set(names)) == 3
+    # Augmentation is known by the data's identity.
+    assert replace(config, flip="no", crop_padding=2).digest("x") == names[0]
+    assert config.difference(replace(config, cutout=2)) == ["--cutout 0 -> 2"]
+
+
 def test_a_run_is_created_continued_and_kept_from_others(tmp_path: Path) -> None:
     folder, config = tmp_path / "new" / "run", quick().resolved()
     with opened(folder, config):
@@ -159,15 +173,17 @@ def test_every_option_changes_its_field() -> None:
         "predictor": "lstm", "refit": "scratch", "kappa": 0.5, "learn": "loss", "seed": 3, "workers": 2,
         "children_per_gpu": 0, "strategy": "progressive", "evaluator": "mine:own", "evaluation_seed": 4,
         "test_children": True, "finalists": 2, "final_replicas": 5, "final_epochs": 9,
-        "image_size": 8, "skip_unreadable": True, "cache": "somewhere",
+        "image_size": 8, "skip_unreadable": True, "cache": "somewhere", "crop_padding": 3, "cutout": 2,
+        "class_weights": "balanced", "flip": "yes",
     }  # fmt: skip
     of_others = {name for name, own in OPTIONS_OF.items() if "progressive" not in own}
     assert set(given) | of_others | {"draw_replicas"} == {item.name for item in fields(SearchConfig)}
     arguments = []
     for name, value in given.items():
         text = ",".join(value) if isinstance(value, tuple) else str(value)
-        arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [text])]
+        arguments += [f"--{name.replace('_', '-')}", *([] if value in (True, "yes") else [text])]
     assert parse(arguments).config == SearchConfig(**given)
+    assert parse([*arguments, "--no-flip"]).config == SearchConfig(**{**given, "flip": "no"})
     line = "--preset quick --device cpu --strategy evolution --budget 9 --lag 2 --population 5 --sample 3"
     config = parse([*line.split(), "--retrain", "--evaluator", "table:file", "--draw-replicas"]).config
     assert config.draw_replicas

@@ -4,20 +4,23 @@ import gzip
 import json
 from collections.abc import Callable
 from dataclasses import fields, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score, recall_score
 
 from faulty import Source
 from pnas_fast.engine import TrainingSettings, evaluate
+from pnas_fast.engine.settings import LATER
 from pnas_fast.evaluation import build_child, train_child
 from pnas_fast.evaluation.function import Function, function_spec, name_of
 from pnas_fast.evaluation.guard import make_evaluator, measure
 from pnas_fast.evaluation.probe import Probe, as_result, probe_spec
 from pnas_fast.evaluation.table import Table, table_spec, write_table
-from pnas_fast.evaluation.train import NO_IDENTITY, Train, plain_settings, train_spec
+from pnas_fast.evaluation.train import NO_IDENTITY, Train, plain_settings, train_spec, training_identity
 from pnas_fast.executors.inline import InlineExecutor
 from pnas_fast.network import Genotype
 from pnas_fast.protocols import (
@@ -60,7 +63,7 @@ def test_training_is_that_of_the_canonical_cell_for_the_budget(tmp_path: Path) -
     assert seen == [128, 256]
     assert set(found.values) == {
         "accuracy", "validation_loss", "loss", "seconds", "evaluation_seconds", "images_per_second",
-        "images_seen", "parameters", "multiply_adds", "validation_images",
+        "images_seen", "parameters", "multiply_adds", "validation_images", "balanced_accuracy",
     }  # fmt: skip
     assert load_child(child_file(tmp_path, 5)).genotype == Genotype.of(CELL)
 
@@ -75,13 +78,34 @@ def test_test_images_are_measured_besides_and_change_nothing_else(tmp_path: Path
         )
         for tests in (False, True)
     )
-    assert set(more.values) - set(plain.values) == {"test_accuracy", "test_loss", "test_images"}
+    assert set(more.values) - set(plain.values) == {
+        "test_accuracy", "test_balanced_accuracy", "test_loss", "test_images",
+    }  # fmt: skip
     assert more.values["accuracy"] == plain.values["accuracy"]
     network = load_child(child_file(tmp_path, 5))
     expected = evaluate(network, tested.tested())
     assert more.values["test_accuracy"] == expected.correct / 50
     assert more.values["test_loss"] == pytest.approx(expected.loss, rel=1e-5)
     assert identity(train_spec(SETTINGS, "x", True)) != identity(train_spec(SETTINGS, "x"))
+
+
+def test_a_final_training_has_the_recall_of_each_class(tmp_path: Path) -> None:
+    data = Source().open()
+    few = data.validation_labels < 9  # of a class without images nobody knows its recall
+    tested = replace(data, test_images=data.validation_images[few], test_labels=data.validation_labels[few])
+    final = Proposal(CELL, 1, 0, {"final": 1})
+    values = (
+        Train(plain_settings(SETTINGS), "x").measure(final, replace(context(tmp_path), data=tested)).values
+    )
+    images = (data.validation_images.float() - data.mean[:, None, None]) / data.std[:, None, None]
+    answers = load_child(child_file(tmp_path, 5)).eval()(images).argmax(1).numpy()
+    truth = data.validation_labels.numpy()
+    recalls = recall_score(truth, answers, average=None, zero_division=0)
+    assert [values[f"recall_{number}"] for number in range(10)] == pytest.approx(recalls)
+    assert values["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, answers))
+    assert [values[f"test_recall_{number}"] for number in range(9)] == pytest.approx(recalls[:9])
+    assert values["test_balanced_accuracy"] == pytest.approx(recalls[:9].mean())
+    assert "test_recall_9" not in values
 
 
 def test_a_child_that_fails_leaves_what_is_known(tmp_path: Path) -> None:
@@ -99,6 +123,7 @@ def test_an_identity_changes_with_what_changes_results(name: str) -> None:
     others: dict[str, Any] = {
         "data": "cifar10:/elsewhere", "optimizer": "rmsprop", "backend": "cpu", "precision": "bf16",
         "device": "cuda", "cache": "/elsewhere", "skip_unreadable": True,
+        "flip": "no", "class_weights": "balanced",
     }  # fmt: skip
     mine = getattr(SETTINGS, name)
     changed = replace(SETTINGS, **{name: others.get(name) or (mine + 1 if isinstance(mine, int) else 0.25)})
@@ -106,6 +131,13 @@ def test_an_identity_changes_with_what_changes_results(name: str) -> None:
         changed = replace(changed, precision="fp32")
     same = identity(train_spec(SETTINGS, "x")) == identity(train_spec(changed, "x"))
     assert same == (name in NO_IDENTITY)
+
+
+def test_an_identity_is_what_it_was_before_a_setting_was_there() -> None:
+    plain = plain_settings(SETTINGS)
+    old = {name: value for name, value in plain.items() if name not in NO_IDENTITY | set(LATER)}
+    text = json.dumps(["train", old, "x", ""], sort_keys=True)
+    assert training_identity("train", SETTINGS, "x") == sha256(text.encode()).hexdigest()
 
 
 def identity(spec: Spec) -> str:

@@ -25,12 +25,15 @@ DIGITS = load("digits").subset(200)
 SETTINGS = TrainingSettings(filters=4, epochs=2, batch=20, device="cpu", backend="cpu", precision="fp32")
 
 
-def new_loop(cell: str = ALL_OPERATIONS, optimizer: str = "sgd") -> tuple[ChildNetwork, TrainingLoop]:
+def new_loop(
+    cell: str = ALL_OPERATIONS, optimizer: str = "sgd", weighted: bool = False
+) -> tuple[ChildNetwork, TrainingLoop]:
     settings = replace(SETTINGS, clip=1.0, label_smoothing=0.1, optimizer=optimizer)
     torch.manual_seed(0)
     network = ChildNetwork(Cell.parse(cell), 1, 4, 10, (1, 8, 8), "cpu", 0.3)
     batches = TrainingBatches(DIGITS, settings.batch, 3, cutout=2)
-    loop = TrainingLoop(network, Stepper(network, settings), batches, settings.epochs)
+    stepper = Stepper(network, settings, weights=torch.linspace(0.5, 1.5, 10) if weighted else None)
+    loop = TrainingLoop(network, stepper, batches, settings.epochs)
     loop.begin(0)
     return network, loop
 
@@ -45,11 +48,16 @@ def state(network: ChildNetwork, loop: TrainingLoop) -> dict[str, Tensor]:
     return network.state_dict() | {"losses": loop.losses}
 
 
-@pytest.mark.parametrize(("threads", "optimizer"), [(1, "sgd"), (2, "sgd"), (1, "rmsprop")])
-def test_every_replay_is_the_step_that_would_have_come(threads: int, optimizer: str) -> None:
+@pytest.mark.parametrize(
+    ("threads", "optimizer", "weighted"),
+    [(1, "sgd", False), (2, "sgd", False), (1, "rmsprop", False), (1, "sgd", True)],
+)
+def test_every_replay_is_the_step_that_would_have_come(threads: int, optimizer: str, weighted: bool) -> None:
     """Poisoned before each, what the recorded step had made is written anew before it is read."""
     with torch_threads(threads):
-        (network, loop), (other, replayed) = (new_loop(optimizer=optimizer) for _ in range(2))
+        (network, loop), (other, replayed) = (
+            new_loop(optimizer=optimizer, weighted=weighted) for _ in range(2)
+        )
         for step in (loop.step, loop.step, loop.step, loop.step):
             torch.manual_seed(1)
             step()

@@ -127,14 +127,39 @@ def test_the_kept_weights_are_tested_and_the_result_is_read_again(
     assert known is not None
     assert (known.correct, known.images) == (expected.correct, 50)
     assert known.loss == pytest.approx(expected.loss)
+    assert known.recall == expected.recalls
+    assert known.balanced_accuracy == pytest.approx(sum(expected.recalls) / 3)  # type: ignore[arg-type]
     written = json.loads((choosing / TEST).read_text())
     assert written["accuracy"] == known.accuracy
+    assert written["balanced_accuracy"] == known.balanced_accuracy
+    assert (written["recall"], written["classes"]) == (list(expected.recalls), ["0", "1", "2"])
     assert tuple(written["interval"]) == known.interval
     monkeypatch.setattr("pnas_fast.train.heldout.evaluate", lambda *_: pytest.fail("measured again"))
     assert main(["--out", str(choosing)]) == 0
     output = capsys.readouterr().out
     assert f"test error {100 * (1 - known.accuracy):.2f} % on 50 test images (95 %: " in output
     assert "best accuracy" in output
+    assert output.count("recall of classes, the lowest: ") == 2
+
+
+def test_epochs_have_balanced_accuracy_and_the_best_so_far_recalls(choosing: Path, data: str) -> None:
+    history, best = read_history(choosing), -1.0
+    for epoch in history:
+        assert epoch.balanced_accuracy is not None
+        assert epoch.judged is not None
+        assert (epoch.recall is not None) == (epoch.judged > best)
+        best = max(best, epoch.judged)
+    kept = next(epoch for epoch in history if epoch.judged == best)
+    found = evaluate(load_child(choosing / "best.safetensors"), load(data))
+    assert (kept.recall, kept.balanced_accuracy) == (found.recalls, found.balanced_accuracy)
+
+
+def test_a_result_of_before_there_were_recalls_is_read(tmp_path: Path) -> None:
+    (tmp_path / TEST).write_text('{"correct": 1, "images": 2, "loss": 1.0}')
+    known = read_tested(tmp_path)
+    assert known == HeldOut(1, 2, 1.0)
+    assert known.balanced_accuracy is None
+    assert "balanced" not in str(known)
 
 
 def test_on_all_images_the_last_weights_are_kept_and_nothing_is_judged(
@@ -286,10 +311,18 @@ def test_a_history_of_the_other_kind_is_refused(on_all: Path, choosing: Path) ->
 
 def test_the_folder_of_a_training_is_named_as_before_there_were_such_options() -> None:
     config = TrainConfig()
-    old = {name: value for name, value in config.identity().items() if name not in ("on", "seeds")}
-    assert old != config.identity()
-    names = {replace(config, **change).digest("x") for change in ({}, {"on": "all"}, {"seeds": 2})}
-    assert len(names) == 3
+    new = ("on", "seeds", "class_weights")
+    old = {name: value for name, value in config.identity().items() if name not in new}
+    assert old.keys() == config.identity().keys() - set(new)
+    changes: list[dict[str, Any]] = [
+        {},
+        {"on": "all"},
+        {"seeds": 2},
+        {"class_weights": "balanced"},
+        {"cutout": 0},
+    ]
+    names = {replace(config, **change).digest("x") for change in changes}
+    assert len(names) == 5
     assert config.digest("x") == short_digest(old, "x")
 
 
@@ -308,6 +341,12 @@ def test_means_and_deviations_of_seeds(tmp_path: Path) -> None:
     assert written["test_accuracy"]["mean"] == pytest.approx(0.85)
     assert written["test_accuracy"]["standard_deviation"] == pytest.approx(math.sqrt(0.005))
     assert "test accuracy 85.00 ± 7.07 %" in seeds_text(found)
+    assert written["test_balanced_accuracy"] is None
+    recalled = [
+        one._replace(tested=HeldOut(40, 50, 0.3, (0.5, None, share)))
+        for one, share in zip(found, (0.5, 0.7), strict=True)
+    ]
+    assert "test balanced accuracy 55.00 ± 7.07 %" in seeds_text(recalled)
     write_seeds(tmp_path, [found[0], Outcome(5, None, None)])
     assert json.loads((tmp_path / "seeds.json").read_text())["test_accuracy"] is None
 

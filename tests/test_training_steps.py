@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from plain_child import CELL, PlainChild, copy_weights
 from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import DataSet, TrainingBatches, load
-from pnas_fast.engine import DTYPES, Stepper, TrainingLoop, TrainingSettings, evaluate, resolve_precision
+from pnas_fast.engine import (
+    DTYPES,
+    Stepper,
+    TrainingLoop,
+    TrainingSettings,
+    class_weights,
+    evaluate,
+    resolve_precision,
+)
 from pnas_fast.engine.graph import GraphedStep, RecordedStep, Step
 from pnas_fast.engine.optimizer import build_optimizer
 from pnas_fast.evaluation import train_child
@@ -144,6 +152,46 @@ def test_every_call_of_a_graphed_step_is_one_step() -> None:
         step()
     assert journal.entries == ["warm up", "warm up", "capture", "replay", "replay", "replay"]
     assert len(done) == 2
+
+
+def test_weights_of_classes_multiply_the_losses_of_images() -> None:
+    """The gradient is that of the mean over classes of their mean losses, where all images are one batch."""
+    settings = replace(SETTINGS, label_smoothing=0.1, clip=0.0, class_weights="balanced")
+    labels = torch.tensor([0, 1, 1, 2, 2, 2, 2, 2])
+    data = replace(DIGITS, train_images=DIGITS.train_images[:8], train_labels=labels)
+    weights = class_weights(settings, data)
+    assert weights is not None
+    torch.manual_seed(2)
+    images, network = torch.randn(8, 6, dtype=torch.float64), nn.Linear(6, 10).double()
+    plain = copy.deepcopy(network)
+    loss = Stepper(network, settings, weights=weights).step(images, labels, 0.0)
+    losses = F.cross_entropy(plain(images), labels, reduction="none", label_smoothing=0.1)
+    expected = torch.stack([losses[labels == number].mean() for number in range(3)]).mean()
+    expected.backward()  # type: ignore[no-untyped-call]
+    assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-6)
+    for got, wanted in zip(network.parameters(), plain.parameters(), strict=True):
+        assert largest_error(got.grad, wanted.grad) < 1e-6  # type: ignore[arg-type]
+
+
+def test_balanced_weights_are_one_on_average_and_none_where_classes_are_equal() -> None:
+    balanced = replace(SETTINGS, class_weights="balanced")
+    labels = torch.tensor([0] * 6 + [3] * 2)
+    data = replace(DIGITS, train_images=DIGITS.train_images[:8], train_labels=labels)
+    weights = class_weights(balanced, data)
+    assert weights is not None
+    assert weights.tolist() == pytest.approx([8 / (2 * 6), 0, 0, 8 / (2 * 2), 0, 0, 0, 0, 0, 0])
+    assert float(weights[labels].mean()) == pytest.approx(1)
+    assert class_weights(SETTINGS, data) is None
+    assert class_weights(balanced, replace(data, train_labels=torch.tensor([0, 1] * 4))) is None
+
+
+def test_children_train_with_weights_and_cutout_as_they_are_told() -> None:
+    cell = Cell.parse("0:sep3x3+1:max_pool3x3")
+    for change in ({"class_weights": "balanced"}, {"cutout": 3}):
+        settings: TrainingSettings = replace(SETTINGS, **change)  # type: ignore[arg-type]
+        found, again, plain = (train_child(cell, s, DIGITS, 4)[0] for s in (settings, settings, SETTINGS))
+        assert found.error is None
+        assert found.epoch_losses == again.epoch_losses != plain.epoch_losses
 
 
 def test_progress_may_be_a_number_or_on_the_device() -> None:
@@ -287,12 +335,15 @@ def validation_images(data: DataSet) -> Tensor:
 @pytest.mark.gpu
 @pytest.mark.parametrize("optimizer", ["sgd", "rmsprop"])
 @pytest.mark.parametrize("backend", ["eager", "triton"])
+@pytest.mark.parametrize("weights", ["none", "balanced"])
 def test_a_graph_on_a_card_has_the_bits_of_ordinary_steps(
-    monkeypatch: pytest.MonkeyPatch, backend: str, optimizer: str
+    monkeypatch: pytest.MonkeyPatch, backend: str, optimizer: str, weights: str
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     data, cell = DIGITS.to("cuda"), Cell.parse("0:sep3x3+1:max_pool3x3,2:sep3x3+0:avg_pool3x3")
-    settings = replace(SETTINGS, backend=backend, device="cuda", optimizer=optimizer, precision="auto")
+    settings = replace(
+        SETTINGS, backend=backend, device="cuda", optimizer=optimizer, precision="auto", class_weights=weights
+    )
     result, network = train_child(cell, settings, data, seed=4)
     monkeypatch.setattr("pnas_fast.evaluation.child.replayed", lambda step, *_: step)
     monkeypatch.setattr("pnas_fast.engine.evaluation.graphed", lambda step, *_, **__: step)

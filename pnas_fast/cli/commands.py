@@ -22,7 +22,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from pnas_fast.cli.options import ConfigError, option_name
+from pnas_fast.cli.options import SWITCH, ConfigError, option_name
 from pnas_fast.cli.parser import Parser as LineParser
 from pnas_fast.cli.streams import INTERRUPTED as INTERRUPTED
 from pnas_fast.foreign import printable
@@ -107,12 +107,27 @@ def _add_option(group: Any, item: Field[Any], defaults: list[Any]) -> None:
     if kind is bool:
         group.add_argument(option_name(item.name), action="store_true", help=item.metadata["help"])
         return
+    if item.metadata["choices"] == SWITCH:
+        add_switch(group, item.name, item.metadata["help"])
+        return
     shown = " / ".join(str(value) for value in dict.fromkeys(defaults)) if kind is not tuple else "all"
     group.add_argument(
         option_name(item.name),
         type=_operations if kind is tuple else kind,
         metavar="A,B" if kind is tuple else {int: "N", float: "X", str: "NAME"}[kind],
         help=f"{item.metadata['help']}{_choices(item)} [{shown}]".replace("%", "%%"),
+    )
+
+
+def add_switch(group: Any, name: str, help: str) -> None:
+    """Add ``--name`` and ``--no-name``, which say yes and no (`SWITCH`)."""
+    group.add_argument(option_name(name), action="store_const", const="yes", help=help)
+    group.add_argument(
+        option_name(f"no_{name}"),
+        dest=name,
+        action="store_const",
+        const="no",
+        help=f"the opposite of {option_name(name)}",
     )
 
 

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from dataclasses import MISSING, Field, field, fields
 from typing import Any
 
+SWITCH = ("auto", "yes", "no")
+"""Choices of an option that is written ``--name`` or ``--no-name``, and is auto where neither is said."""
+
 _LONGEST = 60
 """Characters of a value in a message."""
 

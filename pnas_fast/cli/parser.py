@@ -36,15 +36,15 @@ def positive(text: str) -> int:
     return _whole(text, LARGEST)
 
 
-def up_to(most: int) -> Callable[[str], int]:
-    """Reads whole numbers from 1 to ``most``."""
-    return lambda text: _whole(text, most)
+def up_to(most: int, least: int = 1) -> Callable[[str], int]:
+    """Reads whole numbers from ``least`` to ``most``."""
+    return lambda text: _whole(text, most, least)
 
 
-def _whole(text: str, most: int) -> int:
+def _whole(text: str, most: int, least: int = 1) -> int:
     # Of a bounded length, or reading the digits would take time of its own.
     digits = text.isascii() and text.isdigit() and len(text.lstrip("0")) <= len(str(most))
-    if not digits or not 1 <= int(text.lstrip("0") or "0") <= most:
+    if not digits or not least <= int(text.lstrip("0") or "0") <= most:
         shown = repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
-        raise argparse.ArgumentTypeError(f"{shown}, allowed is a whole number from 1 to {most:,}")
-    return int(text.lstrip("0"))
+        raise argparse.ArgumentTypeError(f"{shown}, allowed is a whole number from {least} to {most:,}")
+    return int(text.lstrip("0") or "0")

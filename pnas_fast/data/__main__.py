@@ -9,10 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pnas_fast.cli.commands import Parser, one_line, say
+from pnas_fast.cli.commands import Parser, add_switch, one_line, say
+from pnas_fast.cli.options import SWITCH, ConfigError
 from pnas_fast.cli.parser import up_to
 from pnas_fast.cli.streams import run_command
 from pnas_fast.data import DataError, DataSet, Pictures, fetchable, forms, source
+from pnas_fast.data.augmentation import augmented, check_cutout
 from pnas_fast.data.summary import contact_sheet, summary
 from pnas_fast.data.watching import watching
 from pnas_fast.files import replacing
@@ -28,7 +30,8 @@ examples:
   python -m pnas_fast.data describe fashion
   python -m pnas_fast.data describe folder:photos --image-size 64 --sheet photos.png
   python -m pnas_fast.data describe npz:pathmnist.npz
-  python -m pnas_fast.data describe idx:emnist#letters,transposed"""
+  python -m pnas_fast.data describe idx:emnist#letters,transposed
+  python -m pnas_fast.data describe fashion --no-flip --crop-padding 2 --cutout 8 --sheet augmented.png"""
 
 MOST_PIXELS_A_SIDE = 4096
 
@@ -40,12 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     try:
         data = _open(console, options)
-        for line in summary(data):
+        check_cutout(data, options.cutout)
+        for line in summary(data, options.cutout):
             say(console, line)
         if options.sheet is not None:
             with replacing(options.sheet) as temporary:
-                contact_sheet(data).save(temporary, "PNG")
-    except (DataError, OSError, MemoryError) as error:
+                contact_sheet(data, options.cutout).save(temporary, "PNG")
+    except (ConfigError, DataError, OSError, MemoryError) as error:
         print(f"{PROGRAM}: error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
@@ -57,7 +61,7 @@ def _open(console: Console, options: argparse.Namespace) -> DataSet:
             options.image_size, options.skip_unreadable, options.cache, watch.say, watch.decoded
         )
         found = source(options.source, download=options.download, progress=watch.fetched, pictures=pictures)
-        data: DataSet = found.open()
+        data: DataSet = augmented(found, options.flip or SWITCH[0], options.crop_padding).open()
         return data
 
 
@@ -67,7 +71,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("command", metavar="describe", choices=["describe"], help="say what it is")
     parser.add_argument("source", metavar="SOURCE", help=f"data set: {forms()}")
     parser.add_argument(
-        "--sheet", type=Path, metavar="FILE", help="write a PNG of the first images of each class, a row each"
+        "--sheet",
+        type=Path,
+        metavar="FILE",
+        help="write a PNG of the first images of each class, a row each, and a row of augmented ones",
     )
     parser.add_argument(
         "--image-size",
@@ -80,6 +87,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--skip-unreadable", action="store_true", help="leave files of a folder out that are no images"
     )
     parser.add_argument("--cache", default="", metavar="DIR", help="folder for decoded images")
+    add_switch(parser, "flip", "as of a training: mirror images at random; by default as the data set says")
+    for name, default, what in (
+        ("--crop-padding", -1, "pixels that random crops move by; by default as the data set says"),
+        ("--cutout", 0, "side of a square blanked out of every image; by default there is none"),
+    ):
+        parser.add_argument(
+            name, type=up_to(MOST_PIXELS_A_SIDE, 0), default=default, metavar="N", help=f"likewise: {what}"
+        )
     parser.add_argument("--download", action="store_true", help=f"fetch {fetchable()} where it is missing")
     return parser.parse_args(arguments)
 

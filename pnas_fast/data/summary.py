@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
+from pnas_fast.data.augmentation import in_words
+from pnas_fast.data.batches import TrainingBatches
 from pnas_fast.data.dataset import DataSet
 from pnas_fast.data.digest import digest
 from pnas_fast.foreign import printable
@@ -18,20 +22,27 @@ COLUMNS = 10
 ROWS = 100
 """Classes on a sheet."""
 
+SHEET_SEED = 0
+"""Of the augmentation that a sheet shows."""
+
 _SIDE = 32
 """Pixels that an image has on a sheet at least; smaller ones are enlarged."""
 
 _GAP = 2
 
 
-def summary(data: DataSet) -> Iterator[str]:
-    """Lines that say what a data set is, with the images of each class in a table."""
+def summary(data: DataSet, cutout: int = 0) -> Iterator[str]:
+    """Lines that say what a data set is, with the images of each class in a table.
+
+    Args:
+        data: the data set.
+        cutout: side of the square that is blanked out of training images, which no data set says itself.
+    """
     channels, height, width = data.image_shape
     kind = {1: "grey", 3: "in colour"}.get(channels, f"of {channels} channels")
-    mirrored = "mirrored at random" if data.flip else "not mirrored"
     yield (
         f"{printable(data.name)}: {data.classes:,} classes, images of {width}x{height} {kind}; "
-        f"crops move by {data.crop_padding}, {mirrored}"
+        f"{in_words(data.crop_padding, data.flip, cutout)}"
     )
     for name, values in (("mean", data.mean), ("std", data.std)):
         levels = " ".join(f"{value:.2f}" for value in values.tolist())
@@ -55,18 +66,40 @@ def _table(data: DataSet, parts: dict[str, Tensor]) -> Iterator[str]:
     yield "  ".join(["all".ljust(width), *(f"{sum(count):>10,}" for count in counts)])
 
 
-def contact_sheet(data: DataSet) -> Image.Image:
-    """The first training images of each class, a row each, in the classes' order."""
-    channels, height, width = data.image_shape
+def contact_sheet(data: DataSet, cutout: int = 0) -> Image.Image:
+    """The first training images of each class, a row each, in the classes' order.
+
+    The last row are images as a training sees them: the first ones of the classes, augmented.
+
+    Args:
+        data: the data set.
+        cutout: as of `summary`.
+    """
+    labels = data.train_labels.numpy()
+    chosen = [np.flatnonzero(labels == row)[:COLUMNS] for row in range(min(data.classes, ROWS))]
+    first = np.array([place for column in range(COLUMNS) for row in chosen for place in row[column:][:1]])
+    rows = [data.train_images[row] for row in chosen]
+    return _sheet([*rows, _augmented(data, first[:COLUMNS], cutout)])
+
+
+def _augmented(data: DataSet, places: np.ndarray, cutout: int) -> Tensor:
+    """Some training images as the first batch of a training on them alone shows them, uint8."""
+    few = replace(data, train_images=data.train_images[places], train_labels=data.train_labels[places])
+    images, _ = TrainingBatches(few, len(places), SHEET_SEED, cutout=cutout).batch(0, 0)
+    levels = images * data.std[:, None, None] + data.mean[:, None, None]
+    return levels.round().to(torch.uint8)
+
+
+def _sheet(rows: Sequence[Tensor]) -> Image.Image:
+    """Images, uint8 (n, C, H, W) each row, side by side in rows, enlarged where they are small."""
+    channels, height, width = rows[0].shape[1:]
     shown = 3 if channels >= 3 else 1
     scale = max(1, -(-_SIDE // min(height, width)))
     down, across = height * scale + _GAP, width * scale + _GAP
-    rows = min(data.classes, ROWS)
-    sheet = np.full((rows * down + _GAP, COLUMNS * across + _GAP, shown), 255, np.uint8)
-    labels = data.train_labels.numpy()
-    for row in range(rows):
-        for column, place in enumerate(np.flatnonzero(labels == row)[:COLUMNS]):
-            pixels = data.train_images[int(place), :shown].permute(1, 2, 0).numpy()
+    sheet = np.full((len(rows) * down + _GAP, COLUMNS * across + _GAP, shown), 255, np.uint8)
+    for row, images in enumerate(rows):
+        for column, image in enumerate(images):
+            pixels = image[:shown].permute(1, 2, 0).numpy()
             top, left = _GAP + row * down, _GAP + column * across
             large = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
             sheet[top : top + large.shape[0], left : left + large.shape[1]] = large

@@ -1,5 +1,6 @@
 """Training of one child."""
 
+from pnas_fast.engine.class_weights import class_weights
 from pnas_fast.engine.evaluation import Evaluation, evaluate
 from pnas_fast.engine.graph import replayed
 from pnas_fast.engine.loading import load_training_data, settings_source
@@ -14,6 +15,7 @@ __all__ = [
     "Stepper",
     "TrainingLoop",
     "TrainingSettings",
+    "class_weights",
     "evaluate",
     "load_training_data",
     "replayed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -13,18 +14,52 @@ from pnas_fast.engine.graph import graphed
 
 EVALUATION_BATCH = 512
 
+Recalls = tuple[float | None, ...]
+"""The share of right answers among the images of each class, in [0, 1]; None for a class without images."""
+
 
 class Evaluation(NamedTuple):
-    """Of how many validation images how many were classified rightly, and the mean cross-entropy in nats."""
+    """Of how many validation images how many were classified rightly, and the mean cross-entropy in nats.
 
-    correct: int
-    images: int
+    ``right`` counts right answers and ``of`` images, of each class.
+    """
+
+    right: tuple[int, ...]
+    of: tuple[int, ...]
     loss: float
+
+    @property
+    def correct(self) -> int:
+        """Right answers."""
+        return sum(self.right)
+
+    @property
+    def images(self) -> int:
+        """Images."""
+        return sum(self.of)
 
     @property
     def accuracy(self) -> float:
         """The share of right answers, in [0, 1]."""
         return self.correct / self.images
+
+    @property
+    def recalls(self) -> Recalls:
+        """The share of right answers among the images of each class."""
+        return tuple(
+            right / count if count else None for right, count in zip(self.right, self.of, strict=True)
+        )
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean of `recalls` over the classes that have images: accuracy if all had equally many."""
+        return balanced(self.recalls)
+
+
+def balanced(recalls: Recalls) -> float:
+    """Balanced accuracy: the mean over the classes that have images; NaN without any."""
+    known = [recall for recall in recalls if recall is not None]
+    return math.fsum(known) / len(known) if known else math.nan
 
 
 def evaluate(network: nn.Module, data: DataSet, dtype: torch.dtype = torch.float32) -> Evaluation:
@@ -40,27 +75,29 @@ def evaluate(network: nn.Module, data: DataSet, dtype: torch.dtype = torch.float
     """
     network.eval()
     with torch.inference_mode():
-        counter = _Counter(network, ValidationBatches(data, EVALUATION_BATCH, dtype=dtype))
-        step = graphed(counter.step, counter.correct.device, warm_up=1)
+        counter = _Counter(network, ValidationBatches(data, EVALUATION_BATCH, dtype=dtype), data.classes)
+        step = graphed(counter.step, counter.right.device, warm_up=1)
         for _ in range(len(counter.batches)):
             step()
-    images = len(data.validation_labels)
-    return Evaluation(int(counter.correct), images, float(counter.loss) / images)
+    of = data.validation_labels.bincount(minlength=data.classes)
+    loss = float(counter.loss) / len(data.validation_labels)
+    return Evaluation(tuple(counter.right[1:].tolist()), tuple(of.tolist()), loss)
 
 
 class _Counter:
     """Right answers and cross-entropy so far, and the batch that comes next, on the device."""
 
-    def __init__(self, network: nn.Module, batches: ValidationBatches) -> None:
+    def __init__(self, network: nn.Module, batches: ValidationBatches, classes: int) -> None:
         self._network = network
         self.batches = batches
-        self.correct = torch.zeros((), dtype=torch.int64, device=batches.device)
+        # The first is of the label -1, which fills the last batch up and which no answer is.
+        self.right = torch.zeros(1 + classes, dtype=torch.int64, device=batches.device)
         self.loss = torch.zeros((), dtype=torch.float64, device=batches.device)
-        self._index = torch.zeros_like(self.correct)
+        self._index = torch.zeros((), dtype=torch.int64, device=batches.device)
 
     def step(self) -> None:
         images, labels = self.batches.take(self._index)
         logits: Tensor = self._network(images)
-        self.correct += (logits.argmax(dim=1) == labels).sum()
+        self.right.index_add_(0, labels + 1, (logits.argmax(dim=1) == labels).to(torch.int64))
         self.loss += F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="sum")
         self._index += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pnas_fast.data import DataSet, Pictures, source
+from pnas_fast.data.augmentation import augmented
 from pnas_fast.data.watch import Watch
 from pnas_fast.engine.settings import TrainingSettings
 from pnas_fast.protocols import DataSource
@@ -16,18 +17,19 @@ def settings_source(
     """Where the data set that settings name comes from; nothing is read yet.
 
     Args:
-        settings: ``data``, ``image_size``, ``skip_unreadable`` and ``cache`` are read.
+        settings: those of `OF_DATA` are read.
         download: fetch the data set, when it is opened, where its files are not all there.
         watch: who is told meanwhile.
 
     Raises:
         DataError: no such data set.
     """
-    pictures = Pictures(settings.image_size, settings.skip_unreadable, settings.cache)
-    if watch is None:
-        return source(settings.data, download=download, pictures=pictures)
-    pictures = replace(pictures, say=watch.say, progress=watch.decoded)
-    return source(settings.data, download=download, progress=watch.fetched, pictures=pictures)
+    pictures, progress = Pictures(settings.image_size, settings.skip_unreadable, settings.cache), None
+    if watch is not None:
+        pictures = replace(pictures, say=watch.say, progress=watch.decoded)
+        progress = watch.fetched
+    found = source(settings.data, download=download, progress=progress, pictures=pictures)
+    return augmented(found, settings.flip, settings.crop_padding)
 
 
 def load_training_data(

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pnas_fast.cli.options import check, option
+from pnas_fast.cli.options import SWITCH, check, option
 from pnas_fast.data import forms
 from pnas_fast.engine.precision import PRECISIONS
 from pnas_fast.kernels import BACKENDS
 
 OPTIMIZERS = ("sgd", "rmsprop")
 
-LATER = ("image_size", "skip_unreadable", "cache")
-"""Settings that the first configurations did not have; without them they have their defaults."""
+LATER = ("image_size", "skip_unreadable", "cache", "flip", "crop_padding", "cutout", "class_weights")
+"""Settings that the first configurations did not have.
 
-HOW = ("data", *LATER, "backend", "precision", "device", "threads", "time_limit")
-"""Settings that may change while a run is continued: where data lie, and how children are carried out.
-
-Images of another size are other data, which are known by their content.
+Without them they have their defaults, and with their defaults runs and measurements are what they were.
 """
+
+OF_DATA = ("data", "image_size", "skip_unreadable", "cache", "flip", "crop_padding")
+"""Settings that say which images there are, and how they are augmented: what comes of it is known by its
+content, augmentation included."""
+
+AUGMENTATION = ("flip", "crop_padding")
+"""Those of them that say how images are augmented."""
+
+HOW = (*OF_DATA, "backend", "precision", "device", "threads", "time_limit")
+"""Settings that may change while a run is continued: where data lie, and how children are carried out."""
+
+CLASS_WEIGHTS = ("none", "balanced")
 
 MOST_EPOCHS = 100_000
 MOST_BATCH = 2**20
@@ -50,6 +59,20 @@ class TrainingSettings:
     cache: str = option(
         "", "folder for decoded images; by default pnas_fast/data in the user's cache folder (folder)"
     )
+    flip: str = option(
+        "auto",
+        "mirror training images left and right at random; by default where the data set's labels survive it",
+        choices=SWITCH,
+    )
+    crop_padding: int = option(
+        -1,
+        "pixels that random crops of training images move by; -1 is as the data set says",
+        minimum=-1,
+        maximum=MOST_PIXELS_A_SIDE,
+    )
+    cutout: int = option(
+        0, "side of a square blanked out of every training image; 0 is none", minimum=0, maximum=10_000
+    )
     repeats: int = option(1, "N: a child has 3N cells", minimum=1, maximum=100)
     filters: int = option(8, "F: channels of a block in the first cells", minimum=1, maximum=4096)
     epochs: int = option(3, "passes over the training images", minimum=1, maximum=MOST_EPOCHS)
@@ -63,6 +86,12 @@ class TrainingSettings:
     weight_decay: float = option(5e-4, "on convolution and classifier weights", minimum=0, maximum=1)
     label_smoothing: float = option(
         0.0, "share of the target spread over all classes", minimum=0, maximum=0.999
+    )
+    class_weights: str = option(
+        "none",
+        "what an image's loss is multiplied by: none, or balanced, which makes all classes count alike, "
+        "however many images they have",
+        choices=CLASS_WEIGHTS,
     )
     drop_path: float = option(0.0, "largest probability of dropping an operation", minimum=0, maximum=0.999)
     clip: float = option(5.0, "largest gradient norm; 0 is no limit", minimum=0, maximum=1e9)

@@ -33,6 +33,9 @@ class Stepper:
         auxiliary: what the auxiliary classifier's loss is multiplied by before it is added
             (docs/method.md, 3.2).
         average: replaces gradients by their mean over the processes that train together.
+        weights: of classes, fp32 (classes,): an image's loss is multiplied by that of its class, and the mean
+            over the batch is still one over its number of images, which processes share evenly. See
+            `pnas_fast.engine.class_weights`.
     """
 
     def __init__(
@@ -42,11 +45,13 @@ class Stepper:
         *,
         auxiliary: float = 0.0,
         average: Callable[[Sequence[Tensor]], None] = lambda gradients: None,
+        weights: Tensor | None = None,
     ) -> None:
         self._network = network
         self._settings = settings
         self._auxiliary = auxiliary
         self._average = average
+        self._weights = weights
         self._parameters = list(network.parameters())
         first = self._parameters[0]
         self._rate = torch.zeros((), dtype=first.dtype, device=first.device)
@@ -118,4 +123,8 @@ class Stepper:
     def _loss(self, output: Tensor | Logits, labels: Tensor) -> Tensor:
         if isinstance(output, Logits):
             return self._loss(output.main, labels) + self._auxiliary * self._loss(output.auxiliary, labels)
-        return F.cross_entropy(output, labels, label_smoothing=self._settings.label_smoothing)
+        smoothing = self._settings.label_smoothing
+        if self._weights is None:
+            return F.cross_entropy(output, labels, label_smoothing=smoothing)
+        losses = F.cross_entropy(output, labels, label_smoothing=smoothing, reduction="none")
+        return (losses * self._weights.index_select(0, labels)).mean()

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 
 from pnas_fast.data import DataSet, TrainingBatches
+from pnas_fast.engine.class_weights import class_weights
 from pnas_fast.engine.evaluation import Evaluation, evaluate
 from pnas_fast.engine.graph import replayed
 from pnas_fast.engine.loop import TrainingLoop
@@ -32,15 +33,16 @@ class ChildResult:
     """What training a child gave.
 
     ``accuracy``, in [0, 1], and ``validation_loss``, the mean cross-entropy in nats, are on the validation
-    images after the last epoch, ``test`` on the test images where that was asked for; ``epoch_losses`` are
-    mean training losses; ``seconds`` include ``evaluation_seconds``, but nothing of the test, and
-    ``images_per_second`` counts training alone. ``memory`` is the most device
-    memory that was reserved for it, in bytes; 0 on a CPU.
+    images after the last epoch, of which ``validation`` has all, ``test`` on the test images where that was
+    asked for; ``epoch_losses`` are mean training losses, weighted where classes are; ``seconds`` include
+    ``evaluation_seconds``, but nothing of the test, and ``images_per_second`` counts training alone.
+    ``memory`` is the most device memory that was reserved for it, in bytes; 0 on a CPU.
     """
 
     status: Literal["done", "failed"] = "failed"
     accuracy: float | None = None
     validation_loss: float | None = None
+    validation: Evaluation | None = None
     test: Evaluation | None = None
     epoch_losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
@@ -123,7 +125,7 @@ def train_child(
         found = evaluate(network, data, dtype)
         if not math.isfinite(found.loss):
             raise TrialError(f"diverged: the validation loss is {found.loss}")
-        result.accuracy, result.validation_loss = found.accuracy, found.loss
+        result.validation, result.accuracy, result.validation_loss = found, found.accuracy, found.loss
         result.evaluation_seconds = time.monotonic() - trained
         result.seconds = time.monotonic() - started
         if tests:
@@ -146,8 +148,11 @@ def _fit(
     result: ChildResult,
     report: EpochReport,
 ) -> None:
-    batches = TrainingBatches(data, settings.batch, seed, dtype=DTYPES[settings.precision])
-    loop = TrainingLoop(network, Stepper(network, settings), batches, settings.epochs)
+    batches = TrainingBatches(
+        data, settings.batch, seed, cutout=settings.cutout, dtype=DTYPES[settings.precision]
+    )
+    stepper = Stepper(network, settings, weights=class_weights(settings, data))
+    loop = TrainingLoop(network, stepper, batches, settings.epochs)
     step = replayed(loop.step, batches.device, settings.backend)
     network.train()
     training_seconds = 0.0

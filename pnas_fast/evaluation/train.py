@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from pnas_fast.engine import TrainingSettings
-from pnas_fast.engine.settings import HOW
+from pnas_fast.engine.evaluation import Evaluation
+from pnas_fast.engine.settings import HOW, LATER
 from pnas_fast.evaluation.child import ChildResult, train_child
 from pnas_fast.evaluation.profiling import trace_file, write_trace
 from pnas_fast.protocols import Context, Measurement, Proposal, Spec
@@ -41,8 +42,9 @@ class Train:
     Args:
         settings: the fields of `TrainingSettings`, resolved; ``epochs`` gives way to the budget.
         data: the identity of the data set.
-        tests: whether a child is measured on the test images as well, as ``test_accuracy`` and
-            ``test_loss``; that takes no part in its ``seconds``. Final trainings are where there are any.
+        tests: whether a child is measured on the test images as well, as ``test_accuracy``,
+            ``test_balanced_accuracy`` and ``test_loss``; that takes no part in its ``seconds``. Final
+            trainings are where there are any, and have the recall of each class besides (`recall_name`).
 
     Raises:
         ConfigError: a setting outside its limits.
@@ -84,16 +86,30 @@ class Train:
             except OSError as error:  # that of a write does not say of which file
                 raise OSError(error.errno, error.strerror, error.filename or str(path)) from error
         measured = as_measurement(result)
-        images = {"validation_images": float(len(data.validation_labels))} if measured.done else {}
-        return replace(measured, values={**measured.values, **images})
+        more = {"validation_images": float(len(data.validation_labels))} if measured.done else {}
+        if proposal.is_final:
+            more |= _recalls("", result.validation) | _recalls("test_", result.test)
+        return replace(measured, values={**measured.values, **more})
+
+
+def recall_name(part: str, number: int) -> str:
+    """``recall_3``, ``test_recall_3``: the name of a class's recall; ``part`` is empty or ``test_``."""
+    return f"{part}recall_{number}"
+
+
+def _recalls(part: str, found: Evaluation | None) -> dict[str, float]:
+    recalls = () if found is None else found.recalls
+    return {recall_name(part, n): recall for n, recall in enumerate(recalls) if recall is not None}
 
 
 def as_measurement(result: ChildResult) -> Measurement:
     """What training a child gave, by the names that measurements have; what is not known is left out."""
     values: dict[str, float | None] = {
         "accuracy": result.accuracy,
+        "balanced_accuracy": result.validation.balanced_accuracy if result.validation else None,
         "validation_loss": result.validation_loss,
         "test_accuracy": result.test.accuracy if result.test else None,
+        "test_balanced_accuracy": result.test.balanced_accuracy if result.test else None,
         "test_loss": result.test.loss if result.test else None,
         "test_images": result.test.images if result.test else None,
         "loss": result.loss,
@@ -112,6 +128,12 @@ def as_measurement(result: ChildResult) -> Measurement:
 
 def training_identity(kind: str, settings: TrainingSettings, data: str, more: str = "") -> str:
     """Digest of all settings that change a measurement, of the data, and of whatever else does."""
-    told = {name: value for name, value in plain_settings(settings).items() if name not in NO_IDENTITY}
+    told = {
+        item.name: value
+        for item in fields(TrainingSettings)
+        if item.name not in NO_IDENTITY
+        # What measurements had no name for when they were made is in none of theirs.
+        and ((value := getattr(settings, item.name)) != item.default or item.name not in LATER)
+    }
     text = json.dumps([kind, told, data, more], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -8,6 +8,7 @@ from pnas_fast.objectives import Accuracy, pareto_front
 from pnas_fast.protocols import Trial
 from pnas_fast.report.cost import Cost, costs_of, draw_costs
 from pnas_fast.report.curves import curve_names, draw_curves
+from pnas_fast.report.images import images_section
 from pnas_fast.report.palette import OPERATION_STYLES
 from pnas_fast.report.progress import draw_progress
 from pnas_fast.report.section import Chart, Fact, Section
@@ -111,6 +112,7 @@ def sections_after(view: RunView, files: list[Path]) -> list[Section]:
     present = {name: what for name, what in _FILES.items() if name in names}
     return [
         *found,
+        *images_section(view),
         Section("configuration", "Configuration"),
         Section("files", "Files of this run", {"files": present}),
     ]

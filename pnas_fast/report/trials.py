@@ -12,6 +12,9 @@ from pnas_fast.protocols import Trial
 from pnas_fast.report.text import number
 from pnas_fast.report.view import VALIDATION_IMAGES, RunView
 
+BALANCED = ("balanced_accuracy", "test_balanced_accuracy")
+"""Values that the table shows where classes are unbalanced; else they say what accuracies say."""
+
 _KNOWN = {
     "parameters": ("parameters", "count"),
     "multiply_adds": ("multiply-adds", "magnitude"),
@@ -69,7 +72,9 @@ def trial_table(view: RunView) -> TrialTable:
     if any(trial.proposal.replica for trial in trials):
         columns.append(Column("replica", "count", lambda trial: trial.proposal.replica))
     names = {name for trial in trials for name in trial.measurement.values}
-    others = {name: (name, "plain") for name in sorted(names - set(_KNOWN) - _NOT_SHOWN)}
+    images = view.record.images
+    hidden = _NOT_SHOWN | (set() if images is None or images.is_unbalanced else set(BALANCED))
+    others = {name: (name, "plain") for name in sorted(names - set(_KNOWN) - hidden)}
     columns += [
         Column(label, kind, _value_of(name))
         for name, (label, kind) in {**_KNOWN, **others}.items()

@@ -14,7 +14,7 @@ import torch
 
 from pnas_fast.cli.options import ConfigError, option, option_name
 from pnas_fast.engine import TrainingSettings, resolve_precision
-from pnas_fast.engine.settings import HOW, LATER
+from pnas_fast.engine.settings import AUGMENTATION, HOW, LATER
 from pnas_fast.files import write_text
 from pnas_fast.kernels import BackendError, resolve_backend
 from pnas_fast.runs.disk import writing
@@ -32,6 +32,9 @@ class RunConfig(TrainingSettings):
 
     KIND: ClassVar[str]
     """What the run is, for messages."""
+
+    SINCE: ClassVar[tuple[str, ...]] = LATER
+    """Fields that the first runs of the kind did not have; without them they have their defaults."""
 
     seed: int = option(0, "of everything random", minimum=0, maximum=2**31 - 1)
 
@@ -93,8 +96,13 @@ class RunConfig(TrainingSettings):
         return {name: getattr(self, name) for name in own if name not in HOW}
 
     def digest(self, data: str) -> str:
-        """Eight letters that differ between runs; ``data`` is the identity of the data."""
-        return short_digest(self.identity(), data)
+        """Eight letters that differ between runs; ``data`` is the identity of the data.
+
+        Fields of `SINCE` count where they are not their defaults, so that older runs have their letters.
+        """
+        new = {item.name: item.default for item in fields(self) if item.name in self.SINCE}
+        kept = {n: value for n, value in self.identity().items() if n not in new or value != new[n]}
+        return short_digest(kept, data)
 
     def difference(self, other: Self) -> list[str]:
         """What another configuration changes about the run, as ``--name mine -> theirs``."""
@@ -104,6 +112,16 @@ class RunConfig(TrainingSettings):
             for name, mine in self.identity().items()
             if mine != theirs[name]
         ]
+
+
+def augmented_otherwise(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What the values of one configuration change about the augmentation of another, as ``--flip yes -> no``.
+
+    They need not change anything, since a data set may be augmented like that by itself.
+    """
+    defaults = {item.name: item.default for item in fields(TrainingSettings)}
+    pairs = {name: [values.get(name, defaults[name]) for values in (before, now)] for name in AUGMENTATION}
+    return [f"{option_name(name)} {old} -> {new}" for name, (old, new) in pairs.items() if old != new]
 
 
 def short_digest(identity: Mapping[str, Any], data: str) -> str:

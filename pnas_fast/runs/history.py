@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from pnas_fast.runs.config import RunConfig
+from pnas_fast.runs.config import RunConfig, augmented_otherwise
 from pnas_fast.runs.folder import CONFIG, RunError
 from pnas_fast.runs.store import TrialStore
 
@@ -49,13 +49,19 @@ def settle(folder: Path, config: RunConfig, data: str, store: TrialStore) -> lis
     """
     said = []
     known = store.fact(_DATA)
-    if known is not None and known != data:
-        raise RunError(
-            f"--out {folder}: its children were trained on other images than those of --data {config.data}; "
-            "give the run's own, or choose another --out"
-        )
     text = _text(config.values())
     before = store.fact(_CONFIG)
+    if known is not None and known != data:
+        changed = augmented_otherwise(json.loads(before or "{}"), config.values())
+        what = (
+            f"images augmented otherwise ({'; '.join(changed)})"
+            if changed
+            else (f"other images than those of --data {config.data}")
+        )
+        raise RunError(
+            f"--out {folder}: its children were trained on {what}; "
+            "give the run's own, or choose another --out"
+        )
     if before != text:
         store.set_fact(_NEXT, text)
         config.save(folder / CONFIG)

@@ -14,6 +14,7 @@ from pnas_fast.runs.config import read_values
 from pnas_fast.runs.database import connect_to_read, version_of
 from pnas_fast.runs.folder import CONFIG, TRIALS, RunError
 from pnas_fast.runs.history import check_not_edited
+from pnas_fast.runs.images import RunImages, images_of
 from pnas_fast.runs.old_store import VERSIONS, read_old
 from pnas_fast.runs.store import StoredNote, TrialStore
 
@@ -25,7 +26,7 @@ class RunRecord:
     ``trials`` are the search's measured proposals in order of their number: one of them may repeat an earlier
     cell (`distinct` has each once); ``finals`` are the final trainings so far. ``config`` holds the
     configuration's JSON values, ``notes`` what the strategy kept, ``weights_digest`` the SHA-256 of the best
-    child's weights where it is known.
+    child's weights where it is known, ``images`` what the run was told of its images, None in older ones.
     """
 
     folder: Path
@@ -35,6 +36,7 @@ class RunRecord:
     finals: list[Trial] = field(default_factory=list)
     weights_digest: str | None = None
     is_of_earlier_version: bool = False
+    images: RunImages | None = None
 
     @classmethod
     def load(cls, folder: Path | str) -> RunRecord:
@@ -62,7 +64,8 @@ class RunRecord:
             # Notes first: a search may be adding, and what a note tells of comes before it.
             kept = store.notes()
             trials, finals = split(store.trials())
-            return cls(folder, config, trials, kept, finals, store.fact("weights_digest"))
+            weights, images = store.fact("weights_digest"), images_of(store, str(path))
+            return cls(folder, config, trials, kept, finals, weights, images=images)
 
     @property
     def strategy(self) -> str:

@@ -41,11 +41,14 @@ GROUPS = {
         "evaluation_seed", "draw_replicas",
     ),
     "the final choice": ("finalists", "final_replicas", "final_epochs"),
-    "the data": ("data", "train_images", "test_children", "image_size", "skip_unreadable", "cache"),
+    "the data": (
+        "data", "train_images", "test_children", "image_size", "skip_unreadable", "cache", "flip",
+        "crop_padding", "cutout",
+    ),
     "the children": ("repeats", "filters", "drop_path"),
     "their training": (
-        "epochs", "batch", "optimizer", "learning_rate", "weight_decay", "label_smoothing", "clip",
-        "time_limit",
+        "epochs", "batch", "optimizer", "learning_rate", "weight_decay", "label_smoothing",
+        "class_weights", "clip", "time_limit",
     ),
     "the machine": ("backend", "device", "precision", "workers", "children_per_gpu", "threads"),
 }  # fmt: skip

@@ -10,6 +10,7 @@ from statistics import fmean
 
 from pnas_fast.counting import count_distinct, count_new_blocks, share_of_space
 from pnas_fast.data import DataError, DataSet, load
+from pnas_fast.data.augmentation import check_cutout
 from pnas_fast.engine import settings_source
 from pnas_fast.evaluation import ChildResult
 from pnas_fast.report.text import duration
@@ -108,6 +109,7 @@ def make_plan(config: SearchConfig, note: Callable[[str], None] = lambda line: N
         PreflightError: no child could be tried.
     """
     data, size = _data(config)
+    check_cutout(data, config.cutout)
     warm_kernels(config, data.image_shape, note)
     devices, loads = choose_devices(config, data)
     tried = _try_levels(config, data, devices)

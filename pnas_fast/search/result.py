@@ -162,6 +162,8 @@ class SearchResult:
         rows = [("accuracy", f"{_with_error(chosen, '')} on validation images, {of}")]
         if chosen.mean("test_accuracy") == chosen.mean("test_accuracy"):
             rows += [("test", f"{_with_error(chosen, 'test_')} on test images, the same trainings")]
+        if self.record.images is not None and self.record.images.is_unbalanced:
+            rows += [("balanced", text)] if (text := _balanced(chosen)) else []
         if optimism == optimism:
             rows += [("optimism", f"the search's own number of its favourite was {points(optimism)} off")]
         return rows
@@ -177,6 +179,16 @@ def _with_error(chosen: Finalist, part: str) -> str:
     name = f"{part}accuracy"
     error = chosen.standard_error(name, f"{part or 'validation_'}images")
     return f"{chosen.mean(name):.2%}" + (f" ± {error:.2%}" if error == error else "")
+
+
+def _balanced(chosen: Finalist) -> str:
+    """``71.20% on validation images, 70.80% on test images``: the means of balanced accuracies."""
+    means = {part: chosen.mean(f"{part}balanced_accuracy") for part in ("", "test_")}
+    return ", ".join(
+        f"{mean:.2%} on {'test' if part else 'validation'} images"
+        for part, mean in means.items()
+        if mean == mean
+    )
 
 
 _SIZES = (("parameters", "parameters"), ("multiply_adds", "multiply-adds an image"))

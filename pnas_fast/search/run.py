@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from pnas_fast.data.augmentation import check_cutout, in_words
 from pnas_fast.data.digest import test_digest
 from pnas_fast.evaluation.guard import make_evaluator
 from pnas_fast.evaluation.profiling import trace_file
@@ -33,6 +34,7 @@ from pnas_fast.protocols import (
 from pnas_fast.runs.choice import best_of
 from pnas_fast.runs.folder import TRIALS, check_same, locked, saved_config
 from pnas_fast.runs.history import mark_finished, settle, settle_tests
+from pnas_fast.runs.images import remember_images
 from pnas_fast.runs.keeping import BestKeeper, NoteKeeper
 from pnas_fast.runs.store import TrialStore
 from pnas_fast.runs.weights import BEST, discard_all
@@ -110,6 +112,7 @@ class Search:
         config, folder = self.config, self.folder
         # A damaged data set is found before anything is written, as is a bad evaluator.
         data = self.source.open()
+        check_cutout(data, config.cutout)
         if config.test_children:
             data.tested()
         spec = make_spec(config, self.source.identity())
@@ -133,6 +136,11 @@ class Search:
             settled = settle(folder, config, self.source.identity(), store)
             if data.test_images is not None and (config.test_children or config.finalists):
                 settle_tests(folder, test_digest(data), store)
+            if trains:
+                remember_images(store, data)
+            if config.evaluator == "train":
+                shown = in_words(data.crop_padding, data.flip, config.cutout)
+                notes = (*notes, f"training images: {shown}")
             for line in (heading(config), *notes, *settled):
                 listeners.say(line)
             if self.retry_failed and (again := store.forget_failed()):

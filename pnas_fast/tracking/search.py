@@ -14,7 +14,7 @@ from pnas_fast.tracking.trackers import Kept, Tracking
 
 def _draw(into: Path) -> list[Path]:
     # Importing matplotlib takes a third of a second, which the first child need not wait for.
-    from pnas_fast.report.images import write_images
+    from pnas_fast.report.as_png import write_images
 
     return write_images(into.parent, into / "figures")
 

@@ -10,7 +10,7 @@ from typing import Any
 from pnas_fast.cli.commands import Parser, add_groups, add_run_options, choose_backend
 from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import DataSet, fetchable
-from pnas_fast.engine.settings import LATER
+from pnas_fast.engine.settings import OF_DATA
 from pnas_fast.runs.config import saved_settings
 from pnas_fast.runs.folder import CONFIG, RunError, check_same, default_folder, saved_config
 from pnas_fast.runs.record import RunRecord
@@ -44,7 +44,17 @@ line says so where the last bits may differ. The rest of its configuration canno
 
 _GROUPS = {
     "the network": ("cell", "repeats", "filters"),
-    "the data": ("data", "train_images", "image_size", "skip_unreadable", "cache", "on", "cutout"),
+    "the data": (
+        "data",
+        "train_images",
+        "image_size",
+        "skip_unreadable",
+        "cache",
+        "on",
+        "flip",
+        "crop_padding",
+        "cutout",
+    ),
     "the recipe": (
         "epochs",
         "batch",
@@ -52,6 +62,7 @@ _GROUPS = {
         "learning_rate",
         "weight_decay",
         "label_smoothing",
+        "class_weights",
         "clip",
         "drop_path",
         "auxiliary",
@@ -165,7 +176,7 @@ def _choose_cell(given: dict[str, Any], run: Path | None) -> None:
             raise RunError(f"--run {run}: no child of that search is trained yet")
         settings = saved_settings(run / CONFIG)
         given["cell"] = str(best.cell)
-        for name in ("data", *LATER, "repeats", "filters"):
+        for name in (*OF_DATA, "class_weights", "repeats", "filters"):
             given.setdefault(name, getattr(settings, name))
     for name, value in published_size(given.get("cell", "")).items():
         given.setdefault(name, value)

@@ -16,6 +16,7 @@ from pnas_fast.cli.commands import INTERRUPTED, one_line, say
 from pnas_fast.cli.options import ConfigError
 from pnas_fast.cli.streams import OutputClosed
 from pnas_fast.data import DataError, DataSet, digest
+from pnas_fast.data.augmentation import in_words
 from pnas_fast.data.digest import test_digest
 from pnas_fast.data.watching import watching
 from pnas_fast.engine import load_training_data
@@ -34,6 +35,7 @@ from pnas_fast.train.display import Display
 from pnas_fast.train.group import Group, GroupError, joined, processes
 from pnas_fast.train.heldout import TEST, tested_once
 from pnas_fast.train.history import Epoch, HistoryError
+from pnas_fast.train.recall import recall_text
 from pnas_fast.train.run import Run, Stopped, TrainError
 from pnas_fast.train.seeds import SEEDS, Outcome, seeds_text, write_seeds
 from pnas_fast.train.stopping import ended_by_signals, stopping
@@ -140,7 +142,7 @@ def _train(
         for each in (of, settled):
             if each is not None and group.leads:
                 stack.enter_context(opened(each.folder, each.asked))
-        display.note(_heading(config, training, group))
+        display.note(_heading(config, data, training, group))
         for line in _untested(settled, data):
             display.note(line)
         try:
@@ -162,8 +164,12 @@ def _train(
         except TrainError as error:
             raise TrainError(f"seed {config.seed}: {error}" if of else str(error)) from error
     display.note(_summary(config, run.best, folder))
+    if run.best is not None and run.best.recall is not None:
+        display.note(f"validation: {recall_text(run.best.recall, data.class_names)}")
     if tested is not None:
         display.note(str(tested))
+        if tested.recall is not None:
+            display.note(f"test: {recall_text(tested.recall, data.class_names)}")
     return Outcome(config.seed, None if run.best is None else run.best.judged, tested)
 
 
@@ -212,14 +218,16 @@ def _out_of_memory_said() -> Iterator[None]:
         raise TrainError(f"{why}; try a smaller --batch or --filters") from error
 
 
-def _heading(config: TrainConfig, training: LongTraining, group: Group) -> str:
+def _heading(config: TrainConfig, data: DataSet, training: LongTraining, group: Group) -> str:
     beside = f" x {group.size} processes" if group.size > 1 else ""
     parts = ", training and validation images" if config.on == "all" else ""
+    weighted = f", class weights {config.class_weights}" if config.class_weights != "none" else ""
     auxiliary = f"auxiliary {config.auxiliary:g}" if config.auxiliary else "no auxiliary classifier"
     return (
         f"pnas_fast {VERSION} · {config.data}{parts} · N {config.repeats}, F {config.filters}, "
         f"{training.network.parameters_count:,} parameters, {config.epochs} epochs of {training.steps:,} "
-        f"steps, cutout {config.cutout}, drop-path {config.drop_path:g}, {auxiliary} · "
+        f"steps, {in_words(data.crop_padding, data.flip)}{weighted}, cutout {config.cutout}, "
+        f"drop-path {config.drop_path:g}, {auxiliary} · "
         f"{config.device}{beside}, {config.backend} kernels · seed {config.seed} · {config.cell}"
     )
 
@@ -245,7 +253,8 @@ def _summary(config: TrainConfig, best: Epoch | None, folder: Path) -> str:
         )
     if best is None:
         return f"trained already; weights in {folder / BEST}"
+    balanced = "" if best.balanced_accuracy is None else f" (balanced {percent(best.balanced_accuracy, 2)})"
     return (
-        f"best accuracy {percent(best.judged, 2)} on validation images, after epoch {best.epoch}; "
+        f"best accuracy {percent(best.judged, 2)} on validation images{balanced}, after epoch {best.epoch}; "
         f"weights in {folder / BEST}, curves in {folder / CURVES}"
     )

@@ -9,16 +9,13 @@ from typing import Any, ClassVar, Self
 from pnas_fast.cli.options import ConfigError, option
 from pnas_fast.data import forms
 from pnas_fast.engine.settings import LATER, MOST_BATCH, MOST_EPOCHS
-from pnas_fast.runs.config import RunConfig, short_digest
+from pnas_fast.runs.config import RunConfig, augmented_otherwise
 from pnas_fast.threads import cores
 
 MACHINE = ("device", "backend", "precision", "threads")
 """Fields that say what a training runs on. It goes on on other machines, so they do not say what it is."""
 
 PARTS = ("train", "all")
-
-_SINCE = ("on", "seeds", "data_identity", "test_identity")
-"""Fields that the first trainings did not have; without them they have their defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +37,9 @@ class TrainConfig(RunConfig):
     """
 
     KIND: ClassVar[str] = "training"
+    SINCE: ClassVar[tuple[str, ...]] = (
+        "on", "seeds", "data_identity", "test_identity", *(name for name in LATER if name != "cutout"),
+    )  # fmt: skip
 
     cell: str = option("pnasnet5_cifar", "the cell: its text, or a published network's name")
     data: str = option("cifar10:data/cifar10", f"data set: {forms()}")
@@ -150,12 +150,6 @@ class TrainConfig(RunConfig):
         del values["data_identity"], values["test_identity"]  # what the data are is said beside it
         return values
 
-    def digest(self, data: str) -> str:
-        """See `RunConfig.digest`; options that the first trainings did not have leave their folder theirs."""
-        new = {name: _default(name) for name in _SINCE}
-        kept = {n: value for n, value in self.identity().items() if n not in new or value != new[n]}
-        return short_digest(kept, data)
-
     def difference(self, other: Self) -> list[str]:
         """See `RunConfig.difference`; data sets that somebody has read are compared by what they hold."""
         changes = super().difference(other)
@@ -164,6 +158,8 @@ class TrainConfig(RunConfig):
             return [*changes, *[f"--data {self.data} -> {other.data}"] * moved]
         parts = []
         if self.data_identity != other.data_identity:
+            if changed := augmented_otherwise(self.values(), other.values()):
+                return [*changes, *changed]
             parts.append("images or labels")
         if self.test_identity and other.test_identity and self.test_identity != other.test_identity:
             parts.append("test images or test labels")
@@ -172,7 +168,7 @@ class TrainConfig(RunConfig):
     @classmethod
     def from_values(cls, values: Any) -> Self:
         """See `RunConfig.from_values`; nothing but what earlier versions did not know may be missing."""
-        missing = {item.name for item in fields(cls)} - values.keys() - {*_SINCE, *LATER}
+        missing = {item.name for item in fields(cls)} - values.keys() - set(cls.SINCE)
         if missing:
             raise ConfigError(f"lacks {' '.join(sorted(missing))}")
         return super().from_values(values)

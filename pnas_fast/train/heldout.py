@@ -13,12 +13,13 @@ from msgspec import Meta
 
 from pnas_fast.data import DataSet
 from pnas_fast.engine import DTYPES, evaluate
+from pnas_fast.engine.evaluation import balanced
 from pnas_fast.files import write_text
 from pnas_fast.report.text import count, percent
 from pnas_fast.runs.disk import writing
 from pnas_fast.runs.weights import BEST, load_child
 from pnas_fast.train.config import TrainConfig
-from pnas_fast.train.history import HistoryError
+from pnas_fast.train.history import HistoryError, Share
 
 TEST = "test.json"
 
@@ -34,11 +35,14 @@ class HeldOut:
         correct: so many were classified rightly.
         images: of so many.
         loss: their mean cross-entropy in nats; None where it is no finite number.
+        recall: the share of right answers among the images of each class, in order; None of a class without
+            any, and None where an earlier version measured.
     """
 
     correct: Annotated[int, Meta(ge=0)]
     images: Annotated[int, Meta(ge=1)]
     loss: float | None
+    recall: tuple[Share | None, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.correct > self.images:
@@ -48,6 +52,11 @@ class HeldOut:
     def accuracy(self) -> float:
         """The share of right answers, in [0, 1]."""
         return self.correct / self.images
+
+    @property
+    def balanced_accuracy(self) -> float | None:
+        """The mean of the recalls; None where they are not known."""
+        return None if self.recall is None else balanced(self.recall)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -61,10 +70,12 @@ class HeldOut:
     def __str__(self) -> str:
         low, high = self.interval
         loss = "" if self.loss is None else f", loss {self.loss:.4f}"
+        other = self.balanced_accuracy
+        evenly = "" if other is None else f", balanced accuracy {percent(other, 2)}"
         return (
             f"test error {percent(1 - self.accuracy, 2)} on {count(self.images)} test images "
             f"(95 %: {100 * (1 - high):.2f} to {100 * (1 - low):.2f} %), "
-            f"test accuracy {percent(self.accuracy, 2)}{loss}"
+            f"test accuracy {percent(self.accuracy, 2)}{evenly}{loss}"
         )
 
 
@@ -92,13 +103,17 @@ def tested_once(folder: Path, data: DataSet, config: TrainConfig) -> HeldOut | N
     network = load_child(folder / BEST, config.backend).to(config.device)
     network.arrange()
     found = evaluate(network, data.tested(), DTYPES[config.precision])
-    tested = HeldOut(found.correct, found.images, found.loss if math.isfinite(found.loss) else None)
+    loss = found.loss if math.isfinite(found.loss) else None
+    tested = HeldOut(found.correct, found.images, loss, found.recalls)
     values = {
         "accuracy": tested.accuracy,
         "interval": tested.interval,
         "loss": tested.loss,
         "correct": tested.correct,
         "images": tested.images,
+        "balanced_accuracy": tested.balanced_accuracy,
+        "recall": tested.recall,
+        "classes": data.class_names or None,
     }
     with writing(folder / TEST):
         write_text(folder / TEST, json.dumps(values) + "\n")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
+from pnas_fast.engine import Evaluation
 from pnas_fast.engine.settings import MOST_EPOCHS
 from pnas_fast.files import write_text
 from pnas_fast.runs.disk import writing
@@ -36,6 +37,10 @@ class Epoch:
         average_accuracy: that of the averaged weights; None without them, or likewise.
         seconds: of training, without evaluation.
         images: trained on.
+        balanced_accuracy: of the weights that are judged; None likewise, and where an earlier version
+            trained.
+        recall: of each class, where these were the best weights so far, else None; of a class without
+            validation images None.
     """
 
     epoch: Annotated[int, Meta(ge=1, le=MOST_EPOCHS)]
@@ -44,11 +49,32 @@ class Epoch:
     average_accuracy: Share | None
     seconds: Annotated[float, Meta(ge=0)]
     images: Annotated[int, Meta(ge=1)]
+    balanced_accuracy: Share | None = None
+    recall: tuple[Share | None, ...] | None = None
 
     @property
     def judged(self) -> float | None:
         """The accuracy that decides which weights are the best; None where nothing does."""
         return self.accuracy if self.average_accuracy is None else self.average_accuracy
+
+
+def judged_by(epoch: Epoch, weights: Evaluation, average: Evaluation | None, best: float) -> Epoch:
+    """An epoch with what its weights, and their average, make of validation images.
+
+    Args:
+        epoch: that was not judged yet.
+        weights: of them.
+        average: of the averaged ones, if any, which then count.
+        best: the best accuracy before it.
+    """
+    counts = weights if average is None else average
+    return replace(
+        epoch,
+        accuracy=weights.accuracy,
+        average_accuracy=None if average is None else average.accuracy,
+        balanced_accuracy=counts.balanced_accuracy,
+        recall=counts.recalls if counts.accuracy > best else None,
+    )
 
 
 def best_accuracy(epochs: Sequence[Epoch]) -> float:

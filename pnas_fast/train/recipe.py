@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import DataSet
+from pnas_fast.data.augmentation import check_cutout
 from pnas_fast.network import CellNetwork
 from pnas_fast.network.auxiliary import POOL
 from pnas_fast.network.cell import CellModule
@@ -54,12 +54,7 @@ def suited(config: TrainConfig, data: DataSet) -> dict[str, Any]:
 
 def check_suits(config: TrainConfig, data: DataSet) -> None:
     """Raise `ConfigError` where cutout could blank out a whole image."""
-    height, width = data.image_shape[1:]
-    side = min(height, width)
-    if config.cutout and config.cutout >= side:
-        raise ConfigError(
-            f"cutout is {config.cutout} on images of {height}×{width}, allowed is 0 to {side - 1}"
-        )
+    check_cutout(data, config.cutout)
 
 
 def _auxiliary_map(config: TrainConfig, data: DataSet) -> int:

@@ -28,6 +28,7 @@ from pnas_fast.train.history import (
     Epoch,
     HistoryError,
     best_accuracy,
+    judged_by,
     read_history,
     write_history,
 )
@@ -208,8 +209,9 @@ class Run:
         if not (math.isfinite(loss) and training.is_finite()):
             raise TrainError(f"diverged: loss is {loss} in epoch {epoch + 1}; try a lower --learning-rate")
         images = training.images
-        accuracy, average = training.evaluate() if self._judges else (None, None)
-        record = Epoch(epoch + 1, loss, accuracy, average, place.seconds, images)
+        record = Epoch(epoch + 1, loss, None, None, place.seconds, images)
+        if self._judges:
+            record = judged_by(record, *training.evaluate(), place.best)
         self._history.append(record)
         # Killed before the checkpoint below, the epoch is trained again, and these are written again.
         if self._group.leads:

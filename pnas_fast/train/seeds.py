@@ -62,9 +62,11 @@ def seeds_text(outcomes: Sequence[Outcome]) -> str:
 def _accuracies(outcomes: Sequence[Outcome]) -> dict[str, list[float]]:
     """The accuracies of all trainings; empty where one of them has none, for a mean without it misleads."""
     tested = [None if outcome.tested is None else outcome.tested.accuracy for outcome in outcomes]
+    balanced = [None if outcome.tested is None else outcome.tested.balanced_accuracy for outcome in outcomes]
     columns = {
         "validation_accuracy": [outcome.validation for outcome in outcomes],
         "test_accuracy": tested,
+        "test_balanced_accuracy": balanced,
     }
     return {
         name: [value for value in values if value is not None] if None not in values else []

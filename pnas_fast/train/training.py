@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pnas_fast.data import DataSet, TrainingBatches
-from pnas_fast.engine import DTYPES, Stepper, TrainingLoop, evaluate, replayed
+from pnas_fast.engine import DTYPES, Evaluation, Stepper, TrainingLoop, class_weights, evaluate, replayed
 from pnas_fast.engine.averaging import WeightAverage
 from pnas_fast.engine.stepper import SCALER
 from pnas_fast.kernels import share_batch_norms
@@ -54,7 +54,13 @@ class LongTraining:
         if config.ema > 0:
             self._averaged = build(config, data)
             self._average = WeightAverage(self.network, self._averaged, config.ema)
-        self.stepper = Stepper(self.network, config, auxiliary=config.auxiliary, average=group.average)
+        self.stepper = Stepper(
+            self.network,
+            config,
+            auxiliary=config.auxiliary,
+            average=group.average,
+            weights=class_weights(config, data),
+        )
         share = (group.rank, group.size)
         self._type = DTYPES[config.precision]
         self._batches = TrainingBatches(
@@ -103,10 +109,10 @@ class LongTraining:
         """The mean loss of a whole epoch over all processes."""
         return float(self._group.sum(self.losses)) / (self.steps * self._group.size)
 
-    def evaluate(self) -> tuple[float, float | None]:
-        """Validation accuracies, in [0, 1], of the weights and of their average."""
-        average = None if self._averaged is None else self._accuracy(self._averaged)
-        return self._accuracy(self.network), average
+    def evaluate(self) -> tuple[Evaluation, Evaluation | None]:
+        """What the weights, and their average, make of all validation images."""
+        average = None if self._averaged is None else self._evaluated(self._averaged)
+        return self._evaluated(self.network), average
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a step changes, by name."""
@@ -155,10 +161,12 @@ class LongTraining:
         """Whether every weight is a finite number."""
         return self._loop.is_finite()
 
-    def _accuracy(self, network: nn.Module) -> float:
+    def _evaluated(self, network: nn.Module) -> Evaluation:
         found = evaluate(network, self._validation, self._type)
-        correct = torch.tensor(found.correct, device=self.losses.device)
-        return int(self._group.sum(correct)) / len(self._data.validation_labels)
+        device = self.losses.device
+        right, of = self._group.sum(torch.tensor([found.right, found.of], device=device)).tolist()
+        loss = self._group.sum(torch.tensor(found.loss * found.images, dtype=torch.float64, device=device))
+        return Evaluation(tuple(right), tuple(of), float(loss) / sum(of))
 
 
 def _share(data: DataSet, group: Group) -> DataSet:
