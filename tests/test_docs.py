@@ -1,17 +1,21 @@
 """What the pages of docs/ show is what happens."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from pnas_fast.runs.weights import load_child
+from pnas_fast.search.command import main as search
 from pnas_fast.search.result import SearchResult
+from pnas_fast.train.__main__ import main as train
 
 
-def blocks_of(page: str) -> list[str]:
-    """The Python blocks of a page."""
+def blocks_of(page: str, language: str = "python") -> list[str]:
+    """The blocks of a page in a language."""
     text = (Path(__file__).parents[1] / "docs" / page).read_text("utf-8")
-    return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 def test_the_page_on_evaluators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,6 +34,23 @@ def test_the_page_on_evaluators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     again = SearchResult.load(tmp_path / "runs" / "again").record.trials
     assert again
     assert all(trial.accuracy == measured[trial.cell.canonical()] for trial in again)
+
+
+@pytest.mark.slow
+def test_the_page_on_training_tunes_what_a_search_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = [block for block in blocks_of("training.md", "sh") if "--init" in block]
+    find, tune = (shlex.split(line)[3:] for line in block.splitlines())
+    monkeypatch.chdir(tmp_path)
+    small = "--epochs 1 --train-images 64 --device cpu --threads 1"
+    few = f"{small} --strategy random --budget 2 --blocks 1 --finalists 0 --workers 1"
+    assert search([*find, *few.split()]) == 0
+    assert train([*tune, *small.split()]) == 0
+    assert "fresh: none" in capsys.readouterr().out
+    kept, tuned = (load_child(tmp_path / "runs" / run / "best.safetensors") for run in ("paper", "tuned"))
+    assert (kept.genotype, kept.layout) == (tuned.genotype, tuned.layout)
+    assert tuned.image_shape == (1, 8, 8)
 
 
 def test_the_page_on_strategies() -> None:

@@ -169,4 +169,4 @@ def trained_on_all(path: Path) -> bool:
 
 
 def _text(value: Any) -> str:
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+    return (",".join(value) if isinstance(value, tuple) else str(value)) or "none"

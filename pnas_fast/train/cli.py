@@ -16,6 +16,7 @@ from pnas_fast.runs.folder import CONFIG, RunError, check_same, default_folder, 
 from pnas_fast.runs.record import RunRecord
 from pnas_fast.tracking.trackers import add_track_option
 from pnas_fast.train.config import MACHINE, TrainConfig
+from pnas_fast.train.initial import Initial
 from pnas_fast.train.network import design, published_size
 from pnas_fast.train.recipe import IN_HELP, check_suits, suited
 from pnas_fast.train.seeds import seed_folder
@@ -35,6 +36,7 @@ examples:
   python -m pnas_fast.train --cell 0:sep3x3+1:identity --data digits --epochs 9
   python -m pnas_fast.train --out runs/mine                go on with a training that was stopped
   python -m pnas_fast.train --run runs/quick --on all --seeds 5      test error, mean and deviation
+  python -m pnas_fast.train --init runs/quick --data folder:photos   go on from its weights with other images
   torchrun --nproc-per-node 8 -m pnas_fast.train --search runs/paper --batch 256     on eight GPUs
                                  (--run by a name that torchrun does not take for one of its own)
 
@@ -43,7 +45,7 @@ nothing had happened. It may go on elsewhere, on other cores, another device or 
 line says so where the last bits may differ. The rest of its configuration cannot be changed."""
 
 _GROUPS = {
-    "the network": ("cell", "repeats", "filters"),
+    "the network": ("cell", "repeats", "filters", "init"),
     "the data": (
         "data",
         "train_images",
@@ -72,7 +74,8 @@ _GROUPS = {
     ),
     "the machine": ("backend", "device", "precision", "threads", "checkpoint_minutes"),
 }
-_NOT_OFFERED = {"time_limit", "data_identity", "test_identity"}  # a long training takes as long as it takes
+# A long training takes as long as it takes.
+_NOT_OFFERED = {"time_limit", "init_identity", "data_identity", "test_identity"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,16 +158,37 @@ def parse(arguments: Sequence[str] | None, processes: int) -> Request:
     out: Path | None = given.pop("out")
     download: bool = given.pop("download")
     track = tuple(given.pop("track"))
-    _choose_cell(given, given.pop("run"))
-    choose_backend(given)
     saved = None if out is None else saved_config(out, TrainConfig)
+    initial = _initial(given, saved)
+    theirs: dict[str, Any] = initial.settings() if initial is not None and saved is None else {}
+    given = {name: value for name, value in theirs.items() if name != "cell"} | given
+    _choose_cell(given, given.pop("run"))
+    given = theirs | given
+    choose_backend(given)
     asked = replace(saved or TrainConfig(), **given)
     design(asked)  # a cell that is none is refused here
+    if initial is not None:
+        initial.check(asked)
     if saved is not None and out is not None:
         # What the data are is looked at when they are loaded.
         check_same(out, saved, replace(asked, data=saved.data))
     config = asked.resolved_here(given.keys(), processes)
     return Request(asked, config, frozenset(given), saved, out, download, track)
+
+
+def _initial(given: dict[str, Any], saved: TrainConfig | None) -> Initial | None:
+    """The weights that ``--init`` names; None where none are named, or those of a run whose file has gone."""
+    init = given.get("init")
+    if init is None:
+        return None
+    if not init:
+        given["init_identity"] = ""
+        return None
+    if saved is not None and saved.init == init and not Path(init).exists():
+        return None  # a training that goes on does without them
+    initial = Initial.read(Path(init))
+    given["init_identity"] = initial.identity
+    return initial
 
 
 def _choose_cell(given: dict[str, Any], run: Path | None) -> None:

@@ -146,7 +146,7 @@ def _train(
         for line in _untested(settled, data):
             display.note(line)
         try:
-            run = Run(training, config, folder, data, group, display, stop)
+            run = Run(training, config, folder, (of or settled).folder, data, group, display, stop)
             if track and group.leads:
                 identity = settled.asked.digest(settled.asked.data_identity)
                 tracking = Tracking(track, folder, identity, config.values(), display.note, KEPT)

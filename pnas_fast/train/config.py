@@ -24,7 +24,7 @@ class TrainConfig(RunConfig):
 
     Without arguments: PNASNet-5's cell, N = 3, F = 48, 600 epochs on CIFAR-10 by NASNet's released recipe
     (docs/method.md, 3.3: SGD, 0.025 along one cosine, batch 32, drop-path 0.4, auxiliary loss 0.4, norm 5,
-    weight decay 5e-4) with cutout of 16 pixels. Every field but the two digests of data is also an option
+    weight decay 5e-4) with cutout of 16 pixels. Every field but the three digests is also an option
     of ``python -m pnas_fast.train``, where defaults follow the images (`pnas_fast.train.recipe`).
 
     With more than one of ``seeds`` it describes as many trainings, see `each_seed`.
@@ -38,7 +38,8 @@ class TrainConfig(RunConfig):
 
     KIND: ClassVar[str] = "training"
     SINCE: ClassVar[tuple[str, ...]] = (
-        "on", "seeds", "data_identity", "test_identity", *(name for name in LATER if name != "cutout"),
+        "on", "seeds", "init", "init_identity", "data_identity", "test_identity",
+        *(name for name in LATER if name != "cutout"),
     )  # fmt: skip
 
     cell: str = option("pnasnet5_cifar", "the cell: its text, or a published network's name")
@@ -92,6 +93,13 @@ class TrainConfig(RunConfig):
         minimum=1,
         maximum=1000,
     )
+    init: str = option(
+        "",
+        "begin with the weights of a file, or of a run's best.safetensors by its folder, as far as they fit; "
+        "the cell, N and F are theirs",
+        identity=False,
+    )
+    init_identity: str = option("", "digest of the weights that it begins with; empty is random ones")
     data_identity: str = option("", "digest of the data set; empty while nobody has read it")
     test_identity: str = option("", "digest of the test images; empty while nobody has seen any")
 
@@ -148,6 +156,9 @@ class TrainConfig(RunConfig):
         """See `RunConfig.identity`."""
         values = super().identity()
         del values["data_identity"], values["test_identity"]  # what the data are is said beside it
+        # Weights, too, are known by what they are, wherever they lie.
+        weights = values.pop("init_identity")
+        values["init"] = weights and f"weights {weights[:16]}…"
         return values
 
     def difference(self, other: Self) -> list[str]:

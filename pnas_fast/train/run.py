@@ -32,6 +32,7 @@ from pnas_fast.train.history import (
     read_history,
     write_history,
 )
+from pnas_fast.train.initial import begin_with
 from pnas_fast.train.machine import Machine
 from pnas_fast.train.training import LongTraining
 
@@ -64,6 +65,7 @@ class Run:
         training: at its beginning.
         config: its own.
         folder: opened by this process if it leads its group.
+        shared: the folder that this training shares with those of other seeds; alone, it is its own.
         data: on this process's device.
         group: the processes that train together; the first one alone writes.
         display: is told how far it is.
@@ -73,6 +75,7 @@ class Run:
         CheckpointError: checkpoints exist, and none can be used; or they are gone, or the best weights are,
             and nothing can make them again.
         HistoryError: the folder's history is damaged.
+        WeightsError: it is at its beginning, and the weights to begin with are gone or others.
     """
 
     def __init__(
@@ -80,13 +83,14 @@ class Run:
         training: LongTraining,
         config: TrainConfig,
         folder: Path,
+        shared: Path,
         data: DataSet,
         group: Group,
         display: Display,
         stop: Stop,
     ) -> None:
         self._training, self._config, self._folder, self._data = training, config, folder, data
-        self._group, self._display, self._stop = group, display, stop
+        self._shared, self._group, self._display, self._stop = shared, group, display, stop
         self._machine = Machine.here(config, group.size)
         self._judges = config.on != "all"  # else validation images were trained on, and judge nothing
         self._place, self._history = Place(), read_history(folder, judged=self._judges)
@@ -141,6 +145,9 @@ class Run:
             )
         else:
             self._history = []
+            if self._config.init:
+                leads = self._group.leads
+                self._display.note(begin_with(self._training, self._config, self._shared, leads=leads))
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self._training.restore(checkpoint)

@@ -89,6 +89,24 @@ class LongTraining:
         """The network whose accuracy counts and whose weights are kept: the averaged one, if any."""
         return self.network if self._averaged is None else self._averaged
 
+    def begin_with(self, weights: Mapping[str, Tensor]) -> list[str]:
+        """Put weights in the place of random ones where the network has some of that name and shape.
+
+        Args:
+            weights: by their names; nothing has been trained yet.
+
+        Returns:
+            The names of those that stay random.
+        """
+        own = self.network.state_dict()
+        fit = {
+            name: value for name, value in weights.items() if name in own and value.shape == own[name].shape
+        }
+        self.network.load_state_dict(own | fit)
+        if self._averaged is not None:
+            self._averaged.load_state_dict(self.network.state_dict())
+        return [name for name in own if name not in fit]
+
     def step(self, epoch: int, index: int) -> None:
         """Train on one batch; epoch and index are counted from 0."""
         step = epoch * self.steps + index
