@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pnas_fast.data import DataError, DataSet, as_source, load, source
+from pnas_fast.data import DataError, DataSet, Pictures, as_source, load, source
 from pnas_fast.data.digest import test_digest as digest_of_tests
 from pnas_fast.data.order import rearrange, seeded_order, stratified
 from pnas_fast.data.source import described
@@ -300,6 +301,42 @@ def test_more_than_fits_in_memory_is_refused_before_it_is_read(tmp_path: Path) -
         DataError, match=r"images take 15,728,640\.0 GiB of memory, .* are free: .* streaming"
     ):
         load(f"npy:{tmp_path}")
+
+
+def test_memory_is_said_before_it_is_taken(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    colours = np.repeat(IMAGES[..., None], 3, axis=3)
+    for arrays, images in (
+        (PAIR, "60 grey images of 5x6 take 0.0"),
+        (MEDMNIST, "60 grey images of 5x6 take 0.0"),
+        ({"images": colours, "labels": LABELS}, "60 colour images of 5x6 take 0.0"),
+        ({"images": colours[..., :2], "labels": LABELS}, "60 2-channel images of 5x6 take 0.0"),
+        (
+            {"images": np.zeros((60, 256, 512), np.uint8), "labels": LABELS},
+            "60 grey images of 512x256 take 7.5",
+        ),
+    ):
+        shutil.rmtree(place, ignore_errors=True)
+        spec, said = write(place, arrays), list[str]()
+        found = source(spec, pictures=Pictures(say=said.append))
+        found.describe()
+        assert said == []
+        found.open()
+        found.open()
+        assert said == [f"{spec}: {images} MiB of memory"]
+    monkeypatch.setattr("pnas_fast.data.memory.available_memory", lambda: 2**20)
+    said = []
+    with pytest.raises(DataError, match=r"images take 7\.5 MiB of memory, 1\.0 MiB are free"):
+        source(spec, pictures=Pictures(say=said.append)).open()
+    assert said == []
+
+
+def test_memory_is_said_before_pixels_are_read(tmp_path: Path) -> None:
+    spec, said = write(tmp_path / "folder", PAIR), list[str]()
+    path = tmp_path / "folder" / "images.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match="cannot be read as a"):
+        source(spec, pictures=Pictures(say=said.append)).open()
+    assert len(said) == 1
 
 
 def test_a_plan_tries_what_made_up_images_cannot_stand_for(tmp_path: Path) -> None:

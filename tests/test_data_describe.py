@@ -17,7 +17,8 @@ def test_a_data_set_is_described(tmp_path: Path, capsys: pytest.CaptureFixture[s
     spec = write(tmp_path / "a.npz", MEDMNIST)
     sheet = tmp_path / "sheet.png"
     assert main(["describe", spec, "--sheet", str(sheet)]) == 0
-    first, mean, std, identity, *table = capsys.readouterr().out.splitlines()
+    memory, first, mean, std, identity, *table = capsys.readouterr().out.splitlines()
+    assert memory == f"{spec}: 60 grey images of 5x6 take 0.0 MiB of memory"
     assert first == f"{spec}: 3 classes, images of 5x6 grey; crops move by 0, not mirrored"
     pixels = MEDMNIST["train_images"]
     assert mean == f"mean {pixels.mean():.2f} (of 255), {pixels.mean() / 255:.4f} (of 1)"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pnas_fast.data import DataError, as_source, load, source
+from pnas_fast.data import DataError, Pictures, as_source, load, source
 from pnas_fast.data.source import described
 
 RANDOM = np.random.default_rng(7)
@@ -68,6 +68,19 @@ def test_mnist_s_files_are_read(tmp_path: Path, packed: bool, rename: tuple[str,
     tests = {image.tobytes() for image in data.test_images.numpy()}
     assert tests == {image.tobytes() for image in IMAGES[40:]}
     assert found.identity() == as_source((IMAGES[:40, ..., None], LABELS[:40])).identity()
+
+
+def test_memory_is_said_before_it_is_taken_and_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emnist(tmp_path, "letters")
+    spec, said = f"idx:{tmp_path}#letters,transposed", list[str]()
+    source(spec, pictures=Pictures(say=said.append)).open()
+    assert said == [f"{spec}: 50 grey images of 4x6 take 0.0 MiB of memory"]
+    monkeypatch.setattr("pnas_fast.data.memory.available_memory", lambda: 1199)
+    with pytest.raises(DataError, match=r"images take 0\.0 MiB of memory, 0\.0 MiB are free"):
+        source(spec, pictures=Pictures(say=said.append)).open()
+    assert len(said) == 1
 
 
 def test_a_set_without_test_files(tmp_path: Path) -> None:

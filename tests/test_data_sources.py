@@ -92,11 +92,11 @@ def test_what_is_allowed_comes_from_the_registry(monkeypatch: pytest.MonkeyPatch
     written = [kind.form for kind in sources.KINDS.values()]
     assert written[:3] == ["digits", "fashion", "cifar10:DIR"]
     assert forms() == f"{', '.join(written[:-1])} and synthetic:HxWxC/CLASSES"
-    assert fetchable() == "CIFAR-10 (162 MiB)"
+    assert fetchable() == "CIFAR-10 (162 MiB), CIFAR-100 (161 MiB)"
     kind = sources.Kind("mine:DIR", lambda argument, download, progress: as_source(made()), "Mine (1 MiB)")
     monkeypatch.setitem(sources.KINDS, "mine", kind)
     assert load("mine:x").name == "made up"
-    assert fetchable() == "CIFAR-10 (162 MiB), Mine (1 MiB)"
+    assert fetchable() == "CIFAR-10 (162 MiB), CIFAR-100 (161 MiB), Mine (1 MiB)"
     with pytest.raises(DataError, match=r"allowed are digits, .*, synthetic:HxWxC/CLASSES and mine:DIR"):
         source("mine")
 

@@ -311,7 +311,7 @@ def test_a_history_of_the_other_kind_is_refused(on_all: Path, choosing: Path) ->
 
 def test_the_folder_of_a_training_is_named_as_before_there_were_such_options() -> None:
     config = TrainConfig()
-    new = ("on", "seeds", "class_weights")
+    new = ("on", "seeds", "class_weights", "init")
     old = {name: value for name, value in config.identity().items() if name not in new}
     assert old.keys() == config.identity().keys() - set(new)
     changes: list[dict[str, Any]] = [
@@ -320,9 +320,10 @@ def test_the_folder_of_a_training_is_named_as_before_there_were_such_options() -
         {"seeds": 2},
         {"class_weights": "balanced"},
         {"cutout": 0},
+        {"init_identity": "0" * 64},
     ]
     names = {replace(config, **change).digest("x") for change in changes}
-    assert len(names) == 5
+    assert len(names) == 6
     assert config.digest("x") == short_digest(old, "x")
 
 

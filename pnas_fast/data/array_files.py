@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping
@@ -13,7 +12,7 @@ import numpy as np
 
 from pnas_fast.data.dataset import DataError, DataSet
 from pnas_fast.data.labels import Labels, check_labels, flat
-from pnas_fast.data.memory import check_memory
+from pnas_fast.data.memory import Say, take_memory
 from pnas_fast.data.parts import Part, assemble, check_shapes, counts, image_shape, names_of
 from pnas_fast.data.source import Description, Source
 
@@ -35,7 +34,16 @@ class StoredArray(NamedTuple):
 
 
 class ArrayFiles(Source):
-    """A source of arrays in files; what is known of it comes from their headers and the labels."""
+    """A source of arrays in files; what is known of it comes from their headers and the labels.
+
+    Args:
+        name: for people.
+        say: told once, before it is taken, how much memory the images take.
+    """
+
+    def __init__(self, name: str, say: Say) -> None:
+        super().__init__(name)
+        self._say = say
 
     @abstractmethod
     def _arrays(self) -> Mapping[str, tuple[StoredArray, StoredArray]]:
@@ -62,10 +70,11 @@ class ArrayFiles(Source):
         check_shapes(self.name, shapes)
         labels = self._labels(arrays)
         names = names_of(self.name, labels)
-        check_memory(self.name, sum(map(math.prod, shapes.values())))
+        images = sum(shape.images for shape in shapes.values())
+        take_memory(self.name, images, *shapes["train"][1:], self._say)
         parts = {}
-        for part, (images, _) in arrays.items():
-            pixels = np.require(_read(images), np.uint8, ["C", "W"]).reshape(shapes[part])
+        for part, (stored, _) in arrays.items():
+            pixels = np.require(_read(stored), np.uint8, ["C", "W"]).reshape(shapes[part])
             parts[part] = Part(pixels, labels[part])
         return assemble(self.name, parts, names=names)
 

@@ -14,10 +14,15 @@ import numpy as np
 from pnas_fast.data.array_files import place, with_words
 from pnas_fast.data.cifar_records import IMAGE_SHAPE, check_range, read_records
 from pnas_fast.data.dataset import DataError, DataSet
+from pnas_fast.data.download import Archive, Progress, fetch
 from pnas_fast.data.parts import Part, assemble, split_off
 from pnas_fast.data.source import Description, Source
 
-URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
+ARCHIVE = Archive(
+    url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+    size=168_513_733,
+    sha256="58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+)
 SUBFOLDER = "cifar-100-binary"
 """The archive's folder; the files may lie in it or directly in the user's folder."""
 
@@ -45,15 +50,19 @@ class Cifar100(Source):
 
     Args:
         argument: the folder, perhaps with ``#coarse`` for the 20 superclasses.
+        download: fetch the archive where its file of training images is not there.
+        progress: called with (bytes done, bytes in all) while downloading.
 
     Raises:
         DataError: no folder, or another word.
     """
 
     FORM = "cifar100:DIR[#coarse]"
+    FETCHED = f"CIFAR-100 ({ARCHIVE.size / 2**20:.0f} MiB)"
 
-    def __init__(self, argument: str) -> None:
+    def __init__(self, argument: str, download: bool = False, progress: Progress | None = None) -> None:
         super().__init__(f"cifar100:{argument}")
+        self._download, self._progress = download, progress
         folder, words = with_words(argument, (COARSE, FINE))
         self._root = place(self.name, folder, self.FORM)
         if len(set(words)) > 1:
@@ -83,11 +92,16 @@ class Cifar100(Source):
         return tuple(names) if whole else tuple(map(str, range(self._level.classes)))
 
     def _read(self) -> DataSet:
+        if self._download and not (self._folder() / TRAIN_FILE).exists():
+            # The training file last: where it is, all others are.
+            names = (*(level.names for level in LEVELS.values()), TEST_FILE, TRAIN_FILE)
+            fetch(ARCHIVE, [f"{SUBFOLDER}/{name}" for name in names], self._root, self._progress)
         folder = self._folder()
         if not (folder / TRAIN_FILE).exists():
             raise DataError(
                 f"{self._root}: holds no {TRAIN_FILE}, expected CIFAR-100's binary version there or in its "
-                f"folder {SUBFOLDER}, from {URL}"
+                f"folder {SUBFOLDER}, from {ARCHIVE.url} (--download fetches it, "
+                f"{ARCHIVE.size / 2**20:.0f} MiB)"
             )
         names = self._names(folder)
         parts = {"train": self._part(folder / TRAIN_FILE, TRAIN_RECORDS, names)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from pnas_fast.data.dataset import DataError, Images
-from pnas_fast.data.memory import check_memory
+from pnas_fast.data.memory import take_memory
 from pnas_fast.foreign import silence
 from pnas_fast.pictures import PictureError, own_pixels
 from pnas_fast.threads import cores
@@ -103,12 +102,7 @@ class _Buffer:
 
     def _new(self, height: int, width: int, channels: int) -> Images:
         shape = self._count, height, width, channels
-        check_memory(self._name, math.prod(shape))
-        kind = "colour" if channels > 1 else "grey"
-        self._say(
-            f"{self._name}: {self._count:,} {kind} images of {width}x{height} take "
-            f"{math.prod(shape) / 2**20:,.1f} MiB of memory"
-        )
+        take_memory(self._name, *shape, self._say)
         return np.zeros(shape, np.uint8)
 
 

@@ -19,15 +19,10 @@ import numpy as np
 from pnas_fast.data.array_files import place
 from pnas_fast.data.cache import FORMAT, cached, default_cache
 from pnas_fast.data.dataset import DataError, DataSet, Images
-from pnas_fast.data.memory import check_memory
+from pnas_fast.data.memory import Say, check_memory, silent
 from pnas_fast.data.parts import Part, assemble
 from pnas_fast.data.source import Description, Source, described
 from pnas_fast.data.tree import ImageFile, Tree, read_tree
-
-
-def _silent(*_: object) -> None:
-    """Tell nobody."""
-
 
 NAMED = 3
 """Files that a message about many of them names."""
@@ -49,8 +44,8 @@ class Pictures:
     size: int = 0
     skip_unreadable: bool = False
     cache: str = ""
-    say: Callable[[str], None] = _silent
-    progress: Callable[[int, int], None] = _silent
+    say: Say = silent
+    progress: Callable[[int, int], None] = silent
 
 
 class Folder(Source):

@@ -17,6 +17,7 @@ import numpy as np
 
 from pnas_fast.data.array_files import ArrayFiles, StoredArray, place, with_words
 from pnas_fast.data.dataset import DataError, Images
+from pnas_fast.data.memory import Say, silent
 from pnas_fast.foreign import reading
 
 EMNIST_SPLITS = ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")
@@ -37,6 +38,7 @@ class Idx(ArrayFiles):
     Args:
         argument: the folder, perhaps with ``#`` and, joined by commas, a split of EMNIST and ``transposed``,
             which turns every image's rows into columns: EMNIST's images lie on their side.
+        say: told lines for people.
 
     Raises:
         DataError: no folder, or another word.
@@ -44,8 +46,8 @@ class Idx(ArrayFiles):
 
     FORM = "idx:DIR[#WORDS]"
 
-    def __init__(self, argument: str) -> None:
-        super().__init__(f"idx:{argument}")
+    def __init__(self, argument: str, say: Say = silent) -> None:
+        super().__init__(f"idx:{argument}", say)
         folder, words = with_words(argument, (*EMNIST_SPLITS, TRANSPOSED))
         self._folder = place(self.name, folder, self.FORM)
         self._transposed = TRANSPOSED in words

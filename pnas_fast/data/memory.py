@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from pnas_fast.cgroups import memory_limit
 from pnas_fast.data.dataset import DataError
 
 _MEMINFO = Path("/proc/meminfo")
+_KINDS = {1: "grey", 3: "colour"}
+
+Say = Callable[[str], None]
+"""Told lines for people."""
+
+
+def silent(*_: object) -> None:
+    """Tell nobody."""
 
 
 def available_memory() -> int | None:
@@ -32,6 +41,24 @@ def check_memory(name: str, needed: int) -> None:
             f"{name}: images take {gigabytes(needed)} of memory, {gigabytes(available)} are free: "
             "a resident data set must fit, streaming is for others (or a smaller --image-size)"
         )
+
+
+def take_memory(name: str, images: int, height: int, width: int, channels: int, say: Say) -> None:
+    """Say how much memory images are about to take, or refuse them.
+
+    Args:
+        name: of the data set.
+        images: how many.
+        height, width, channels: of each, in bytes.
+        say: told one line.
+
+    Raises:
+        DataError: there is less.
+    """
+    needed = images * height * width * channels
+    check_memory(name, needed)
+    kind = _KINDS.get(channels, f"{channels}-channel")
+    say(f"{name}: {images:,} {kind} images of {width}x{height} take {needed / 2**20:,.1f} MiB of memory")
 
 
 def gigabytes(size: int) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 
 from pnas_fast.data.array_files import ArrayFiles, StoredArray, place
 from pnas_fast.data.dataset import DataError
+from pnas_fast.data.memory import Say, silent
 from pnas_fast.data.parts import PARTS
 from pnas_fast.foreign import reading
 
@@ -38,8 +39,8 @@ class _NumpyFiles(ArrayFiles):
 
     FORM: str
 
-    def __init__(self, argument: str) -> None:
-        super().__init__(f"{self.FORM.partition(':')[0]}:{argument}")
+    def __init__(self, argument: str, say: Say = silent) -> None:
+        super().__init__(f"{self.FORM.partition(':')[0]}:{argument}", say)
         self._place = place(self.name, argument, self.FORM)
 
     def _names(self) -> list[str]:
@@ -60,6 +61,7 @@ class Npz(_NumpyFiles):
 
     Args:
         argument: the file.
+        say: told lines for people.
 
     Raises:
         DataError: none is named.
@@ -92,6 +94,7 @@ class Npy(_NumpyFiles):
 
     Args:
         argument: the folder.
+        say: told lines for people.
 
     Raises:
         DataError: none is named.

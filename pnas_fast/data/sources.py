@@ -25,26 +25,29 @@ class Kind:
 
     Attributes:
         form: how it is written, such as ``cifar10:DIR``.
-        make: from (argument, whether to download, progress of the download), and ``pictures`` by its name
-            where it is of them. The argument is what follows the colon, empty where there is none.
+        make: from (argument, whether to download, progress of the download), and by its name ``pictures``
+            where it is of them, ``say`` where it is of arrays. The argument is what follows the colon, empty
+            where there is none.
         fetched: what a download fetches, with its size, for people; empty where there is none.
         of_pictures: whether it is made of image files, which need be decoded.
+        of_arrays: whether it is made of arrays in files, of whatever size.
     """
 
     form: str
     make: Callable[..., DataSource]
     fetched: str = ""
     of_pictures: bool = False
+    of_arrays: bool = False
 
 
 KINDS: dict[str, Kind] = {
     "digits": Kind("digits", lambda argument, download, progress: Digits()),
     "fashion": Kind("fashion", lambda argument, download, progress: Fashion()),
     "cifar10": Kind("cifar10:DIR", Cifar10, Cifar10.FETCHED),
-    "cifar100": Kind(Cifar100.FORM, lambda argument, download, progress: Cifar100(argument)),
-    "npz": Kind(Npz.FORM, lambda argument, download, progress: Npz(argument)),
-    "npy": Kind(Npy.FORM, lambda argument, download, progress: Npy(argument)),
-    "idx": Kind(Idx.FORM, lambda argument, download, progress: Idx(argument)),
+    "cifar100": Kind(Cifar100.FORM, Cifar100, Cifar100.FETCHED),
+    "npz": Kind(Npz.FORM, lambda argument, download, progress, say: Npz(argument, say), of_arrays=True),
+    "npy": Kind(Npy.FORM, lambda argument, download, progress, say: Npy(argument, say), of_arrays=True),
+    "idx": Kind(Idx.FORM, lambda argument, download, progress, say: Idx(argument, say), of_arrays=True),
     "folder": Kind(
         Folder.FORM,
         lambda argument, download, progress, pictures: Folder(argument, pictures),
@@ -68,7 +71,8 @@ def source(
         spec: one of `forms`.
         download: fetch it, when it is opened, where its files are not all there.
         progress: called with (bytes done, bytes in all) while downloading.
-        pictures: how image files become a data set, for kinds that are made of them.
+        pictures: how image files become a data set, for kinds that are made of them; its ``say`` is told of
+            arrays in files too.
 
     Raises:
         DataError: no such data set, a malformed argument, or a size of images that have one already.
@@ -88,6 +92,8 @@ def source(
     if pictures.size:
         takers = " and ".join(kind.form for kind in KINDS.values() if kind.of_pictures)
         raise DataError(f"--image-size {pictures.size} with data {spec!r}: it is an option of {takers}")
+    if kind.of_arrays:
+        return kind.make(argument, download, progress, say=pictures.say)
     return kind.make(argument, download, progress)
 
 
