@@ -71,13 +71,14 @@ def _opened(path: str | os.PathLike[str], channels: int | None) -> Image.Image:
                 f"{path}: {file.width:,}×{file.height:,} pixels, allowed are {MOST_PIXELS:,} in all"
             )
         most = _white(file)
-        # A camera's file may say which way up it is.
-        upright = ImageOps.exif_transpose(file)
+        # A camera's file may say which way up it is. In place, since a copy costs as much as some decoding.
+        ImageOps.exif_transpose(file, in_place=True)
         if channels is None:
             channels = 1 if file.mode in _GREY or most is not None else 3
+        picture: Image.Image = file
         if most is not None:
-            upright = _eight_bits(path, upright, most, inverted=_tag(file, _PHOTOMETRIC) == _WHITE_IS_ZERO)
-        return upright.convert(MODES[channels])
+            picture = _eight_bits(path, file, most, inverted=_tag(file, _PHOTOMETRIC) == _WHITE_IS_ZERO)
+        return picture if picture.mode == MODES[channels] else picture.convert(MODES[channels])
 
 
 def _squared(picture: Image.Image, size: int) -> Image.Image:

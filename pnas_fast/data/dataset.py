@@ -233,13 +233,20 @@ def statistics(images: Images) -> tuple[Tensor, Tensor]:
     """
     channels, levels = images.shape[-1], np.arange(256)
     counts = np.zeros((channels, 256), np.int64)
-    # In parts, because bincount makes eight bytes of each.
+    # In parts, because bincount makes eight bytes of each value.
     for start in range(0, len(images), 500):
         for channel in range(channels):
-            part = images[start : start + 500, ..., channel]
-            counts[channel] += np.bincount(part.ravel(), minlength=256)
+            counts[channel] += _histogram(images[start : start + 500, ..., channel].ravel())
     total = counts.sum(1)
     mean = counts @ levels / total
     variance = (counts * (levels - mean[:, None]) ** 2).sum(1) / total
     std = np.sqrt(np.where(variance > 0, variance, 1.0))
     return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(std.astype(np.float32))
+
+
+def _histogram(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """How often each of 256 values occurs. They are counted in pairs, which takes half the time."""
+    even = len(values) // 2 * 2
+    pairs = np.bincount(values[:even].view(np.uint16), minlength=2**16).reshape(256, 256)
+    counts: npt.NDArray[np.int64] = pairs.sum(0) + pairs.sum(1)
+    return counts + np.bincount(values[even:], minlength=256)

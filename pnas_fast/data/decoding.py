@@ -1,12 +1,21 @@
-"""Image files decoded by all cores into one array."""
+"""Image files decoded by all cores into one array.
+
+By processes, for threads gain nothing: of a small image half the work is Python's, and they wait for one
+another at every change between the two. They are forked, as those of PyTorch's loaders are: to import what
+they need would take as long as thousands of files.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import gc
+import os
+import signal
+import struct
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple, NoReturn
 
 import numpy as np
 from PIL import Image
@@ -18,9 +27,18 @@ from pnas_fast.pictures import PictureError, own_pixels
 from pnas_fast.threads import cores
 
 CHUNK = 32
-"""Files that a thread takes at a time."""
+"""Files that a process takes at a time."""
 
-_Decoded = list[Images | PictureError]
+FEWEST = 128
+"""Files for which a process is worth its start."""
+
+PIPE = 2**20
+"""Bytes that a process may be ahead of the one that it sends to."""
+
+Found = Images | PictureError
+
+_SHAPE = struct.Struct("<3I")
+"""Before an image its height, width and channels; before a refusal 0, 0 and its bytes."""
 
 
 class Decoded(NamedTuple):
@@ -44,7 +62,7 @@ def decode(
     say: Callable[[str], None],
     progress: Callable[[int, int], None],
 ) -> Decoded:
-    """Decode image files, in threads: what decodes lets others run.
+    """Decode image files.
 
     Args:
         name: of the data set, for messages.
@@ -55,13 +73,14 @@ def decode(
         progress: told (files done, in all).
 
     Raises:
-        DataError: a file that is no image, images of several sizes, or more than fits in memory.
+        DataError: a file that is no image, images of several sizes, more than fits in memory, or a process
+            that was killed or crashed.
     """
     buffer = _Buffer(name, len(paths), size, say)
     refused: dict[int, str] = {}
-    with silence():
-        Image.init()  # before there are threads that would all do it
-        for place, (path, found) in enumerate(zip(paths, _in_order(paths, size), strict=True)):
+    with silence(), closing(_in_order(paths, size)) as decoded:
+        Image.init()  # before there are processes that would all do it
+        for place, (path, found) in enumerate(zip(paths, decoded, strict=True)):
             if not isinstance(found, PictureError):
                 buffer.put(place, path, found)
             elif skip:
@@ -106,27 +125,77 @@ class _Buffer:
         return np.zeros(shape, np.uint8)
 
 
-def _in_order(paths: Sequence[Path], size: int) -> Iterator[Images | PictureError]:
-    """What each file holds; threads are at work on no more than a few of the next."""
-    threads = cores()
-    waiting: deque[Future[_Decoded]] = deque()
-    pool = ThreadPoolExecutor(threads)
-    try:
+def _in_order(paths: Sequence[Path], size: int) -> Generator[Found]:
+    """What each file holds, decoded by as many processes as there are cores where files are many."""
+    processes = min(cores(), len(paths) // FEWEST) if sys.platform == "linux" else 1
+    if processes < 2:
         for start in range(0, len(paths), CHUNK):
-            waiting.append(pool.submit(_chunk, paths[start : start + CHUNK], size))
-            if len(waiting) > 3 * threads:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
+            yield from [_found(path, size) for path in paths[start : start + CHUNK]]
+        return
+    with ExitStack() as stack:
+        streams: list[IO[bytes]] = []
+        for number in range(processes):
+            starts = range(number * CHUNK, len(paths), processes * CHUNK)
+            own = [path for start in starts for path in paths[start : start + CHUNK]]
+            streams.append(stack.enter_context(_forked(own, size)))
+        for place, path in enumerate(paths):
+            yield _received(streams[place // CHUNK % processes], path)
+
+
+def _found(path: Path, size: int) -> Found:
+    try:
+        return own_pixels(path, size)
+    except PictureError as error:
+        return error
+
+
+@contextmanager
+def _forked(paths: Sequence[Path], size: int) -> Iterator[IO[bytes]]:
+    """A process that decodes files, and sends what they hold; it ends when nobody listens any more."""
+    import fcntl  # there is one where processes are forked
+
+    listen, tell = os.pipe()
+    with suppress(OSError):  # more than root allows
+        fcntl.fcntl(tell, fcntl.F_SETPIPE_SZ, PIPE)
+    pid = os.fork()
+    if pid == 0:
+        os.close(listen)
+        _send(tell, paths, size)
+    os.close(tell)
+    try:
+        with open(listen, "rb", buffering=PIPE // 4) as stream:
+            yield stream
     finally:
-        pool.shutdown(cancel_futures=True)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
-def _chunk(paths: Sequence[Path], size: int) -> _Decoded:
-    found: _Decoded = []
-    for path in paths:
-        try:
-            found.append(own_pixels(path, size))
-        except PictureError as error:
-            found.append(error)
-    return found
+def _send(pipe: int, paths: Sequence[Path], size: int) -> NoReturn:
+    """Be a forked process. What the other one had in hand, threads and all, is left alone."""
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other one, which then ends this
+        gc.freeze()  # or a collection would copy every page that it looks at
+        with open(pipe, "wb", buffering=PIPE // 4) as stream:
+            for path in paths:
+                stream.write(_packed(_found(path, size)))
+    finally:
+        os._exit(0)
+
+
+def _packed(found: Found) -> bytes:
+    if isinstance(found, PictureError):
+        message = str(found).encode("utf-8", "surrogateescape")
+        return _SHAPE.pack(0, 0, len(message)) + message
+    return _SHAPE.pack(*found.shape) + found.tobytes()
+
+
+def _received(stream: IO[bytes], path: Path) -> Found:
+    header = stream.read(_SHAPE.size)
+    height, width, last = _SHAPE.unpack(header) if len(header) == _SHAPE.size else (0, 0, 0)
+    size = height * width * last if height else last
+    content = stream.read(size)
+    if not size or len(content) < size:
+        raise DataError(f"{path}: the process that decoded it, or one of the next files, has ended")
+    if not height:
+        return PictureError(content.decode("utf-8", "surrogateescape"))
+    return np.frombuffer(content, np.uint8).reshape(height, width, last)

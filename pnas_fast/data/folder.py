@@ -96,8 +96,9 @@ class Folder(Source):
     def _key(self, tree: Tree) -> str:
         """Digest of all that decides what is decoded: names, sizes and times of the files, and how."""
         root = self._root.resolve()
+        above = len(str(self._root / "x")) - 1  # not relative_to, which takes longer than to ask for the time
         files = [
-            [part, file.label, str(file.path.relative_to(self._root)), *_stamp(file.path)]
+            [part, file.label, str(file.path)[above:], *_stamp(file.path)]
             for part, found in tree.parts.items()
             for file in found
         ]
