@@ -2,12 +2,18 @@
 
     python bench/decoding.py [--images 4000] [--image-size 64] [--rounds 3] [--json FILE]
 
-The files, of about 100×100 pixels, are made from a fixed seed in a temporary folder. Ours is all that a
-person waits for when the folder is new: reading its tree, decoding and resizing in as many processes as there
-are cores, order and split, writing the cache. torchvision's is an ImageFolder (the shorter side resized, the
-square in the middle) and one pass of a DataLoader of as many processes. They take turns in one run, and the
-ratio is of their best rounds, so that a busy machine hardly changes it. Exits with status 1 where ours is
-slower than 0.8 of torchvision's, which has to be installed for that and is no dependency of this package.
+The files, of about 100×100 pixels, are made from a fixed seed in a temporary folder. In turn, in one run:
+
+* ``decoded``: the folder's tree is read, its files decoded and resized in as many processes as there are
+  cores, into one array. That is what torchvision's loader does, too.
+* ``opened``: all that a person waits for when a folder is new, order, split, statistics and a cache file that
+  is safe on the disk among it. A second time nothing of it is done.
+* ``torchvision``: an ImageFolder (the shorter side resized, the square in the middle) and one pass of a
+  DataLoader of as many processes.
+
+Ratios are of the best rounds, so that a busy machine changes them less. Exits with status 1 where files are
+decoded slower than 0.8 of torchvision's, which has to be installed for that and is no dependency of this
+package.
 """
 
 from __future__ import annotations
@@ -26,6 +32,9 @@ import torch
 from PIL import Image
 
 from pnas_fast.data import Pictures, load
+from pnas_fast.data.decoding import decode
+from pnas_fast.data.memory import silent
+from pnas_fast.data.tree import read_tree
 from pnas_fast.files import write_text
 from pnas_fast.threads import cores
 
@@ -49,7 +58,14 @@ def make(folder: Path, images: int) -> None:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, "JPEG", quality=QUALITY)
 
 
-def ours(folder: Path, size: int) -> int:
+def decoded(folder: Path, size: int) -> int:
+    """Decode the folder's files; how many there are."""
+    paths = [file.path for files in read_tree(folder).parts.values() for file in files]
+    found = decode("", paths, size, skip=False, say=silent, progress=silent)
+    return len(found.images)
+
+
+def opened(folder: Path, size: int) -> int:
     """Open the folder as a data set whose cache is empty; how many images it has."""
     with tempfile.TemporaryDirectory() as cache:
         data = load(f"folder:{folder}", pictures=Pictures(size, cache=cache))
@@ -83,7 +99,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of each [3]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured there")
     options = parser.parse_args()
-    loaders = {"ours": ours, "torchvision": torchvision_s}
+    loaders = {"decoded": decoded, "opened": opened, "torchvision": torchvision_s}
     try:
         import torchvision
     except (ImportError, RuntimeError) as error:  # that of another PyTorch raises a RuntimeError
@@ -97,14 +113,15 @@ def main() -> int:
                 rates[name].append(rate(loader, Path(folder), options.image_size))
                 print(f"{name}: {rates[name][-1]:,.0f} images/s", flush=True)
     best = {name: max(found) for name, found in rates.items()}
-    ratio = best["ours"] / best["torchvision"] if "torchvision" in best else None
-    if ratio is not None:
-        print(f"ours / torchvision {torchvision.__version__}: {ratio:.2f}, expected at least {AIM}")
+    theirs = best.pop("torchvision", None)
+    ratios = {} if theirs is None else {name: ours / theirs for name, ours in best.items()}
+    for name, ratio in ratios.items():
+        print(f"{name} / torchvision {torchvision.__version__}: {ratio:.2f}")
     if options.json is not None:
         found = {"images": options.images, "image_size": options.image_size, "cores": cores()}
-        found |= {"images_per_second": rates, "ratio": ratio}
+        found |= {"images_per_second": rates, "ratios": ratios}
         write_text(options.json, json.dumps(found, indent=2) + "\n")
-    return int(ratio is not None and ratio < AIM)
+    return int(ratios.get("decoded", AIM) < AIM)
 
 
 if __name__ == "__main__":
