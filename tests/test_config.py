@@ -240,7 +240,10 @@ BAD = [
     ("--strategy evolution --controller-rate 0", "--controller-rate is an option of controller"),
     ("--strategy local --sample 3", "--sample is an option of evolution, the strategy is local"),
     ("--strategy bananas --candidates 9", "candidates is 9, allowed is 10 to"),
-    ("--evaluator guess", "evaluator is 'guess', allowed are train, table:FILE and package.module:function"),
+    (
+        "--evaluator guess",
+        "evaluator is 'guess', allowed are train, reptile, table:FILE and package.module:function",
+    ),
     ("--evaluator nowhere.at_all:f", "nowhere"),
     ("--evaluator table:{tmp}/none.csv", "none.csv"),
     ("--beam 1" + 400 * "0", "beam is 1"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pnas_fast.cli.options import ConfigError, option_name
+from pnas_fast.engine.few_shot import check_evaluator
 from pnas_fast.search.config import OPTIONS_OF, TABLE, SearchConfig, takes
 from pnas_fast.search.plan import planned_sizes
 
@@ -88,6 +89,7 @@ def make_plan(
         ConfigError: an option outside its limits, or of no strategy that is compared.
     """
     _check_taken(given, strategies)
+    check_evaluator(given.get("evaluator", base.evaluator), given)
     if independent and given.get("evaluation_seed", -1) >= 0:
         raise ConfigError("--independent with --evaluation-seed: allowed is one of them")
     configs = {
@@ -112,6 +114,7 @@ def changed_plan(
     """
     _check_taken(given, strategies)
     some = next(iter(saved.configs.values()))
+    check_evaluator(given.get("evaluator", some.evaluator), given)
     configs = {
         name: replace(
             saved.configs.get(name, some.for_strategy(name)),

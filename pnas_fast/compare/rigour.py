@@ -7,6 +7,8 @@ from dataclasses import fields
 from typing import Any
 
 from pnas_fast.compare.compared import Comparison
+from pnas_fast.engine.few_shot import OPTIONS as FEW_SHOT
+from pnas_fast.engine.few_shot import REPTILE
 from pnas_fast.engine.settings import HOW, TrainingSettings
 from pnas_fast.report.text import number, setting
 from pnas_fast.report.view import VALIDATION_IMAGES
@@ -72,6 +74,8 @@ _TRAININGS = {
 def _same_children(comparison: Comparison) -> tuple[str, bool]:
     names = [item.name for item in fields(TrainingSettings) if item.name not in HOW] + list(_CHILDREN)
     configs = [record.config for record in comparison.records]
+    if any(config.get("evaluator") == REPTILE for config in configs):
+        names += FEW_SHOT
     different = [name for name in names if len({setting(config.get(name)) for config in configs}) > 1]
     if different:
         return f"{', '.join(different)} differ", False

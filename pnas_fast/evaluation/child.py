@@ -65,15 +65,20 @@ class ChildResult:
         return self.epoch_losses[-1] if self.status == "done" else None
 
 
-def build_child(cell: Cell, settings: TrainingSettings, data: DataSet, seed: int) -> ChildNetwork:
-    """A cell's child for a data set, with seeded weights, on the data set's device."""
+def build_child(
+    cell: Cell, settings: TrainingSettings, data: DataSet, seed: int, *, outputs: int | None = None
+) -> ChildNetwork:
+    """A cell's child for a data set, with seeded weights, on the data set's device.
+
+    It has an output for each of the data set's classes, or as many as ``outputs`` says.
+    """
     backend = resolve_backend(settings.backend, data.train_images.device.type)
     torch.manual_seed(seed)
     network = ChildNetwork(
         cell,
         settings.repeats,
         settings.filters,
-        data.classes,
+        outputs or data.classes,
         data.image_shape,
         backend,
         settings.drop_path,

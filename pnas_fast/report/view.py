@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
 
+from pnas_fast.engine.few_shot import REPTILE
 from pnas_fast.protocols import Trial
 from pnas_fast.report.text import is_known, number
 from pnas_fast.runs.choice import Choice
@@ -54,6 +55,11 @@ class RunView:
     def ranked(self) -> list[Trial]:
         """Trials with an accuracy, the best first."""
         return self.record.ranked
+
+    @property
+    def learns_from_few(self) -> bool:
+        """Whether children are judged by tasks of few images (the evaluator ``reptile``)."""
+        return self.record.config.get("evaluator") == REPTILE
 
     @property
     def choice(self) -> Choice | None:
@@ -106,7 +112,12 @@ class RunView:
         return "1 block" if key == 1 else f"{key} blocks"
 
     def standard_error(self, trial: Trial) -> float | None:
-        """√(p(1−p)/n) of a trial's accuracy p over n validation images; None where n is not known."""
+        """√(p(1−p)/n) of a trial's accuracy p over n validation images; None where n is not known.
+
+        Where the trial knows its error, ``accuracy_error``, it is that.
+        """
+        if is_known(own := trial.value("accuracy_error")):
+            return own
         images = number(self.record.config.get(VALIDATION_IMAGES)) or trial.value(VALIDATION_IMAGES)
         accuracy = trial.accuracy
         if not images >= 1 or not 0 <= accuracy <= 1:

@@ -36,13 +36,15 @@ class Finalist:
         """Of `mean`, for an accuracy: what training anew and other images would change.
 
         ``√(s²/R + p(1−p)/n)``, with the standard deviation s over R trainings, the mean p, and n images, as
-        the value ``images`` says. NaN where a training lacks something, or n is unknown; of a single
-        training s counts as 0.
+        the value ``images`` says. Where the trainings know an error of their own, as ``accuracy_error``, the
+        square of its mean stands in the second one's place. NaN where a training lacks something, or n is
+        unknown; of a single training s counts as 0.
         """
         values = [trial.value(name) for trial in self.finals]
         p, n = fmean(values), self.finals[0].value(images)
         between = stdev(values) ** 2 / len(values) if len(values) > 1 else 0.0
-        return math.sqrt(between + p * (1 - p) / n)
+        own = self.mean(f"{name}_error")
+        return math.sqrt(between + (own**2 if own == own else p * (1 - p) / n))
 
     @property
     def order(self) -> tuple[float, float, int]:

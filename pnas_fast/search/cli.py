@@ -8,7 +8,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from pnas_fast.cli.commands import Parser, add_groups, add_run_options, choose_backend
+from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import fetchable
+from pnas_fast.engine.few_shot import OPTIONS as FEW_SHOT
+from pnas_fast.engine.few_shot import REPTILE, check_evaluator
 from pnas_fast.runs.folder import check_same, saved_config
 from pnas_fast.search.config import PRESETS, SearchConfig, check_belongs, default_preset, device_note, preset
 from pnas_fast.search.profiled import Profiled
@@ -50,6 +53,7 @@ GROUPS = {
         "epochs", "batch", "optimizer", "learning_rate", "weight_decay", "label_smoothing",
         "class_weights", "clip", "time_limit",
     ),
+    "learning from few images (reptile)": FEW_SHOT,
     "the machine": ("backend", "device", "precision", "workers", "children_per_gpu", "threads"),
 }  # fmt: skip
 """The options of a configuration, in the groups of ``--help``."""
@@ -90,6 +94,11 @@ def parse(arguments: Sequence[str] | None = None) -> Request:
     profiled = None if profile is None else Profiled(profile)
     strategy = given.pop("strategy", base.strategy)
     check_belongs(strategy, list(given))
+    evaluator = given.get("evaluator", base.evaluator)
+    check_evaluator(evaluator, given)
+    if evaluator == REPTILE and (plan or profiled):
+        name = "plan" if plan else "profile"
+        raise ConfigError(f"--{name} with --evaluator {REPTILE}, allowed are other evaluators")
     asked = replace(base.for_strategy(strategy), **given)
     config = asked.resolved()
     if saved is not None and out is not None:

@@ -10,7 +10,9 @@ import torch
 
 from pnas_fast.candidates import one_block_cells
 from pnas_fast.cli.options import ConfigError, option, option_name
-from pnas_fast.runs.config import RunConfig
+from pnas_fast.engine.few_shot import OPTIONS as FEW_SHOT
+from pnas_fast.engine.few_shot import REPTILE, FewShotSettings, check_evaluator
+from pnas_fast.runs.config import RunConfig, short_digest
 from pnas_fast.space import MAX_BLOCKS, OPERATIONS, CellError, check_operations
 from pnas_fast.strategies.controller import RATES
 from pnas_fast.strategies.policy_gradient import ALGORITHMS
@@ -51,11 +53,11 @@ RAISABLE = ("blocks", "beam", "epochs", "budget", "cells", "replicas", "finalist
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchConfig(RunConfig):
+class SearchConfig(FewShotSettings, RunConfig):
     """What a search does. Without arguments it is the ``quick`` preset.
 
-    Fields of `TrainingSettings` say how each child is built and trained; every field is also an option
-    of ``python -m pnas_fast.search``.
+    Fields of `TrainingSettings` say how each child is built and trained, those of `FewShotSettings` how it is
+    where it learns from few images; every field is also an option of ``python -m pnas_fast.search``.
 
     Raises:
         ConfigError: a value outside its limits, or one that belongs to another strategy.
@@ -167,8 +169,8 @@ class SearchConfig(RunConfig):
     )
     evaluator: str = option(
         "train",
-        "how good a cell is: train a child, table:FILE of recorded measurements, or your own "
-        "package.module:function",
+        "how good a cell is: train a child, reptile (a child learns from few images), table:FILE of recorded "
+        "measurements, or your own package.module:function",
     )
     draw_replicas: bool = option(
         False, "answer with one of a table's replicas of the cell, drawn by the child's seed (table:FILE)"
@@ -194,6 +196,8 @@ class SearchConfig(RunConfig):
         except CellError as error:
             raise ConfigError(f"operations: {error}") from error
         check_belongs(self.strategy, [n for n in OPTIONS_OF if getattr(self, n) != _default(n)])
+        changed = [name for name in (*FEW_SHOT, "test_children") if getattr(self, name) != _default(name)]
+        check_evaluator(self.evaluator, changed)
         if self.draw_replicas and not self.evaluator.startswith(TABLE):
             raise ConfigError(
                 f"--draw-replicas with --evaluator {self.evaluator}, allowed is --evaluator {TABLE}FILE"
@@ -224,6 +228,17 @@ class SearchConfig(RunConfig):
             config = replace(config, budget=progressive_children(config.for_strategy("progressive")))
         # A table has no fresh trainings.
         return replace(config, finalists=0) if self.evaluator.startswith("table:") else config
+
+    @property
+    def child_budget(self) -> int:
+        """What a child is trained for: epochs, or meta-iterations where it learns from few images."""
+        return self.meta_iterations if self.evaluator == REPTILE else self.epochs
+
+    def digest(self, data: str) -> str:
+        """See `RunConfig.digest`; without options that the evaluator does not have."""
+        foreign = () if self.evaluator == REPTILE else FEW_SHOT
+        kept = {name: value for name, value in self.identity().items() if name not in foreign}
+        return short_digest(kept, data)
 
     def difference(self, other: SearchConfig) -> list[str]:
         """What another configuration changes about the run but for what may be raised."""

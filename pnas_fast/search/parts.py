@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from pnas_fast.cli.options import ConfigError
+from pnas_fast.engine.few_shot import REPTILE
 from pnas_fast.evaluation.function import function_spec
+from pnas_fast.evaluation.reptile import few_shot_spec
 from pnas_fast.evaluation.table import table_spec
 from pnas_fast.evaluation.train import train_spec
 from pnas_fast.protocols import Emit, Spec, Strategy
@@ -28,12 +30,12 @@ def make_strategy(config: SearchConfig, emit: Emit = lambda event: None) -> Stra
     if not config.finalists:
         return strategy
     return Finalists(
-        strategy, config.finalists, config.final_replicas, config.final_epochs or config.epochs, emit
+        strategy, config.finalists, config.final_replicas, config.final_epochs or config.child_budget, emit
     )
 
 
 def _make_search(config: SearchConfig, emit: Emit) -> Strategy:
-    blocks, operations, epochs, seed = config.blocks, config.operations, config.epochs, config.seed
+    blocks, operations, epochs, seed = config.blocks, config.operations, config.child_budget, config.seed
     match config.strategy:
         case "random":
             return Random(blocks, operations, budget_of(config), epochs, seed)
@@ -89,10 +91,13 @@ def make_spec(config: SearchConfig, data: str) -> Spec:
     kind, _, argument = config.evaluator.partition(":")
     if config.evaluator == "train":
         return train_spec(config, data, config.test_children)
+    if config.evaluator == REPTILE:
+        return few_shot_spec(config, config, data, config.children_seed)
     if kind == "table" and argument:
         return table_spec(Path(argument), config.draw_replicas)
     if argument and all(part.isidentifier() for part in (*kind.split("."), argument)):
         return function_spec(config.evaluator, config, data)
     raise ConfigError(
-        f"evaluator is {config.evaluator!r}, allowed are train, table:FILE and package.module:function"
+        f"evaluator is {config.evaluator!r}, allowed are train, reptile, table:FILE and "
+        "package.module:function"
     )

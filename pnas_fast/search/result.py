@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pnas_fast.cli.options import ConfigError
+from pnas_fast.engine.few_shot import REPTILE
 from pnas_fast.protocols import Trial
 from pnas_fast.report.text import count, duration, plural, points
 from pnas_fast.runs.choice import Choice, Finalist
@@ -154,14 +155,14 @@ class SearchResult:
         return rows + ([("weights", str(self.weights))] if self.weights.is_file() else [])
 
     def _accuracies(self) -> list[tuple[str, str]]:
-        choice = self.choice
+        choice, judges = self.choice, "classes" if self.config.evaluator == REPTILE else "images"
         if choice is None:
-            return [("accuracy", f"{self.accuracy:.2%} on validation images")]
+            return [("accuracy", f"{self.accuracy:.2%} on validation {judges}")]
         chosen, optimism = choice.chosen, choice.optimism
         of = plural(len(chosen.finals), "final training", "final trainings")
-        rows = [("accuracy", f"{_with_error(chosen, '')} on validation images, {of}")]
+        rows = [("accuracy", f"{_with_error(chosen, '')} on validation {judges}, {of}")]
         if chosen.mean("test_accuracy") == chosen.mean("test_accuracy"):
-            rows += [("test", f"{_with_error(chosen, 'test_')} on test images, the same trainings")]
+            rows += [("test", f"{_with_error(chosen, 'test_')} on test {judges}, the same trainings")]
         if self.record.images is not None and self.record.images.is_unbalanced:
             rows += [("balanced", text)] if (text := _balanced(chosen)) else []
         if optimism == optimism:

@@ -11,6 +11,8 @@ from rich.console import Console
 
 from pnas_fast.data.augmentation import check_cutout, in_words
 from pnas_fast.data.digest import test_digest
+from pnas_fast.data.few_shot import check_tasks
+from pnas_fast.engine.few_shot import REPTILE
 from pnas_fast.evaluation.guard import make_evaluator
 from pnas_fast.evaluation.profiling import trace_file
 from pnas_fast.executors.inline import InlineExecutor
@@ -115,6 +117,8 @@ class Search:
         check_cutout(data, config.cutout)
         if config.test_children:
             data.tested()
+        if config.evaluator == REPTILE:
+            check_tasks(data, *config.task_sizes)
         spec = make_spec(config, self.source.identity())
         evaluator = make_evaluator(spec)
         saved = saved_config(folder, SearchConfig)
@@ -196,7 +200,7 @@ class Search:
         if self._is_inline():
             return InlineExecutor(self.folder, threads=self.config.threads)
         data, config = self.source.open(), self.config
-        if unfinished and config.evaluator == "train":
+        if unfinished and config.evaluator in ("train", REPTILE):
             warm_kernels(config, data.image_shape, say)
         devices, _ = choose_devices(
             config, data, lambda: say("trying how many children a GPU should train at once")
@@ -242,7 +246,8 @@ class Search:
 def heading(config: SearchConfig) -> str:
     """The first line of a search: what runs where."""
     size = f"B {config.blocks}" + (f", K {config.beam}" if config.strategy == "progressive" else "")
+    trained = "meta-iterations" if config.evaluator == REPTILE else "epochs"
     return (
         f"pnas_fast {VERSION} · {config.strategy} · {config.data} · {size}, N {config.repeats}, "
-        f"F {config.filters}, {config.epochs} epochs · {config.device}, {config.backend} kernels"
+        f"F {config.filters}, {config.child_budget} {trained} · {config.device}, {config.backend} kernels"
     )
