@@ -9,6 +9,7 @@ import torch
 
 from pnas_fast import OPERATIONS, SearchConfig
 from pnas_fast.cli.options import ConfigError, option_name
+from pnas_fast.engine.few_shot import OPTIONS as FEW_SHOT
 from pnas_fast.engine.settings import LATER
 from pnas_fast.runs.config import short_digest
 from pnas_fast.runs.folder import RunError, check_same, default_folder, opened, saved_config
@@ -177,7 +178,8 @@ def test_every_option_changes_its_field() -> None:
         "class_weights": "balanced", "flip": "yes",
     }  # fmt: skip
     of_others = {name for name, own in OPTIONS_OF.items() if "progressive" not in own}
-    assert set(given) | of_others | {"draw_replicas"} == {item.name for item in fields(SearchConfig)}
+    of_others |= {"draw_replicas", *FEW_SHOT}
+    assert set(given) | of_others == {item.name for item in fields(SearchConfig)}
     arguments = []
     for name, value in given.items():
         text = ",".join(value) if isinstance(value, tuple) else str(value)

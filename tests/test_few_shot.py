@@ -358,8 +358,9 @@ def test_its_options_are_of_no_other_evaluator(name: str) -> None:
     value = [] if name == "few_shot_transductive" else [str(getattr(SearchConfig, name))]
     with pytest.raises(ConfigError, match=text):
         parse([option_name(name), *value])
-    given = parse(["--evaluator", "reptile", option_name(name), *value]).config
-    assert given.evaluator == "reptile"
+    changed = [str(CHANGED[name])] if value else []
+    given = parse(["--evaluator", "reptile", option_name(name), *changed]).config
+    assert getattr(given, name) == CHANGED[name] != getattr(SearchConfig, name)
 
 
 @pytest.mark.parametrize("name", NOT_TAKEN)
