@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from pnas_fast import SearchConfig
 from pnas_fast.cli.options import ConfigError, option_name
+from pnas_fast.compare.cli import parse as parse_comparison
+from pnas_fast.compare.command import main as compare
 from pnas_fast.data import DataError, DataSet, load
 from pnas_fast.data.few_shot import Steps, Task, Tasks, check_tasks, class_parts
 from pnas_fast.data.parts import Part, assemble
@@ -367,8 +369,9 @@ def test_its_options_are_of_no_other_evaluator(name: str) -> None:
 def test_options_of_ordinary_training_are_refused(name: str) -> None:
     default = getattr(SearchConfig, name)
     value = [] if isinstance(default, bool) else [str(default)]
-    with pytest.raises(ConfigError, match=f"{option_name(name)} is no option of --evaluator reptile"):
-        parse(["--evaluator", "reptile", option_name(name), *value])
+    for parsed in (parse, lambda words: parse_comparison([*words, "--out", "nowhere"])):
+        with pytest.raises(ConfigError, match=f"{option_name(name)} is no option of --evaluator reptile"):
+            parsed(["--evaluator", "reptile", option_name(name), *value])
 
 
 @pytest.mark.parametrize("option", ["plan", "profile"])
@@ -400,9 +403,10 @@ def test_a_data_set_with_too_few_classes_ends_before_anything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    assert main(["--evaluator", "reptile", "--data", "digits", "--out", str(out)]) == 2
-    assert "allowed are tasks of 2 to 2" in capsys.readouterr().err
-    assert not out.exists()
+    for command in (main, compare):
+        assert command(["--evaluator", "reptile", "--data", "digits", "--out", str(out)]) == 2
+        assert "allowed are tasks of 2 to 2" in capsys.readouterr().err
+        assert not out.exists()
 
 
 @pytest.mark.slow

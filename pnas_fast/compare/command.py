@@ -16,7 +16,6 @@ from pnas_fast.compare.plan import Plan
 from pnas_fast.compare.saved import settle_plan
 from pnas_fast.compare.tables import ON_THE_PAGE, print_rigour, print_tables, tables_of
 from pnas_fast.compare.writing import write_comparison
-from pnas_fast.data.augmentation import check_cutout
 from pnas_fast.data.watching import watching
 from pnas_fast.executors.fork_server import end_servers
 from pnas_fast.protocols import MachineError, StrategyError
@@ -24,7 +23,7 @@ from pnas_fast.runs.folder import locked
 from pnas_fast.runs.record import RunRecord
 from pnas_fast.search.command import BAD_INPUT, quoted
 from pnas_fast.search.placement import CPU
-from pnas_fast.search.sources import source_of
+from pnas_fast.search.sources import opened, source_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,7 +68,7 @@ def _carry_out(console: Console, request: Request, plan: Plan) -> int:
         end_servers()  # workers of a GPU are not forked
     with watching(console, config.data) as watch:
         data = source_of(config, download=request.download, watch=watch)
-        check_cutout(data.open(), config.cutout)
+        opened(config, data)
     identity = evaluator_identity(plan, data)
     plan.runs(request.folder)  # seeds beyond their limit are found before anything is written
     with locked(request.folder):

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pnas_fast.data.augmentation import check_cutout, in_words
+from pnas_fast.data.augmentation import in_words
 from pnas_fast.data.digest import test_digest
-from pnas_fast.data.few_shot import check_tasks
 from pnas_fast.engine.few_shot import REPTILE
 from pnas_fast.evaluation.guard import make_evaluator
 from pnas_fast.evaluation.profiling import trace_file
@@ -47,6 +46,7 @@ from pnas_fast.search.plan import describe_devices
 from pnas_fast.search.preflight import choose_devices
 from pnas_fast.search.profiled import Profiled
 from pnas_fast.search.result import SearchResult
+from pnas_fast.search.sources import opened
 from pnas_fast.search.warming import warm_kernels
 from pnas_fast.tracking.report import ReportWriter
 from pnas_fast.tracking.search import KEPT, TrackedSearch
@@ -113,12 +113,7 @@ class Search:
         """
         config, folder = self.config, self.folder
         # A damaged data set is found before anything is written, as is a bad evaluator.
-        data = self.source.open()
-        check_cutout(data, config.cutout)
-        if config.test_children:
-            data.tested()
-        if config.evaluator == REPTILE:
-            check_tasks(data, *config.task_sizes)
+        data = opened(config, self.source)
         spec = make_spec(config, self.source.identity())
         evaluator = make_evaluator(spec)
         saved = saved_config(folder, SearchConfig)
