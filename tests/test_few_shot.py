@@ -20,6 +20,8 @@ from pnas_fast import SearchConfig
 from pnas_fast.cli.options import ConfigError, option_name
 from pnas_fast.compare.cli import parse as parse_comparison
 from pnas_fast.compare.command import main as compare
+from pnas_fast.compare.compared import Comparison
+from pnas_fast.compare.rigour import rigour_of
 from pnas_fast.data import DataError, DataSet, load
 from pnas_fast.data.few_shot import Steps, Task, Tasks, check_tasks, class_parts
 from pnas_fast.data.parts import Part, assemble
@@ -35,6 +37,7 @@ from pnas_fast.protocols.values import FINAL
 from pnas_fast.report.view import RunView
 from pnas_fast.runs.choice import Finalist
 from pnas_fast.runs.config import short_digest
+from pnas_fast.runs.record import RunRecord
 from pnas_fast.search.cli import parse
 from pnas_fast.search.command import main
 from pnas_fast.search.result import SearchResult
@@ -439,3 +442,17 @@ def test_the_page_s_command(
     assert all(0 <= final.value("test_accuracy") <= 1 for final in found[0].finals)
     text = (tmp_path / "few-shot-1" / "report.html").read_text("utf-8")
     assert "on test classes, which chose nothing" in text
+
+
+@pytest.mark.slow
+def test_a_comparison_says_what_its_children_learned_from(tmp_path: Path) -> None:
+    line = (
+        "--evaluator reptile --data digits --few-shot-ways 2 --few-shot-tasks 3 --meta-iterations 2 "
+        "--adaptation-iterations 2 --filters 2 --strategies random --repeats 1 --budget 1 --blocks 1 "
+        "--finalists 0"
+    )
+    assert compare([*line.split(), "--out", str(tmp_path / "out")]) == 0
+    found = rigour_of(Comparison([RunRecord.load(tmp_path / "out" / "runs" / "random-0")]))
+    told = {point["what"]: point["found"] for point in found}
+    assert told["same children"] == "B 1, N 1, F 2, meta-iterations 2, evaluator reptile"
+    assert told["data"] == "digits, 3 tasks of validation classes"

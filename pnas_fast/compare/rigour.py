@@ -80,7 +80,9 @@ def _same_children(comparison: Comparison) -> tuple[str, bool]:
     if different:
         return f"{', '.join(different)} differ", False
     config = configs[0]
-    told = {"B": "blocks", "N": "repeats", "F": "filters", "epochs": "epochs", "evaluator": "evaluator"}
+    few_shot = config.get("evaluator") == REPTILE
+    trained = {"meta-iterations": "meta_iterations"} if few_shot else {"epochs": "epochs"}
+    told = {"B": "blocks", "N": "repeats", "F": "filters", **trained, "evaluator": "evaluator"}
     return ", ".join(f"{short} {setting(config.get(name))}" for short, name in told.items()), True
 
 
@@ -103,6 +105,8 @@ def _data(comparison: Comparison) -> str:
     evaluator, name = str(config.get("evaluator")), setting(config.get("data"))
     if evaluator.startswith(TABLE):
         parts = [f"those of {evaluator}"]
+    elif evaluator == REPTILE:
+        parts = [f"{name}, {setting(config.get('few_shot_tasks'))} tasks of validation classes"]
     else:
         parts = [name]
         trained = {
