@@ -29,6 +29,7 @@ from pnas_fast.engine import TrainingSettings, replayed
 from pnas_fast.engine.adapted import Questions, judge
 from pnas_fast.engine.few_shot import NOT_TAKEN, OPTIONS, FewShotSettings
 from pnas_fast.engine.reptile import Adam, Adaptation, Reptile
+from pnas_fast.engine.settings import LATER
 from pnas_fast.evaluation import build_child
 from pnas_fast.evaluation.guard import make_evaluator
 from pnas_fast.evaluation.reptile import Learning, few_shot_spec
@@ -371,7 +372,7 @@ def test_its_options_are_of_no_other_evaluator(name: str) -> None:
 @pytest.mark.parametrize("name", NOT_TAKEN)
 def test_options_of_ordinary_training_are_refused(name: str) -> None:
     default = getattr(SearchConfig, name)
-    value = [] if isinstance(default, bool) else [str(default)]
+    value = [] if isinstance(default, bool) or name == "flip" else [str(default)]
     for parsed in (parse, lambda words: parse_comparison([*words, "--out", "nowhere"])):
         with pytest.raises(ConfigError, match=f"{option_name(name)} is no option of --evaluator reptile"):
             parsed(["--evaluator", "reptile", option_name(name), *value])
@@ -387,7 +388,7 @@ def test_other_searches_are_the_runs_they_were() -> None:
     config = SearchConfig(seed=3)
     before = {name: value for name, value in config.values().items() if name not in OPTIONS}
     assert SearchConfig.from_values(before) == config
-    told = {name: value for name, value in config.identity().items() if name not in OPTIONS}
+    told = {name: value for name, value in config.identity().items() if name not in (*OPTIONS, *LATER)}
     assert config.digest("x") == short_digest(told, "x")
     few_shot = SearchConfig(evaluator="reptile", meta_iterations=7)
     assert few_shot.digest("x") != replace(few_shot, meta_iterations=8).digest("x")

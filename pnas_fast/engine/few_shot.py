@@ -68,8 +68,8 @@ class FewShotSettings:
 OPTIONS = tuple(item.name for item in fields(FewShotSettings))
 
 NOT_TAKEN = (
-    "epochs", "batch", "optimizer", "learning_rate", "weight_decay", "label_smoothing", "clip", "drop_path",
-    "test_children",
+    "epochs", "batch", "optimizer", "learning_rate", "weight_decay", "label_smoothing", "class_weights",
+    "clip", "drop_path", "flip", "crop_padding", "cutout", "test_children",
 )  # fmt: skip
 """Options of ordinary training that have no part in this."""
 

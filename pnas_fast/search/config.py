@@ -12,7 +12,7 @@ from pnas_fast.candidates import one_block_cells
 from pnas_fast.cli.options import ConfigError, option, option_name
 from pnas_fast.engine.few_shot import OPTIONS as FEW_SHOT
 from pnas_fast.engine.few_shot import REPTILE, FewShotSettings, check_evaluator
-from pnas_fast.runs.config import RunConfig, short_digest
+from pnas_fast.runs.config import RunConfig
 from pnas_fast.space import MAX_BLOCKS, OPERATIONS, CellError, check_operations
 from pnas_fast.strategies.controller import RATES
 from pnas_fast.strategies.policy_gradient import ALGORITHMS
@@ -64,6 +64,7 @@ class SearchConfig(FewShotSettings, RunConfig):
     """
 
     KIND: ClassVar[str] = "search"
+    SINCE: ClassVar[tuple[str, ...]] = (*RunConfig.SINCE, *FEW_SHOT)
 
     strategy: str = option("progressive", "which cells to look at", choices=STRATEGIES)
     blocks: int = option(
@@ -233,12 +234,6 @@ class SearchConfig(FewShotSettings, RunConfig):
     def child_budget(self) -> int:
         """What a child is trained for: epochs, or meta-iterations where it learns from few images."""
         return self.meta_iterations if self.evaluator == REPTILE else self.epochs
-
-    def digest(self, data: str) -> str:
-        """See `RunConfig.digest`; without options that the evaluator does not have."""
-        foreign = () if self.evaluator == REPTILE else FEW_SHOT
-        kept = {name: value for name, value in self.identity().items() if name not in foreign}
-        return short_digest(kept, data)
 
     def difference(self, other: SearchConfig) -> list[str]:
         """What another configuration changes about the run but for what may be raised."""

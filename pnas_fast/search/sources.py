@@ -30,8 +30,8 @@ def opened(config: SearchConfig, source: DataSource) -> DataSet:
     """The data set of a source, which has all that a search's children are measured by.
 
     Raises:
-        DataError: it is missing or damaged, or lacks test images, classes or images that are needed, or its images are smaller
-            than the square to blank out.
+        DataError: it is missing or damaged, or lacks test images, classes or images that are needed.
+        ConfigError: cutout could blank out a whole image.
     """
     data: DataSet = source.open()
     check_cutout(data, config.cutout)
