@@ -13,6 +13,7 @@ COMMANDS = {
     "compare": "compare strategies: run each several times, or take runs that exist",
     "train": "train the network of one cell for long, as published results are made",
     "report": "write the page that explains a search",
+    "watch": "show that page in a browser while the search goes on",
     "export": "write a trained network to an ONNX file, and check it",
     "infer": "classify images with such a file, or time it",
     "data": "say what a data set is: classes, images, a sheet of them",

@@ -33,7 +33,7 @@ def write_images(folder: Path, into: Path) -> list[Path]:
             f"cell_{rank}": draw_cell(trial.cell)
             for rank, trial in enumerate(view.leading[:DRAWN_CELLS], start=1)
         }
-        for section in sections_of(view, folder):
+        for section in sections_of(view):
             figures |= {chart.name: chart.draw(view, False) for chart in section.charts}
         for name, figure in figures.items():
             paths.append(into / f"{name}.png")

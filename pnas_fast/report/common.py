@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Collection
 
 from pnas_fast.objectives import Accuracy, pareto_front
 from pnas_fast.protocols import Trial
@@ -87,8 +87,8 @@ def sections_before(view: RunView) -> list[Section]:
     return [*choice, Section("search", "How the search went", charts=(_PROGRESS,))]
 
 
-def sections_after(view: RunView, files: list[Path]) -> list[Section]:
-    """What stands after the strategy's own sections; ``files`` are those of the run's folder."""
+def sections_after(view: RunView, files: Collection[str]) -> list[Section]:
+    """What stands after the strategy's own sections; ``files`` are the names of those beside the page."""
     found = []
     if view.ranked:
         if costs_of(view):
@@ -108,8 +108,7 @@ def sections_after(view: RunView, files: list[Path]) -> list[Section]:
         found.append(Section("time", "Where the time went", {"times": times, "memory": memory}, (_TIME,)))
     if view.failed:
         found.append(Section("failed", "Failed trials", {"failed": view.failed[:MOST_FAILED]}))
-    names = {file.name for file in files} | {"trials.csv", "report.html"}
-    present = {name: what for name, what in _FILES.items() if name in names}
+    present = {name: what for name, what in _FILES.items() if name in files}
     return [
         *found,
         *images_section(view),

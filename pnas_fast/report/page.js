@@ -1,8 +1,10 @@
 "use strict";
 // The table of all trials, drawn in pieces, and what a dot of a figure tells. Only text is ever inserted.
-(() => {
+// Whoever changes the page calls end, whose result is how people left the table, and explain with that.
+const explain = (before) => {
   const source = document.getElementById("trial-data");
-  if (!source) return;
+  if (!source) return {end: () => before};
+  const ending = new AbortController(), until = {signal: ending.signal};
   const {columns, rows} = JSON.parse(source.textContent);
   const place = (kind) => columns.findIndex((column) => column.kind === kind);
   const accuracyAt = place("accuracy"), cellAt = place("cell"), numberAt = columns.length - 1;
@@ -94,23 +96,31 @@
     draw();
   };
   const heads = [...table.tHead.rows[0].cells];
+  const sort = (at, way) => {
+    [sorted, direction] = [at, way];
+    heads.forEach((other) => other.removeAttribute("aria-sort"));
+    heads[at].setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
+  };
   heads.forEach((head, at) => {
     const button = element("button", head.textContent);
     button.type = "button";
     button.addEventListener("click", () => {
       // The best first: most is sought at the top of accuracies, the least of everything else.
-      direction = sorted === at ? -direction : at === accuracyAt ? -1 : 1;
-      sorted = at;
-      heads.forEach((other) => other.removeAttribute("aria-sort"));
-      head.setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
+      sort(at, sorted === at ? -direction : at === accuracyAt ? -1 : 1);
       refresh();
     });
     head.replaceChildren(button);
   });
   if (rows.length > 1) find.closest("p").hidden = false;
-  find.addEventListener("input", refresh);
-  more.addEventListener("click", () => draw());
+  find.addEventListener("input", refresh, until);
+  more.addEventListener("click", draw, until);
+  if (before) {
+    find.value = before.words;
+    const at = columns.findIndex((column) => column.label === before.label);
+    if (at >= 0) sort(at, before.direction);
+  }
   refresh();
+  while (before && drawn < before.drawn && drawn < shown.length) draw();
 
   // The dots.
   const tip = document.getElementById("tip");
@@ -163,11 +173,20 @@
       else hide();
     };
     svg.classList.add("live");
-    svg.addEventListener("pointermove", (event) => event.pointerType === "mouse" && look(event));
-    svg.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && hide());
-    svg.addEventListener("click", look);
+    svg.addEventListener("pointermove", (event) => event.pointerType === "mouse" && look(event), until);
+    svg.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && hide(), until);
+    svg.addEventListener("click", look, until);
   });
-  document.addEventListener("click", (event) => event.target.closest("svg.live") || hide());
-  document.addEventListener("keydown", (event) => event.key === "Escape" && hide());
-  document.addEventListener("scroll", hide, {passive: true});
-})();
+  document.addEventListener("click", (event) => event.target.closest("svg.live") || hide(), until);
+  document.addEventListener("keydown", (event) => event.key === "Escape" && hide(), until);
+  document.addEventListener("scroll", hide, {passive: true, ...until});
+
+  const end = () => {
+    ending.abort();
+    hide();
+    const label = heads[sorted].hasAttribute("aria-sort") ? columns[sorted].label : null;
+    return {words: find.value, label, direction, drawn};
+  };
+  return {end};
+};
+let explained = explain();

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,24 @@ from pnas_fast.runs.folder import REPORT
 from pnas_fast.runs.record import RunRecord
 from pnas_fast.version import VERSION
 
+FIGURES = "figures"
+TRIALS_CSV = "trials.csv"
+
 DRAWN_CELLS = 3
 """So many of the best cells are drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A run's page as text, its figures' SVG by the names of their files, and its trials as CSV.
+
+    ``policy`` is the page's Content-Security-Policy.
+    """
+
+    page: str
+    policy: str
+    figures: Mapping[str, str]
+    trials: str
 
 
 def write_report(folder: Path) -> Path:
@@ -41,23 +58,46 @@ def write_report(folder: Path) -> Path:
         The path of the page.
 
     Raises:
+        RunError, ConfigError, StoreError, MachineError: as `render_report`.
+        OSError: the folder cannot be written.
+    """
+    report = render_report(folder)
+    (folder / FIGURES).mkdir(exist_ok=True)
+    for name, figure in report.figures.items():
+        write_text(folder / FIGURES / name, figure)
+    write_text(folder / TRIALS_CSV, report.trials)
+    write_text(folder / REPORT, report.page)
+    return folder / REPORT
+
+
+def render_report(folder: Path, live_script: str = "") -> Report:
+    """The page of the run in ``folder``, finished or not, with what it links to; nothing is written.
+
+    Args:
+        folder: the run's.
+        live_script: what makes a page renew itself that is served while its run goes on; such a page links
+            to no other files of the run than its figures and trials, and may ask its own server for more.
+
+    Raises:
         RunError: there is no run, or its configuration was edited since its trials were made.
         ConfigError: ``config.json`` cannot be read.
         StoreError: ``trials.sqlite`` is damaged or something else.
         MachineError: another program holds ``trials.sqlite``, or the disk cannot be read.
-        OSError: the folder cannot be written.
     """
     view = RunView(RunRecord.load(folder))
     strategy = page_of(view.record.strategy)
-    sections = sections_of(view, folder)
+    beside = {TRIALS_CSV} if live_script else {path.name for path in folder.iterdir()} | {TRIALS_CSV, REPORT}
+    sections = sections_of(view, beside)
     cells, charts = _draw_best_cells(view), _draw_charts(view, sections)
     figures = [*cells, *(chart.wide for chart in charts.values())]
-    script = resource("page.js")
+    script = live_script + resource("page.js")
+    policy = _policy(script, asks=bool(live_script))
     page = environment().get_template("page.html.j2").render(
         version=VERSION,
         css=Markup(resource("style.css")),
         script=Markup(script),
-        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        policy=Markup(policy),
+        live=bool(live_script),
         view=view,
         strategy=strategy,
         facts=headline(view, strategy.cost) + strategy.facts(view),
@@ -67,18 +107,28 @@ def write_report(folder: Path) -> Path:
         cells=list(zip(cells, view.leading, strict=False)),
         figures=figures,
     )  # fmt: skip
-    (folder / "figures").mkdir(exist_ok=True)
-    for figure in figures:
-        write_text(folder / "figures" / f"{figure.name}.svg", figure.file_text)
-    write_text(folder / "trials.csv", text.printable(trials_csv(view)))
-    write_text(folder / REPORT, text.printable(page))
-    return folder / REPORT
+    return Report(
+        text.printable(page),
+        policy,
+        {f"{figure.name}.svg": figure.file_text for figure in figures},
+        text.printable(trials_csv(view)),
+    )
 
 
-def sections_of(view: RunView, folder: Path) -> list[Section]:
-    """The page's sections, of any run and of its strategy."""
+def _policy(script: str, asks: bool) -> str:
+    """A policy that lets nothing but one script run, which may ask the page's own server or nobody."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    asked = " connect-src 'self';" if asks else ""
+    return (
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}';{asked} "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def sections_of(view: RunView, files: Collection[str] = ()) -> list[Section]:
+    """The page's sections, of any run and of its strategy; ``files`` are the names of those beside it."""
     own = page_of(view.record.strategy).sections(view)
-    return sections_before(view) + own + sections_after(view, list(folder.iterdir()))
+    return sections_before(view) + own + sections_after(view, files)
 
 
 def _draw_charts(view: RunView, sections: list[Section]) -> dict[str, DrawnChart]:
