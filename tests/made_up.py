@@ -53,6 +53,7 @@ class Shuffled:
     def __init__(self, workers: int, seed: int) -> None:
         self._workers, self._random = workers, random.Random(seed)
         self._waiting: list[Task] = []
+        self._draining = False
         self.evaluated = 0
 
     def start(self, evaluator: Spec, data: DataSource) -> None:
@@ -62,13 +63,16 @@ class Shuffled:
         self._waiting.append(task)
 
     def events(self) -> Iterator[ExecutorEvent]:
-        running = self._waiting[: self._workers]
+        running = [] if self._draining else self._waiting[: self._workers]
         for task in self._random.sample(running, self._random.randint(1, len(running))) if running else ():
             self._waiting.remove(task)
             yield Started(task)
             self.evaluated += 1
             context = Context(task.number, task.seed, None, "cpu", Path(), lambda images: None)
             yield Finished(task, MadeUp().measure(task.proposal, context))
+
+    def drain(self) -> None:
+        self._draining = True
 
     def close(self) -> None:
         pass

@@ -94,6 +94,9 @@ class SimulatedExecutor:
             self._clock, _, task = heapq.heappop(self._running)
             yield Finished(task, self._evaluate(task.proposal))
 
+    def drain(self) -> None:
+        self._waiting.clear()
+
     def close(self) -> None:
         pass
 

@@ -194,35 +194,41 @@ run_search(config, out=sys.argv[1], progress=False)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_ctrl_c_stops_cleanly_and_says_how_to_continue(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(signal.SIGINT, 130), (signal.SIGHUP, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)],
+)
+def test_ctrl_c_stops_cleanly_and_says_how_to_continue(tmp_path: Path, number: int, expected: int) -> None:
     # Epochs enough that it cannot be over before the signal is there.
-    status, output, errors = begun([*COMMAND, "run", "--epochs", "100000"], tmp_path, "level 1/3", number)
-    assert status == 130
+    more = ["run", "--epochs", "100000", "--grace", "0.1"]
+    status, output, errors = begun([*COMMAND, *more], tmp_path, "level 1/3", number)
+    assert status == expected
     assert "Continue with: python -m pnas_fast.search --out run" in output
     assert errors == ""
 
 
-CTRL_C_AT_TORCH = """
-import sys
+STOPPED_AT_TORCH = """
+import signal, sys
 
 class Interrupting:
     def find_spec(self, name, path=None, target=None):
         if name == "torch":
-            raise KeyboardInterrupt
+            signal.raise_signal(int(sys.argv[1]))
 
 sys.meta_path.insert(0, Interrupting())
-sys.argv = ["python -m pnas_fast.search"]
 from pnas_fast.search.__main__ import main
 sys.exit(main())
 """
 
 
-def test_ctrl_c_while_it_imports_is_quiet() -> None:
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize("name", ["search", "train"])
+def test_what_stops_it_while_it_imports_is_quiet(name: str, number: int, expected: int) -> None:
+    script = STOPPED_AT_TORCH.replace("pnas_fast.search", f"pnas_fast.{name}")
     done = subprocess.run(
-        [sys.executable, "-c", CTRL_C_AT_TORCH], capture_output=True, text=True, check=False
+        [sys.executable, "-c", script, str(number)], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (expected, "", "")
 
 
 def test_a_child_is_traced_by_its_cell_or_its_place(

@@ -128,13 +128,17 @@ def test_killed_at_any_moment_it_goes_on_with_the_same_bits(finished: Path, tmp_
     assert not list((folder / CHECKPOINTS).glob(".*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(signal.SIGINT, 130), (signal.SIGHUP, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)],
+)
 def test_ctrl_c_leaves_a_checkpoint_of_the_step_it_was_at(
     finished: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     number: signal.Signals,
+    expected: int,
 ) -> None:
     step = LongTraining.step
 
@@ -146,7 +150,7 @@ def test_ctrl_c_leaves_a_checkpoint_of_the_step_it_was_at(
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(LongTraining, "step", interrupted)
-        assert main([*OPTIONS, "--checkpoint-minutes", "60", "--out", str(folder)]) == 130
+        assert main([*OPTIONS, "--checkpoint-minutes", "60", "--out", str(folder)]) == expected
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == f"stopped; go on with: python -m pnas_fast.train --out {folder}"
     assert [path.stem for path in checkpoints(folder)] == ["000001-00000000", "000001-00000005"]

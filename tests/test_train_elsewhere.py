@@ -42,7 +42,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch, torch_threads(1):
         patch.setattr(LongTraining, "step", interrupted)
-        assert main([*OPTIONS, "--out", str(folder)]) == 130
+        assert main([*OPTIONS, "--out", str(folder)]) == 75
     return folder
 
 

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pnas_fast.cli.ending import Limits
 from pnas_fast.threads import torch_threads
 from pnas_fast.train.__main__ import main
 from pnas_fast.train.checkpoint import CHECKPOINTS, Checkpoint, Place, read_checkpoint, save_checkpoint
@@ -461,27 +462,32 @@ def test_output_without_such_characters_does_not_end_a_training(tmp_path: Path) 
     assert r"/\xe4/best" in done.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(signal.SIGINT, 130), (signal.SIGHUP, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)],
+)
 def test_a_signal_before_training_begins_is_one_line_and_writes_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     number: signal.Signals,
+    expected: int,
 ) -> None:
-    before = [signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM)
+    before = [signal.getsignal(name) for name in names]
     monkeypatch.setattr(
         "pnas_fast.train.command.load_training_data", lambda *_, **__: signal.raise_signal(number)
     )
-    assert main([*OPTIONS, "--out", str(tmp_path / "run")]) == 130
+    assert main([*OPTIONS, "--out", str(tmp_path / "run")]) == expected
     assert capsys.readouterr().err == "python -m pnas_fast.train: stopped; nothing was being trained\n"
     assert not (tmp_path / "run").exists()
-    assert [signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+    assert [signal.getsignal(name) for name in names] == before
 
 
 def test_nohup_is_obeyed() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with stopping() as stop:
+        with stopping(Limits()) as stop:
             signal.raise_signal(signal.SIGHUP)
             assert not stop.asked
             signal.raise_signal(signal.SIGTERM)

@@ -189,7 +189,7 @@ def test_stopped_it_goes_on_with_the_same_bits_and_without_the_file(
     assert f"begins with the weights of {weights}: " in capsys.readouterr().out
     with monkeypatch.context() as patch:
         stop_at(patch, 1, 2)
-        assert main([*line, str(folder)]) == 130
+        assert main([*line, str(folder)]) == 75
     capsys.readouterr()
     weights.unlink()
     (folder / INITIAL).unlink()
@@ -274,7 +274,7 @@ def test_every_seed_begins_with_them_and_a_seed_to_come_needs_no_file(
     assert main([*line, str(whole)]) == 0
     with monkeypatch.context() as patch:
         stop_at(patch, 0, 1)
-        assert main([*line, str(folder)]) == 130
+        assert main([*line, str(folder)]) == 75
     assert not (folder / "seed-1").exists()
     weights.unlink()
     assert main(["--out", str(folder)]) == 0

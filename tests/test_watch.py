@@ -57,7 +57,7 @@ def asked(app: App, path: str, method: str = "GET", **more: str) -> tuple[int, b
     def start(status: str, headers: list[tuple[str, str]], error: Any = None) -> Any:
         told.extend((status, headers))
 
-    answer = validator(app)(environment, start)  # type: ignore[arg-type]
+    answer = validator(app)(environment, start)
     body = b"".join(answer)
     answer.close()  # type: ignore[attr-defined]
     status, headers = told
@@ -273,7 +273,7 @@ def test_a_port_that_is_taken_is_one_line_where_it_was_asked_for(monkeypatch: py
         ):
             Address(port=port)
         monkeypatch.setattr(serving, "PORT", port)
-        with Address().socket as other:
+        with Address(port=port).socket as other:
             assert other.getsockname()[1] not in (0, port)
 
 
@@ -432,6 +432,7 @@ def test_the_page_beside_a_search_is_there_before_the_run_and_ends_with_the_sear
     command = [sys.executable, "-c", BESIDE, str(tmp_path / "run")]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout is not None
         url = process.stdout.readline().strip()
         with pytest.raises(urllib.error.HTTPError, match="503") as answer:
             urllib.request.urlopen(url)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -22,6 +24,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from pnas_fast.cli.ending import GO_ON, GRACE_SECONDS, Limits
 from pnas_fast.cli.options import SWITCH, ConfigError, option_name
 from pnas_fast.cli.parser import Parser as LineParser
 from pnas_fast.cli.streams import INTERRUPTED as INTERRUPTED
@@ -64,6 +67,51 @@ def add_run_options(group: Any, fetchable: str = "the data set") -> None:
     group.add_argument(
         "--download", action="store_true", default=False, help=f"fetch {fetchable} where it is missing"
     )
+
+
+def add_batch_options(group: Any) -> None:
+    """Add what commands have that run for long under a batch system; `take_limits` reads it."""
+    group.add_argument(
+        "--max-hours",
+        type=_number(1e-9, 1e6),
+        metavar="H",
+        default=math.inf,
+        help=f"begin nothing more after so many hours, end as if asked to, exit status {GO_ON} [no limit]",
+    )
+    group.add_argument(
+        "--grace",
+        type=_number(0, 1e6),
+        metavar="SECONDS",
+        default=GRACE_SECONDS,
+        help="what SIGTERM, SIGUSR1 and --max-hours leave to what is running; what is done by then is kept, "
+        f"exit status {GO_ON} [{GRACE_SECONDS:g}]",
+    )
+
+
+def take_limits(given: dict[str, Any]) -> Limits:
+    """Take out of what was given what `add_batch_options` added."""
+    return Limits(given.pop("grace"), given.pop("max_hours"))
+
+
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r}, allowed is a number from {low:g} to {high:g}")
+        return value
+
+    return read
+
+
+def output() -> Console:
+    """Standard output: with colours and bars on a terminal, elsewhere lines without control characters.
+
+    So it is whatever variables such as FORCE_COLOR say, which programs hand down that never see a log.
+    """
+    return Console(force_terminal=None if sys.stdout.isatty() else False)
 
 
 def choose_backend(given: dict[str, Any]) -> None:

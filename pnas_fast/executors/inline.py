@@ -46,6 +46,7 @@ class InlineExecutor:
         self._waiting: deque[Task] = deque()
         self._begun: Task | None = None
         self._events: deque[ExecutorEvent] = deque()
+        self._draining = False
         self._evaluator: Evaluator | None = None
         self._data: Any = None
 
@@ -69,6 +70,9 @@ class InlineExecutor:
             MachineError: the machine is at fault.
             EvaluatorError: the evaluator cannot answer at all.
         """
+        if self._draining:
+            self._waiting.clear()
+            self._begun = None  # it has been said to, and has not
         if not self._events:
             if self._begun is not None:
                 self._run(self._begun)
@@ -77,6 +81,10 @@ class InlineExecutor:
                 self._events.append(Started(self._begun))
         while self._events:
             yield self._events.popleft()
+
+    def drain(self) -> None:
+        """Begin no more tasks; see `pnas_fast.protocols.Executor`."""
+        self._draining = True
 
     def close(self) -> None:
         """Forget what is queued."""

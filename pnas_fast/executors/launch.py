@@ -86,6 +86,10 @@ def enter(told: Mapping[str, Any]) -> None:
     """Be the process of a `command`."""
     # Ctrl-C is for the program, which then ends its processes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Batch systems ask every process of a job to end: it is for the program to say when. A handler, since
+    # what is ignored would be ignored by programs that this process starts.
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda number, frame: None)
     end_with(told["parent"])
     import importlib
 

@@ -93,6 +93,7 @@ class LocalExecutor:
         self._events: deque[ExecutorEvent] = deque()
         self._fault: MachineError | EvaluatorError | None = None
         self._out = self._stillborn = 0
+        self._draining = False
         self._tries: dict[int, int] = {}
         self._waited: dict[int, float] = {}
 
@@ -144,6 +145,10 @@ class LocalExecutor:
         while self._events:
             yield self._events.popleft()
 
+    def drain(self) -> None:
+        """Begin no more tasks; see `pnas_fast.protocols.Executor`."""
+        self._draining = True
+
     def close(self) -> None:
         """End all workers at once."""
         server, self._server = self._server, None
@@ -162,6 +167,8 @@ class LocalExecutor:
         self.close()
 
     def _advance(self) -> None:
+        if self._draining:
+            self._forget_waiting()
         self._place_exclusive()
         self._start_processes()
         self._assign()
@@ -173,6 +180,13 @@ class LocalExecutor:
                 self._fault = self._fault or fault
         if self._fault is None:
             self._judge()
+
+    def _forget_waiting(self) -> None:
+        self._out -= len(self._waiting)
+        self._waiting.clear()
+        for device in self._devices.values():
+            self._out -= len(device.alone)
+            device.alone.clear()
 
     def _replies(self) -> Iterator[tuple[Worker, Any]]:
         with suppress(queue.Empty):

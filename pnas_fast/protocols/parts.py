@@ -92,6 +92,12 @@ class Executor(Protocol):
             MachineError: the machine is at fault.
         """
 
+    def drain(self) -> None:
+        """Begin no more tasks, and forget those that wait; `events` goes on until those that run are over.
+
+        It may be called at any moment, also by a signal's handler.
+        """
+
     def close(self) -> None:
         """End at once whatever runs."""
 

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from pnas_fast.cli.commands import Parser, add_groups, add_run_options, choose_backend
+from pnas_fast.cli.commands import (
+    Parser,
+    add_batch_options,
+    add_groups,
+    add_run_options,
+    choose_backend,
+    take_limits,
+)
+from pnas_fast.cli.ending import Limits
 from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import fetchable
 from pnas_fast.engine.few_shot import OPTIONS as FEW_SHOT
@@ -16,6 +24,7 @@ from pnas_fast.runs.folder import check_same, saved_config
 from pnas_fast.search.config import PRESETS, SearchConfig, check_belongs, default_preset, device_note, preset
 from pnas_fast.search.profiled import Profiled
 from pnas_fast.tracking.trackers import add_track_option
+from pnas_fast.watch.serving import PORT, port_number
 
 DESCRIPTION = """\
 Neural architecture search for the images you have, by default Progressive NAS (Liu et al., ECCV 2018): train
@@ -34,7 +43,10 @@ examples:
 
 A run is continued by the same command, or by --out alone. --blocks, --beam, --epochs, --budget, --cells,
 --replicas, --finalists and --final-replicas may be raised; it may go on with other data folders, devices,
-kernels and time limits; nothing else changes."""
+kernels and time limits; nothing else changes.
+
+exit status: 0 done, 1 it cannot go on, 2 bad input, 75 asked to end by SIGTERM, SIGUSR1 or --max-hours: run
+the same command again, 130 stopped by Ctrl-C."""
 
 GROUPS = {
     "the search": (
@@ -74,6 +86,8 @@ class Request:
     profiled: Profiled | None
     track: tuple[str, ...]
     note: str | None
+    limits: Limits
+    serve: int | None
 
 
 def parse(arguments: Sequence[str] | None = None) -> Request:
@@ -86,6 +100,7 @@ def parse(arguments: Sequence[str] | None = None) -> Request:
     out: Path | None = given.pop("out")
     plan, download, retry = given.pop("plan"), given.pop("download"), given.pop("retry_failed")
     track = tuple(given.pop("track"))
+    limits, serve = take_limits(given), given.pop("serve")
     chosen_preset: str | None = given.pop("preset")
     choose_backend(given)
     saved = None if out is None else saved_config(out, SearchConfig)
@@ -103,7 +118,9 @@ def parse(arguments: Sequence[str] | None = None) -> Request:
     config = asked.resolved()
     if saved is not None and out is not None:
         check_same(out, saved, config)
-    return Request(config, out, plan, download, retry, profiled, track, device_note(asked, config))
+    return Request(
+        config, out, plan, download, retry, profiled, track, device_note(asked, config), limits, serve
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,6 +134,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_run_options(run, fetchable())
     add_track_option(run)
+    add_batch_options(run)
+    run.add_argument(
+        "--serve",
+        type=port_number,
+        nargs="?",
+        const=PORT,
+        default=None,
+        metavar="PORT",
+        help="show the report in a browser on this machine while the search runs "
+        f"[{PORT}, or another where that is taken]",
+    )
     run.add_argument(
         "--plan",
         action="store_true",

@@ -6,13 +6,15 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pnas_fast.cli.commands import INTERRUPTED, interrupt, one_line, say
+from pnas_fast.cli.commands import interrupt, one_line, output, say
+from pnas_fast.cli.ending import Stop, stop_status
 from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import DataError
 from pnas_fast.data.watching import watching
@@ -30,6 +32,7 @@ from pnas_fast.search.run import Search, heading
 from pnas_fast.search.sources import source_of
 from pnas_fast.space import MAX_BLOCKS, CellError
 from pnas_fast.tracking.trackers import check_usable
+from pnas_fast.watch.beside import shown_beside
 
 BAD_INPUT = (
     ConfigError, CellError, DataError, EvaluatorError, PreflightError, RunError, StoreError, OSError,
@@ -41,9 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status.
 
     0 done, 1 the search cannot go on (no child could be trained, or the machine needs mending), 2 bad
-    input, 130 stopped.
+    input, 75 asked to end by a batch system or its hours and to be run again, 130 stopped.
     """
-    console = Console()
+    console = output()
     try:
         request = parse(arguments)
         if request.config.device != CPU:
@@ -52,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _print_plan(console, request)
             return 0
         return _search(console, request)
-    except KeyboardInterrupt:  # before a run was opened: there is nothing to continue
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:  # before a run was opened: there is nothing to continue
+        return stop_status(stop)
     except (*BAD_INPUT, StrategyError, MachineError) as error:
         print(f"python -m pnas_fast.search: error: {one_line(error)}", file=sys.stderr)
         return 1 if isinstance(error, StrategyError | MachineError) else 2
@@ -65,22 +68,26 @@ def _search(console: Console, request: Request) -> int:
     with watching(console, config.data) as watch:
         data = source_of(config, download=request.download, watch=watch)
         folder = request.folder or default_folder(config, data.identity())
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
-            signal.signal(number, interrupt)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
+        signal.signal(signal.SIGHUP, interrupt)
     notes = () if request.note is None else (request.note,)
-    search = Search(
-        config, data, folder, console, notes, request.profiled, request.retry_failed, track=request.track
-    )
+    stop = Stop(request.limits)
     try:
-        result = search.run()
-    except KeyboardInterrupt:
+        with stop.heard(), ExitStack() as stack:
+            if request.serve is not None:
+                url = stack.enter_context(shown_beside(folder, request.serve))
+                notes = (*notes, f"the report, as it grows: {url}")
+            result = Search(
+                config, data, folder, console, notes, request.profiled, request.retry_failed,
+                track=request.track, stop=stop,
+            ).run()  # fmt: skip
+    except KeyboardInterrupt as stopped:
         say(
             console,
             "stopped; nothing finished is lost. "
             f"Continue with: python -m pnas_fast.search --out {quoted(folder)}",
         )
-        return INTERRUPTED
+        return stop_status(stopped)
     console.print(_summary(result))
     for line in _next_steps(result):
         say(console, line)

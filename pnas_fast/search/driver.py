@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from pnas_fast.cli.ending import Ending, Stop
 from pnas_fast.protocols.events import Finished, Proposed, Said, Told
 from pnas_fast.protocols.parts import Emit, Evaluator, Executor, Strategy
 from pnas_fast.protocols.values import Key, Measurement, Proposal, Task, Trial, child_seed
@@ -24,7 +25,8 @@ class Driver:
 
     ``evaluator`` gives an identity and what takes longest; evaluating is the ``executor``'s, which has been
     started. The ``store`` is open to write. ``seed``, cell and replica make a child's seed. ``emit`` is told
-    every event, ``traced`` says whether the proposal of a number is to be traced.
+    every event, ``traced`` says whether the proposal of a number is to be traced. Whoever asks ``stop`` has
+    drained the executor.
     """
 
     strategy: Strategy
@@ -35,6 +37,7 @@ class Driver:
     seed: int
     emit: Emit
     traced: Callable[[int, Proposal], bool] = lambda number, proposal: False
+    stop: Stop = field(default_factory=Stop)
     _asked: list[Proposal] = field(default_factory=list)
     _out: set[Key] = field(default_factory=set)
     _said: bool = False
@@ -45,6 +48,7 @@ class Driver:
         Raises:
             StrategyError, EvaluatorError: the strategy cannot go on, the evaluator cannot answer.
             MachineError: the machine is at fault; nothing is lost.
+            Ending: it was asked to stop, and nothing runs any more.
         """
         told = 0
         while True:
@@ -89,5 +93,7 @@ class Driver:
                 if isinstance(event, Finished):
                     self.store.add(self._key(event.task.proposal), event.measurement)
                 self.emit(event)
-            assert happened, f"the executor forgot the task of {key}"
+            if not happened:
+                assert self.stop.asked, f"the executor forgot the task of {key}"
+                raise Ending
         return found

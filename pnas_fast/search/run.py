@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from pnas_fast.cli.ending import Ending, Stop
 from pnas_fast.data.augmentation import in_words
 from pnas_fast.data.digest import test_digest
 from pnas_fast.engine.few_shot import REPTILE
@@ -88,6 +89,7 @@ class Search:
         track: names of trackers (`pnas_fast.tracking.trackers`), which can be used here.
         finishing: whether a report is written, and the best child trained once more where its weights are
             not there; the report command and running the search again do that later.
+        stop: who asks this ends the search once its running children are over.
     """
 
     config: SearchConfig
@@ -101,6 +103,7 @@ class Search:
     known: Mapping[Key, Measurement] = field(default_factory=dict)
     track: tuple[str, ...] = ()
     finishing: bool = True
+    stop: Stop = field(default_factory=Stop)
 
     def run(self) -> SearchResult:
         """Search, or go on searching.
@@ -110,6 +113,7 @@ class Search:
             PreflightError: not even one child fits the GPU.
             StrategyError, EvaluatorError: the search cannot go on.
             MachineError: the machine is at fault; nothing is lost.
+            Ending: it was asked to stop; nothing is lost.
         """
         config, folder = self.config, self.folder
         # A damaged data set is found before anything is written, as is a bad evaluator.
@@ -155,6 +159,7 @@ class Search:
             listeners.all += [NoteKeeper(store), best]
             if self.finishing:
                 listeners.all.append(stack.enter_context(ReportWriter(folder, at_once=trains)))
+            self.stop.drains(executor.drain)
             executor.start(spec, self.source)
             self._drive(strategy, evaluator, executor, store, listeners)
             best.choose(self._best(store.trials()))
@@ -179,7 +184,8 @@ class Search:
             Task(best.number, best.proposal, child_seed(self.config.children_seed, best.proposal))
         )
         while not any(isinstance(event, Finished) for event in executor.events()):
-            pass
+            if self.stop.asked:
+                raise Ending
         keeper.promote(best)
 
     def _tracking(self, say: Callable[[str], None]) -> Tracking:
@@ -227,6 +233,7 @@ class Search:
             config.children_seed,
             listeners.on,
             is_traced,
+            self.stop,
         )
         driver.run()
         if self.profiled is not None:

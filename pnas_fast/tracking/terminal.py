@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Column
 
 from pnas_fast.cli.commands import say
+from pnas_fast.foreign import printable
 from pnas_fast.protocols import Event, Finished, Noted, Progressed, Proposed, Said, Told
 from pnas_fast.tracking.tally import Tally
 
@@ -58,7 +59,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         """Say one line."""
-        say(self._console, text)
+        say(self._console, printable(text))  # a person's own evaluator may have worded it
         self._said = time.monotonic()
 
     def scored(self, values: Mapping[str, Any]) -> None:

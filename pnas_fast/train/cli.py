@@ -7,7 +7,15 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from pnas_fast.cli.commands import Parser, add_groups, add_run_options, choose_backend
+from pnas_fast.cli.commands import (
+    Parser,
+    add_batch_options,
+    add_groups,
+    add_run_options,
+    choose_backend,
+    take_limits,
+)
+from pnas_fast.cli.ending import Limits
 from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import DataSet, fetchable
 from pnas_fast.engine.settings import OF_DATA
@@ -42,7 +50,10 @@ examples:
 
 It may be killed at any moment: the same command, or --out alone, goes on, on a CPU with the same bits as if
 nothing had happened. It may go on elsewhere, on other cores, another device or another copy of its data; a
-line says so where the last bits may differ. The rest of its configuration cannot be changed."""
+line says so where the last bits may differ. The rest of its configuration cannot be changed.
+
+exit status: 0 done, 1 it cannot go on, 2 bad input, 75 asked to end by SIGTERM, SIGUSR1 or --max-hours: run
+the same command again, 130 stopped by Ctrl-C."""
 
 _GROUPS = {
     "the network": ("cell", "repeats", "filters", "init"),
@@ -90,6 +101,7 @@ class Request:
         out: the run's folder, if it was named.
         download: whether data may be fetched.
         track: names of trackers.
+        limits: of its time.
     """
 
     asked: TrainConfig
@@ -99,6 +111,7 @@ class Request:
     out: Path | None
     download: bool
     track: tuple[str, ...]
+    limits: Limits
 
     def settled(self, data: DataSet, identity: str, tests: str = "") -> Settled:
         """What to do, now that the data set is known.
@@ -121,7 +134,7 @@ class Request:
         if self.saved is not None:
             check_same(folder, self.saved, asked)
         here = {name: getattr(self.config, name) for name in MACHINE}
-        return Settled(asked, replace(asked, **here), folder)
+        return Settled(asked, replace(asked, **here), folder, self.limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +145,21 @@ class Settled:
         asked: the configuration as its folder keeps it.
         config: the same, resolved for this machine.
         folder: the run's.
+        limits: of its time.
     """
 
     asked: TrainConfig
     config: TrainConfig
     folder: Path
+    limits: Limits
 
     def each_seed(self) -> list[Settled]:
         """The single trainings of several seeds, each in a folder of its own."""
         pairs = zip(self.asked.each_seed(), self.config.each_seed(), strict=True)
-        return [Settled(asked, config, seed_folder(self.folder, asked.seed)) for asked, config in pairs]
+        return [
+            Settled(asked, config, seed_folder(self.folder, asked.seed), self.limits)
+            for asked, config in pairs
+        ]
 
 
 def parse(arguments: Sequence[str] | None, processes: int) -> Request:
@@ -158,6 +176,7 @@ def parse(arguments: Sequence[str] | None, processes: int) -> Request:
     out: Path | None = given.pop("out")
     download: bool = given.pop("download")
     track = tuple(given.pop("track"))
+    limits = take_limits(given)
     saved = None if out is None else saved_config(out, TrainConfig)
     initial = _initial(given, saved)
     theirs: dict[str, Any] = initial.settings() if initial is not None and saved is None else {}
@@ -173,7 +192,7 @@ def parse(arguments: Sequence[str] | None, processes: int) -> Request:
         # What the data are is looked at when they are loaded.
         check_same(out, saved, replace(asked, data=saved.data))
     config = asked.resolved_here(given.keys(), processes)
-    return Request(asked, config, frozenset(given), saved, out, download, track)
+    return Request(asked, config, frozenset(given), saved, out, download, track, limits)
 
 
 def _initial(given: dict[str, Any], saved: TrainConfig | None) -> Initial | None:
@@ -219,6 +238,7 @@ def _parser() -> Parser:
     )
     add_run_options(run, fetchable())
     add_track_option(run)
+    add_batch_options(run)
     items = [item for item in fields(TrainConfig) if item.name not in _NOT_OFFERED]
     add_groups(parser, _GROUPS, items, lambda name: [IN_HELP.get(name, getattr(TrainConfig, name))])
     return parser

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from pnas_fast.cli.commands import INTERRUPTED, one_line, say
+from pnas_fast.cli.commands import INTERRUPTED, one_line, output, say
+from pnas_fast.cli.ending import GO_ON, Ending, stop_status
 from pnas_fast.cli.options import ConfigError
 from pnas_fast.cli.streams import OutputClosed
 from pnas_fast.data import DataError, DataSet, digest
@@ -59,11 +60,15 @@ BAD_INPUT = (
 """What says in one line what a person gave and what is allowed; anything else is a defect of ours."""
 
 
+class Asked(Stopped):
+    """A training was stopped by a batch system, or by its hours: it is to be run again."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status.
 
-    0: done. 1: training diverged, or did not fit in memory. 2: bad input, or a disk that takes no more. 130:
-    stopped by Ctrl-C, SIGTERM or SIGHUP.
+    0: done. 1: training diverged, or did not fit in memory. 2: bad input, or a disk that takes no more. 75:
+    asked to end by SIGTERM, SIGUSR1 or its hours, and to be run again. 130: stopped by Ctrl-C or SIGHUP.
     """
     try:
         with ended_by_signals():
@@ -71,12 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_usable(request.track)
             with joined(request.config.device) as group, _out_of_memory_said():
                 # Others than the first of a group have nothing to say that it would not.
-                return _carry_out(Console() if group.leads else Console(file=io.StringIO()), request, group)
+                return _carry_out(output() if group.leads else Console(file=io.StringIO()), request, group)
     except OutputClosed:
         raise
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(f"{PROGRAM}: stopped; nothing was being trained", file=sys.stderr)
-        return INTERRUPTED
+        return stop_status(stop)
     except (*BAD_INPUT, TrainError) as error:
         print(f"{PROGRAM}: error: {one_line(error)}", file=sys.stderr)
         return 1 if isinstance(error, TrainError) else 2
@@ -95,6 +100,8 @@ def _carry_out(console: Console, request: Request, group: Group) -> int:
                 _train(console, settled, whole, group, request.track)
             else:
                 _train_seeds(console, settled, whole, group, request.track)
+        except Asked:
+            return GO_ON
         except Stopped:
             return INTERRUPTED
     return 0
@@ -129,7 +136,7 @@ def _train(
         of: the trainings of several seeds that this one belongs to.
 
     Raises:
-        Stopped: as it was asked to; that has been said.
+        Stopped: as it was asked to; that has been said. `Asked`, if by a batch system or its hours.
     """
     config, folder = settled.config, settled.folder
     data = _trained_on(whole, config)
@@ -137,7 +144,7 @@ def _train(
     here = data.to(config.device)
     training = LongTraining(config, here, group)
     display = Display(console, config, training.steps)
-    with stopping() as stop, ExitStack() as stack:
+    with stopping(settled.limits) as stop, ExitStack() as stack:
         stack.callback(display.close)
         for each in (of, settled):
             if each is not None and group.leads:
@@ -158,8 +165,10 @@ def _train(
             # Asked for while it tested, when all of this seed was done.
             if of is not None and group.any(stop.asked):
                 raise Stopped
-        except Stopped:
+        except (Stopped, Ending) as end:
             display.note(f"stopped; go on with: {PROGRAM} --out {(of or settled).folder}")
+            if stop.for_batch:
+                raise Asked from end
             raise
         except TrainError as error:
             raise TrainError(f"seed {config.seed}: {error}" if of else str(error)) from error

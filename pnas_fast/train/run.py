@@ -53,9 +53,15 @@ class Stopped(Exception):  # noqa: N818 (it is no error)
 
 @dataclass(slots=True)
 class Stop:
-    """Set by whoever wants a training to stop after the step it is at."""
+    """Set by whoever wants a training to stop after the step it is at; ``for_batch`` by a batch system."""
 
     asked: bool = False
+    for_batch: bool = False
+
+    def ask(self, *, for_batch: bool = False) -> None:
+        """Ask; who was first is remembered."""
+        if not self.asked:
+            self.asked, self.for_batch = True, for_batch
 
 
 class Run:

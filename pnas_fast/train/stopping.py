@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: a training stops after the step it is at."""
+"""Signals: a training stops after the step it is at, or after its grace wherever it is."""
 
 from __future__ import annotations
 
@@ -8,41 +8,35 @@ from contextlib import contextmanager
 from types import FrameType
 
 from pnas_fast.cli.commands import interrupt
+from pnas_fast.cli.ending import Limits, ended_at_once, handling
+from pnas_fast.cli.ending import Stop as BatchStop
 from pnas_fast.train.run import Stop
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does: for while nothing is being trained yet."""
-    with _handling(interrupt, [number for number in _numbers() if number != signal.SIGINT]):
+    """End at once, for while nothing is being trained yet: SIGHUP does what Ctrl-C does."""
+    with handling(interrupt, _hanging_up()), ended_at_once():
         yield
 
 
 @contextmanager
-def stopping() -> Iterator[Stop]:
-    """Ctrl-C, SIGTERM and SIGHUP ask a training to stop."""
-    stop = Stop()
+def stopping(limits: Limits) -> Iterator[Stop]:
+    """Ctrl-C and SIGHUP ask a training to stop, and so do SIGTERM, SIGUSR1 and the end of its hours.
+
+    Raises:
+        Ending: the latter asked, and it has not stopped within its grace.
+    """
+    stop, batch = Stop(), BatchStop(limits)
 
     def ask(number: int, frame: FrameType | None) -> None:
-        stop.asked = True
+        stop.ask()
 
-    with _handling(ask, _numbers()):
+    batch.drains(lambda: stop.ask(for_batch=True))
+    with handling(ask, [signal.SIGINT, *_hanging_up()]), batch.heard():
         yield stop
 
 
-def _numbers() -> list[signal.Signals]:
-    numbers = [signal.SIGINT, signal.SIGTERM]
+def _hanging_up() -> list[signal.Signals]:
     # nohup has it ignored, and means it.
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    return numbers
-
-
-@contextmanager
-def _handling(handler: object, numbers: list[signal.Signals]) -> Iterator[None]:
-    before = [(number, signal.signal(number, handler)) for number in numbers]  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        for number, earlier in before:
-            signal.signal(number, earlier)
+    return [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from pnas_fast.cli.options import ConfigError
 from pnas_fast.cli.streams import run_command
 from pnas_fast.foreign import printable
 from pnas_fast.watch.renewal import Renewal
-from pnas_fast.watch.serving import LARGEST_PORT, LOOPBACK, PORT, Address, serve
+from pnas_fast.watch.serving import LOOPBACK, PORT, Address, port_number, serve
 
 DESCRIPTION = f"""\
 Show the report of a search's folder in a browser, and renew it while the search goes on, until Ctrl-C. The
@@ -33,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--port",
         type=port_number,
         metavar="P",
-        help=f"0 is any that is free [{PORT}, or another if it is taken]",
+        default=PORT,
+        help=f"0 is any that is free, and so is {PORT} where that is taken [{PORT}]",
     )
     options = parser.parse_args(arguments)
     renewal = Renewal(options.run)
@@ -45,13 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(fault)
     print(printable(f"{options.run}: {address.url}"), flush=True)
     serve(address.app(renewal.look), address.socket)
-
-
-def port_number(text: str) -> int:
-    """The number of a port; 0 is any."""
-    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= LARGEST_PORT):
-        raise argparse.ArgumentTypeError(f"{text[:40]!r}, allowed is a port from 0 to {LARGEST_PORT}")
-    return int(text)
 
 
 if __name__ == "__main__":

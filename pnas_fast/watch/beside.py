@@ -18,7 +18,7 @@ from pnas_fast.watch.serving import LOOPBACK_NAMES, Address, serve
 
 
 @contextmanager
-def shown_beside(folder: Path, port: int | None) -> Iterator[str]:
+def shown_beside(folder: Path, port: int) -> Iterator[str]:
     """Show a run on this machine's loopback for as long as this process lives, and no longer than here.
 
     Args:

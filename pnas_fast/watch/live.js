@@ -79,7 +79,7 @@ const look = async () => {
       known = answer.headers.get("ETag");
     }
     const time = new Date().toLocaleTimeString();
-    if (answer.ok) tell(`This page renews itself; it was looked after at ${time}.`, false);
+    if (answer.ok) tell(`This page renews itself; last look ${time}.`, false);
     else tell(new DOMParser().parseFromString(text, "text/html").title, true);
   } catch {
     tell("Nobody answers any more: the search, or whoever showed this page, has ended.", true);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import ipaddress
 import logging
@@ -47,7 +48,7 @@ class Address:
 
     Args:
         host: a name or number of this machine; any but the machine's own loopback needs a token.
-        port: None is `PORT`, or another that is free; 0 is any that is free.
+        port: 0 is any that is free, and so is `PORT` where that is taken.
 
     Attributes:
         url: what to type into a browser, with the token where there is one.
@@ -56,10 +57,10 @@ class Address:
         ConfigError: nobody can listen there, or the server is not installed.
     """
 
-    def __init__(self, host: str = LOOPBACK, port: int | None = None) -> None:
+    def __init__(self, host: str = LOOPBACK, port: int = PORT) -> None:
         _require()
         self.host = host
-        self.socket = _listening(host, PORT if port is None else port, other=port is None)
+        self.socket = _listening(host, port, other=port == PORT)
         number, taken = self.socket.getsockname()[:2]
         self.private = ipaddress.ip_address(number.partition("%")[0]).is_loopback
         self.token = "" if self.private else secrets.token_urlsafe(32)
@@ -89,6 +90,13 @@ def serve(app: App, listening: socket.socket) -> NoReturn:
     server = create_server(app, sockets=[listening], **_SETTINGS)
     server.run()  # which takes Ctrl-C for itself
     raise KeyboardInterrupt
+
+
+def port_number(text: str) -> int:
+    """The number of a port; 0 is any."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= LARGEST_PORT):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}, allowed is a port from 0 to {LARGEST_PORT}")
+    return int(text)
 
 
 def _require() -> None:
