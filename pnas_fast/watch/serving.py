@@ -27,7 +27,7 @@ LOOPBACK_NAMES = ("localhost", LOOPBACK, "::1")
 """By which a browser on this machine, or at the other end of a tunnel, may know it."""
 
 _EXTRA = "pip install 'pnas_fast[live]'"
-_NICENESS = 10
+_NICENESS = 5
 _SETTINGS = {
     "threads": 4,
     # Nothing is sent here, and nobody's headers are long.
