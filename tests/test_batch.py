@@ -287,8 +287,9 @@ def test_a_search_keeps_what_finishes_within_its_grace_and_goes_on_later(tmp_pat
     assert len(record.trials) == len(calls(tmp_path)) < 12
     assert record.failed[0].measurement.error == "ValueError: \x1b[31mred\x07 \x9b"
 
-    done = subprocess.run([*command, "--max-hours", "99"], check=False, **pipes)
+    done = subprocess.run([*command, "--max-hours", "99", "--serve", "0"], check=False, **pipes)
     assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^the report, as it grows: http://127\.0\.0\.1:\d+/$", done.stdout, re.MULTILINE)
     assert len(calls(tmp_path)) == len({*calls(tmp_path)}) == 12
     log = output + done.stdout
     assert r"ValueError: \x1b[31mred\x07 \x9b" in log
