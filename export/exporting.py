@@ -14,6 +14,8 @@ import onnx
 from torch import Tensor
 
 from pnas_fast.data import DataSet
+from pnas_fast.data.loader import resident
+from pnas_fast.data.streamed import Streamed
 from pnas_fast.export.checks import (
     RANDOM_BATCHES,
     Comparison,
@@ -210,7 +212,7 @@ def _describe(model: onnx.ModelProto, subject: Subject, form: Form, accuracy: Ac
     onnx.helper.set_model_props(model, entries)
 
 
-def _pixels(images: Tensor) -> Pixels:
+def _pixels(images: Tensor | Streamed) -> Pixels:
     """A data set's images (n, C, H, W) as files have them, (n, H, W, C)."""
-    pixels: Pixels = images.permute(0, 2, 3, 1).numpy()
+    pixels: Pixels = resident(images).permute(0, 2, 3, 1).numpy()
     return pixels

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pnas_fast.foreign import reading, refusing
+from pnas_fast.foreign import reading, reason, refusing
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """What is read, whatever a file is called: Pillow has readers of many more, some of which start programs."""
@@ -40,7 +41,7 @@ def open_picture(path: str | os.PathLike[str], channels: int) -> Image.Image:
         PictureError: not a regular file, another format, too many pixels, or whatever its reader raises.
     """
     with reading(path, PictureError, _FAULT):
-        return _opened(path, channels)
+        return _opened(path, path, channels)
 
 
 def own_pixels(path: str | os.PathLike[str], size: int) -> npt.NDArray[np.uint8]:
@@ -57,15 +58,44 @@ def own_pixels(path: str | os.PathLike[str], size: int) -> npt.NDArray[np.uint8]
         PictureError: as `open_picture`.
     """
     with refusing(path, PictureError, _FAULT):
-        picture = _opened(path, None)
-        if size:
-            picture = _squared(picture, size)
-        pixels = np.asarray(picture, np.uint8)
-        return pixels.reshape(*pixels.shape[:2], -1)
+        return _pixels(path, path, size)
 
 
-def _opened(path: str | os.PathLike[str], channels: int | None) -> Image.Image:
-    with Image.open(path, formats=FORMATS) as file:
+def pixels_of(content: bytes, name: str, size: int) -> npt.NDArray[np.uint8]:
+    """As `own_pixels`, of an image whose file lies inside of another.
+
+    Args:
+        content: of the image's file.
+        name: of the image, for messages.
+        size: see `own_pixels`.
+
+    Raises:
+        PictureError: as `own_pixels`.
+    """
+    try:
+        return _pixels(BytesIO(content), name, size)
+    except PictureError:
+        raise
+    except UnidentifiedImageError as error:  # which says where in memory the content lies
+        raise PictureError(f"{name}: {_FAULT} (of no format that is read)") from error
+    except Exception as error:
+        raise PictureError(f"{name}: {_FAULT} ({reason(error)})") from error
+
+
+def _pixels(
+    source: str | os.PathLike[str] | BytesIO, name: str | os.PathLike[str], size: int
+) -> npt.NDArray[np.uint8]:
+    picture = _opened(source, name, None)
+    if size:
+        picture = _squared(picture, size)
+    pixels = np.asarray(picture, np.uint8)
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def _opened(
+    source: str | os.PathLike[str] | BytesIO, path: str | os.PathLike[str], channels: int | None
+) -> Image.Image:
+    with Image.open(source, formats=FORMATS) as file:
         if file.width * file.height > MOST_PIXELS:
             raise PictureError(
                 f"{path}: {file.width:,}×{file.height:,} pixels, allowed are {MOST_PIXELS:,} in all"

@@ -175,7 +175,7 @@ def test_every_option_changes_its_field() -> None:
         "children_per_gpu": 0, "strategy": "progressive", "evaluator": "mine:own", "evaluation_seed": 4,
         "test_children": True, "finalists": 2, "final_replicas": 5, "final_epochs": 9,
         "image_size": 8, "skip_unreadable": True, "cache": "somewhere", "crop_padding": 3, "cutout": 2,
-        "class_weights": "balanced", "flip": "yes",
+        "class_weights": "balanced", "flip": "yes", "loaders": 3,
     }  # fmt: skip
     of_others = {name for name, own in OPTIONS_OF.items() if "progressive" not in own}
     of_others |= {"draw_replicas", *FEW_SHOT}

@@ -58,7 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _open(console: Console, options: argparse.Namespace) -> DataSet:
     with watching(console, options.source) as watch:
         pictures = Pictures(
-            options.image_size, options.skip_unreadable, options.cache, watch.say, watch.decoded
+            options.image_size,
+            options.skip_unreadable,
+            options.cache,
+            say=watch.say,
+            progress=watch.decoded,
         )
         found = source(options.source, download=options.download, progress=watch.fetched, pictures=pictures)
         data: DataSet = augmented(found, options.flip or SWITCH[0], options.crop_padding).open()

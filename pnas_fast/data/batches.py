@@ -1,18 +1,26 @@
-"""Batches of a data set that is resident on a device, each a function of (seed, epoch, index).
+"""Batches of a data set, each a function of (seed, epoch, index).
 
-There are no worker processes and no loop over images: a batch is one pass over the pixels it shows.
+Where images are resident on a device there are no worker processes and no loop over images: a batch is one
+pass over the pixels it shows. Streamed ones are put beside each other first, a batch at a time; the pass over
+them is the same, and so are its bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pnas_fast.data.dataset import DataError, DataSet
 from pnas_fast.data.draws import COLUMNS, Draws, draw_plan, new_plan
+from pnas_fast.data.streamed import Streamed
 from pnas_fast.kernels.augment import augment
+
+if TYPE_CHECKING:
+    from pnas_fast.data.loader import Places, Staged
 
 Batch = tuple[Tensor, Tensor]
 """Images (b, C, H, W), channels_last, and int64 labels (b,)."""
@@ -63,7 +71,7 @@ class TrainingBatches:
             )
         self._count = len(data.train_labels) // self._batch
         device, part = data.train_images.device, self._batch // size
-        self._images = data.train_images.contiguous(memory_format=torch.channels_last)
+        self._images, self._staged = _pixels(data.train_images, part)
         self._labels, self._padding, self._cutout = data.train_labels, data.crop_padding, cutout
         self._table = level_table(data, dtype)
         self._seed, self._epoch = seed, -1
@@ -85,11 +93,29 @@ class TrainingBatches:
         """Images of a batch, over all processes."""
         return self._batch
 
-    def begin(self, epoch: int) -> None:
-        """Draw the order and augmentation of an epoch, counted from 0, for `take`."""
+    def begin(self, epoch: int, index: int = 0) -> None:
+        """Draw the order and augmentation of an epoch, for `feed` and `take`.
+
+        Args:
+            epoch: counted from 0.
+            index: of the first batch that will be taken, counted from 0.
+        """
         if epoch != self._epoch:
             draw_plan(self._plan, self._seed, epoch, self._draws)
             self._epoch = epoch
+        if self._staged is not None:
+            self._staged.begin(lambda: self._shown(index))
+
+    def feed(self) -> None:
+        """Have the images of the next batch where `take` finds them: once before each, in their order.
+
+        It is for streamed images alone, whose `take` looks at nothing else.
+
+        Raises:
+            DataError: one of them cannot be read.
+        """
+        if self._staged is not None:
+            self._staged.feed()
 
     def take(self, index: Tensor) -> Batch:
         """This process's part of a batch of the epoch that has begun.
@@ -100,8 +126,17 @@ class TrainingBatches:
             index: of the batch, counted from 0: int64, of no dimensions, on the data set's device.
         """
         rows = self._plan.index_select(0, self._places + index * self._batch)
-        images = augment(self._images, rows, self._table, self._padding, self._cutout)
-        return images, self._labels.index_select(0, rows[:, 0])
+        labels = self._labels.index_select(0, rows[:, 0])
+        if self._staged is not None:
+            rows = self._staged.rows(rows)
+        return augment(self._images, rows, self._table, self._padding, self._cutout), labels
+
+    def epoch(self, epoch: int, index: int = 0) -> Iterator[Batch]:
+        """This process's part of each batch of an epoch from the ``index``-th on; both are counted from 0."""
+        self.begin(epoch, index)
+        for number in range(index, self._count):
+            self.feed()
+            yield self.take(torch.full((), number, device=self.device))
 
     def batch(self, epoch: int, index: int) -> Batch:
         """This process's part of a batch; epoch and index are counted from 0.
@@ -111,8 +146,19 @@ class TrainingBatches:
         """
         if not 0 <= index < self._count:
             raise IndexError(f"batch {index} of an epoch of {self._count}")
-        self.begin(epoch)
-        return self.take(torch.full((), index, device=self.device))
+        return next(self.epoch(epoch, index))
+
+    def close(self) -> None:
+        """End the processes that decode streamed images; there are none for others."""
+        if self._staged is not None:
+            self._staged.close()
+
+    def _shown(self, index: int) -> Iterator[Places]:
+        """The images of the epoch's batches from the ``index``-th on, in this process's part."""
+        order = self._plan[:, 0].cpu().numpy().astype(np.int64)
+        places = self._places.cpu().numpy()
+        for number in range(index, self._count):
+            yield order[places + number * self._batch]
 
 
 class ValidationBatches:
@@ -129,7 +175,7 @@ class ValidationBatches:
 
     def __init__(self, data: DataSet, batch: int, *, dtype: torch.dtype = torch.float32) -> None:
         self._batch = min(_checked(batch), len(data.validation_labels))
-        self._images = data.validation_images.contiguous(memory_format=torch.channels_last)
+        self._images, self._staged = _pixels(data.validation_images, self._batch)
         self._labels, self._table = data.validation_labels, level_table(data, dtype)
         self._places = torch.arange(self._batch, device=data.validation_images.device)
 
@@ -142,6 +188,20 @@ class ValidationBatches:
         """Where batches are made."""
         return self._places.device
 
+    def begin(self) -> None:
+        """Begin with the first batch, for `feed` and `take`."""
+        if self._staged is not None:
+            self._staged.begin(self._shown)
+
+    def feed(self) -> None:
+        """Have the images of the next batch where `take` finds them: see `TrainingBatches.feed`.
+
+        Raises:
+            DataError: one of them cannot be read.
+        """
+        if self._staged is not None:
+            self._staged.feed()
+
     def take(self, index: Tensor) -> Batch:
         """A batch, padded to full size by the last image with the label -1.
 
@@ -153,11 +213,35 @@ class ValidationBatches:
         taken = places.clamp(max=last)
         rows = torch.nn.functional.pad(taken[:, None], (0, COLUMNS - 1)).to(torch.int32)
         labels = self._labels.index_select(0, taken).masked_fill(places > last, -1)
+        if self._staged is not None:
+            rows = self._staged.rows(rows)
         return augment(self._images, rows, self._table, 0, 0), labels
 
+    def close(self) -> None:
+        """End the processes that decode streamed images; there are none for others."""
+        if self._staged is not None:
+            self._staged.close()
+
     def __iter__(self) -> Iterator[Batch]:
+        self.begin()
         for index in range(len(self)):
+            self.feed()
             yield self.take(torch.full((), index, device=self.device))
+
+    def _shown(self) -> Iterator[Places]:
+        """The images of all batches."""
+        for start in range(0, len(self._labels), self._batch):
+            yield np.arange(start, min(start + self._batch, len(self._labels)))
+
+
+def _pixels(images: Tensor | Streamed, batch: int) -> tuple[Tensor, Staged | None]:
+    """Images of which batches are made, where they lie; of streamed ones there is a batch at a time."""
+    if isinstance(images, Streamed):
+        from pnas_fast.data.loader import Staged  # here, since it imports Pillow
+
+        staged = Staged(images, batch)
+        return staged.images, staged
+    return images.contiguous(memory_format=torch.channels_last), None
 
 
 def level_table(data: DataSet, dtype: torch.dtype) -> Tensor:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pnas_fast.data.streamed import Streamed
+
 SPLIT_SEED = 20180909
 """Seeds every split, so that all runs, whatever their own seed, validate on the same images."""
 
 Images = npt.NDArray[np.uint8]
+
+Pixels: TypeAlias = Tensor | Any
+"""A tensor, or what has its place where images are `Streamed`, which few need know of."""
 
 
 class DataError(ValueError):
@@ -32,21 +37,24 @@ class DataSet:
     Test images, where there are any, choose nothing: see `tested`. ``class_names``, where they are known,
     are for people.
 
+    Images that do not fit in memory are `Streamed` in a tensor's place, all parts or none: they are decoded
+    when batches are made of them, and labels are tensors as ever.
+
     Raises:
         DataError: an empty part, a wrong shape or dtype, or a label or setting out of range.
     """
 
     name: str
     classes: int
-    train_images: Tensor
+    train_images: Pixels
     train_labels: Tensor
-    validation_images: Tensor
+    validation_images: Pixels
     validation_labels: Tensor
     mean: Tensor
     std: Tensor
     crop_padding: int
     flip: bool
-    test_images: Tensor | None = None
+    test_images: Pixels | None = None
     test_labels: Tensor | None = None
     class_names: tuple[str, ...] = ()
 
@@ -69,9 +77,9 @@ class DataSet:
         if self.crop_padding < 0:
             raise DataError(f"{self.name}: crop padding of {self.crop_padding} pixels, allowed are 0 or more")
 
-    def _check(self, part: str, images: Tensor, labels: Tensor) -> None:
+    def _check(self, part: str, images: Pixels, labels: Tensor) -> None:
         found = f"{self.name}: {part} images are {images.dtype} of shape {tuple(images.shape)}"
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.numel() == 0:
+        if images.dtype != torch.uint8 or len(images.shape) != 4 or 0 in images.shape:
             raise DataError(f"{found}, expected torch.uint8 of shape (n, C, H, W), none of them 0")
         if images.shape[1:] != self.train_images.shape[1:]:
             raise DataError(f"{found}, expected (n, C, H, W) = (n, {', '.join(map(str, self.image_shape))})")
@@ -96,7 +104,7 @@ class DataSet:
         """The same data set in the memory of another device."""
         tensors = {item.name: getattr(self, item.name) for item in fields(self)}
         moved: dict[str, Any] = {
-            name: value.to(device) for name, value in tensors.items() if isinstance(value, Tensor)
+            name: value.to(device) for name, value in tensors.items() if isinstance(value, Tensor | Streamed)
         }
         return replace(self, **moved)
 
@@ -115,28 +123,33 @@ class DataSet:
     def joined(self, seed: int) -> DataSet:
         """The same data set with its validation images among those that are trained on.
 
-        Their order is a function of the seed, and mean and std are taken over all of them. The validation
+        Their order is a function of the seed, and mean and std are taken over all of them, but for streamed
+        images, which keep theirs. The validation
         part stays as it is, but has become part of what is learnt: accuracy on it says nothing of other
         images and can choose nothing. Test images are what they were.
 
         Args:
             seed: 0 to 2^32 - 1.
         """
-        parts = (self.train_images, self.validation_images)
-        count, (channels, height, width) = sum(map(len, parts)), self.image_shape
+        channels, height, width = self.image_shape
+        count = len(self.train_labels) + len(self.validation_labels)
         places = np.random.RandomState(seed).permutation(count)
-        images = np.empty((count, height, width, channels), np.uint8)
         labels = np.empty(count, np.int64)
-        split = len(self.train_images)
-        for part, where in zip(parts, (places[:split], places[split:]), strict=True):
-            images[where] = part.permute(0, 2, 3, 1).cpu().numpy()
         labels[places] = torch.cat([self.train_labels, self.validation_labels]).cpu().numpy()
-        mean, std = statistics(images)
         device = self.train_images.device
+        targets = torch.from_numpy(labels).to(device)
+        first, second = self.train_images, self.validation_images
+        if isinstance(first, Streamed) and isinstance(second, Streamed):
+            return replace(self, train_images=first.joined(second, places), train_labels=targets)
+        images = np.empty((count, height, width, channels), np.uint8)
+        split = len(first)
+        for part, where in ((first, places[:split]), (second, places[split:])):
+            images[where] = part.permute(0, 2, 3, 1).cpu().numpy()
+        mean, std = statistics(images)
         return replace(
             self,
             train_images=torch.from_numpy(images).permute(0, 3, 1, 2).to(device),
-            train_labels=torch.from_numpy(labels).to(device),
+            train_labels=targets,
             mean=mean.to(device),
             std=std.to(device),
         )

@@ -14,8 +14,9 @@ import struct
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple, NoReturn
+from typing import IO, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -36,6 +37,8 @@ PIPE = 2**20
 """Bytes that a process may be ahead of the one that it sends to."""
 
 Found = Images | PictureError
+
+T = TypeVar("T")
 
 _SHAPE = struct.Struct("<3I")
 """Before an image its height, width and channels; before a refusal 0, 0 and its bytes."""
@@ -78,7 +81,7 @@ def decode(
     """
     buffer = _Buffer(name, len(paths), size, say)
     refused: dict[int, str] = {}
-    with silence(), closing(_in_order(paths, size)) as decoded:
+    with silence(), closing(in_order(paths, partial(own_pixels, size=size), str)) as decoded:
         Image.init()  # before there are processes that would all do it
         for place, (path, found) in enumerate(zip(paths, decoded, strict=True)):
             if not isinstance(found, PictureError):
@@ -125,33 +128,47 @@ class _Buffer:
         return np.zeros(shape, np.uint8)
 
 
-def _in_order(paths: Sequence[Path], size: int) -> Generator[Found]:
-    """What each file holds, decoded by as many processes as there are cores where files are many."""
-    processes = min(cores(), len(paths) // FEWEST) if sys.platform == "linux" else 1
+def in_order(items: Sequence[T], decode: Callable[[T], Images], name: Callable[[T], str]) -> Generator[Found]:
+    """What each item holds, decoded by as many processes as there are cores where items are many.
+
+    Args:
+        items: files, or what else ``decode`` takes.
+        decode: gives an item's pixels, or raises a `PictureError`.
+        name: of an item, for messages.
+
+    Raises:
+        DataError: a process was killed or crashed.
+    """
+    processes = min(cores(), len(items) // FEWEST) if sys.platform == "linux" else 1
     if processes < 2:
-        for start in range(0, len(paths), CHUNK):
-            yield from [_found(path, size) for path in paths[start : start + CHUNK]]
+        for start in range(0, len(items), CHUNK):
+            yield from [_found(item, decode) for item in items[start : start + CHUNK]]
         return
     with ExitStack() as stack:
         streams: list[IO[bytes]] = []
         for number in range(processes):
-            starts = range(number * CHUNK, len(paths), processes * CHUNK)
-            own = [path for start in starts for path in paths[start : start + CHUNK]]
-            streams.append(stack.enter_context(_forked(own, size)))
-        for place, path in enumerate(paths):
-            yield _received(streams[place // CHUNK % processes], path)
+            starts = range(number * CHUNK, len(items), processes * CHUNK)
+            own = [item for start in starts for item in items[start : start + CHUNK]]
+            streams.append(stack.enter_context(_forked(own, decode)))
+        for place, item in enumerate(items):
+            found = _received(streams[place // CHUNK % processes])
+            if found is None:
+                raise DataError(
+                    f"{name(item)}: the process that decoded it, or one of the next files, has ended"
+                )
+            yield found
 
 
-def _found(path: Path, size: int) -> Found:
+def _found(item: T, decode: Callable[[T], Images]) -> Found:
     try:
-        return own_pixels(path, size)
+        return decode(item)
     except PictureError as error:
         return error
 
 
 @contextmanager
-def _forked(paths: Sequence[Path], size: int) -> Iterator[IO[bytes]]:
-    """A process that decodes files, and sends what they hold; it ends when nobody listens any more."""
+def _forked(items: Sequence[T], decode: Callable[[T], Images]) -> Iterator[IO[bytes]]:
+    """A process that decodes items, and sends what they hold; it ends when nobody listens any more."""
     import fcntl  # there is one where processes are forked
 
     listen, tell = os.pipe()
@@ -160,7 +177,7 @@ def _forked(paths: Sequence[Path], size: int) -> Iterator[IO[bytes]]:
     pid = os.fork()
     if pid == 0:
         os.close(listen)
-        _send(tell, paths, size)
+        _send(tell, items, decode)
     os.close(tell)
     try:
         with open(listen, "rb", buffering=PIPE // 4) as stream:
@@ -170,14 +187,14 @@ def _forked(paths: Sequence[Path], size: int) -> Iterator[IO[bytes]]:
         os.waitpid(pid, 0)
 
 
-def _send(pipe: int, paths: Sequence[Path], size: int) -> NoReturn:
+def _send(pipe: int, items: Sequence[T], decode: Callable[[T], Images]) -> NoReturn:
     """Be a forked process. What the other one had in hand, threads and all, is left alone."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other one, which then ends this
         gc.freeze()  # or a collection would copy every page that it looks at
         with open(pipe, "wb", buffering=PIPE // 4) as stream:
-            for path in paths:
-                stream.write(_packed(_found(path, size)))
+            for item in items:
+                stream.write(_packed(_found(item, decode)))
     finally:
         os._exit(0)
 
@@ -189,13 +206,14 @@ def _packed(found: Found) -> bytes:
     return _SHAPE.pack(*found.shape) + found.tobytes()
 
 
-def _received(stream: IO[bytes], path: Path) -> Found:
+def _received(stream: IO[bytes]) -> Found | None:
+    """None where the other end has gone."""
     header = stream.read(_SHAPE.size)
     height, width, last = _SHAPE.unpack(header) if len(header) == _SHAPE.size else (0, 0, 0)
     size = height * width * last if height else last
     content = stream.read(size)
     if not size or len(content) < size:
-        raise DataError(f"{path}: the process that decoded it, or one of the next files, has ended")
+        return None
     if not height:
         return PictureError(content.decode("utf-8", "surrogateescape"))
     return np.frombuffer(content, np.uint8).reshape(height, width, last)

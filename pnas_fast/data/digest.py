@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from pnas_fast.data.dataset import DataSet
+from pnas_fast.data.streamed import Streamed
 
 
 def digest(data: DataSet) -> str:
@@ -19,6 +20,8 @@ def digest(data: DataSet) -> str:
     std, the number of classes, and how images are augmented. Its name, its device and its tensors' strides
     do not count, nor does a test part, which decides nothing: a run goes on where test images come or go.
     See `test_digest`.
+
+    Of streamed images it is, in place of pixels, names and numbers of bytes: to decode them all takes hours.
     """
     arrays = {
         "train_images": _pixels(data.train_images),
@@ -29,7 +32,7 @@ def digest(data: DataSet) -> str:
         "std": _array(data.std, "<f4"),
     }
     rest = {"classes": int(data.classes), "crop_padding": int(data.crop_padding), "flip": bool(data.flip)}
-    return _digest(rest, arrays)
+    return _digest({**rest, **_streamed(data.train_images)}, arrays)
 
 
 def test_digest(data: DataSet) -> str:
@@ -43,10 +46,10 @@ def test_digest(data: DataSet) -> str:
         "test_images": _pixels(tested.validation_images),
         "test_labels": _array(tested.validation_labels, "<i8"),
     }
-    return _digest({}, arrays)
+    return _digest(_streamed(tested.validation_images), arrays)
 
 
-def _digest(rest: Mapping[str, int], arrays: Mapping[str, np.ndarray]) -> str:
+def _digest(rest: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> str:
     # Shapes first, so that no two data sets are the same row of bytes.
     header = {"version": 1, **rest, "shapes": {name: array.shape for name, array in arrays.items()}}
     sha256 = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
@@ -55,8 +58,20 @@ def _digest(rest: Mapping[str, int], arrays: Mapping[str, np.ndarray]) -> str:
     return sha256.hexdigest()
 
 
-def _pixels(images: Tensor) -> np.ndarray:
-    """Images (n, H, W, C), as they lie in memory as a rule: then nothing is copied."""
+def _streamed(images: Tensor | Streamed) -> dict[str, object]:
+    """What decides the pixels of streamed images besides their files."""
+    if isinstance(images, Tensor):
+        return {}
+    return {"image_shape": images.image_shape, "resized": images.size}
+
+
+def _pixels(images: Tensor | Streamed) -> np.ndarray:
+    """Images (n, H, W, C), as they lie in memory as a rule: then nothing is copied.
+
+    Of streamed ones, what they are known by.
+    """
+    if isinstance(images, Streamed):
+        return np.ascontiguousarray(images.words, "<u8")
     return _array(images.permute(0, 2, 3, 1), "u1")
 
 

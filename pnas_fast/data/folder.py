@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,6 +36,7 @@ class Pictures:
             0 is as they are, which all must share.
         skip_unreadable: whether files that are no images are left out and counted, not refused.
         cache: the folder of decoded images; empty is `default_cache`.
+        loaders: processes that decode streamed images for each training; 0 is one for each core.
         say: told lines for people.
         progress: told (files done, in all) while files are decoded.
     """
@@ -44,8 +44,18 @@ class Pictures:
     size: int = 0
     skip_unreadable: bool = False
     cache: str = ""
+    loaders: int = 0
     say: Say = silent
     progress: Callable[[int, int], None] = silent
+
+
+def cache_folder(pictures: Pictures) -> Path:
+    """Where what was decoded is kept.
+
+    Raises:
+        DataError: ``pictures`` name no place.
+    """
+    return place("--cache", pictures.cache, "a folder") if pictures.cache else default_cache()
 
 
 class Folder(Source):
@@ -80,18 +90,13 @@ class Folder(Source):
                 raise DataError(f"{self._root}: has changed while its images were read; start again")
             return made
 
-        path = self._cache / f"{key}.images"
+        path = cache_folder(self._pictures) / f"{key}.images"
         if path.is_file():
             check_memory(self.name, path.stat().st_size)
         data, lines = cached(path, make)
         for line in lines:
             self._pictures.say(f"{self.name}: {line}")
         return replace(data, name=self.name)
-
-    @cached_property
-    def _cache(self) -> Path:
-        named = self._pictures.cache
-        return place("--cache", named, "a folder") if named else default_cache()
 
     def _key(self, tree: Tree) -> str:
         """Digest of all that decides what is decoded: names, sizes and times of the files, and how."""
@@ -127,7 +132,7 @@ class Folder(Source):
             parts[part] = Part(images, np.array([files[number].label for number in kept]))
             start = end
         data = assemble(self.name, parts, names=tree.classes)
-        return data, _skipped(decoded.refused.values(), len(files))
+        return data, skipped(decoded.refused.values(), len(files))
 
     def _check_classes(self, tree: Tree, part: str, kept: list[ImageFile]) -> None:
         """Raise `DataError` where leaving files out leaves a part or a class without images."""
@@ -155,7 +160,8 @@ def _kept(images: Images, places: list[int]) -> Images:
     return images[: len(places)]
 
 
-def _skipped(refused: Iterable[str], files: int) -> list[str]:
+def skipped(refused: Iterable[str], files: int) -> list[str]:
+    """A line about files that are left out, with what was said of the first; none where there are none."""
     told = list(refused)
     if not told:
         return []

@@ -14,7 +14,9 @@ from pnas_fast.data.download import Progress
 from pnas_fast.data.fashion import Fashion
 from pnas_fast.data.folder import Folder, Pictures
 from pnas_fast.data.idx import Idx
+from pnas_fast.data.imagefolder import ImageFolder
 from pnas_fast.data.numpy_files import Npy, Npz
+from pnas_fast.data.shards import WebDataset
 from pnas_fast.data.synthetic import Synthetic
 from pnas_fast.protocols import DataSource
 
@@ -51,6 +53,16 @@ KINDS: dict[str, Kind] = {
     "folder": Kind(
         Folder.FORM,
         lambda argument, download, progress, pictures: Folder(argument, pictures),
+        of_pictures=True,
+    ),
+    "imagefolder": Kind(
+        ImageFolder.FORM,
+        lambda argument, download, progress, pictures: ImageFolder(argument, pictures),
+        of_pictures=True,
+    ),
+    "webdataset": Kind(
+        WebDataset.FORM,
+        lambda argument, download, progress, pictures: WebDataset(argument, pictures),
         of_pictures=True,
     ),
     "synthetic": Kind("synthetic:HxWxC/CLASSES", lambda argument, download, progress: Synthetic(argument)),
@@ -90,7 +102,7 @@ def source(
     if kind.of_pictures:
         return kind.make(argument, download, progress, pictures=pictures)
     if pictures.size:
-        takers = " and ".join(kind.form for kind in KINDS.values() if kind.of_pictures)
+        takers = ", ".join(kind.form for kind in KINDS.values() if kind.of_pictures)
         raise DataError(f"--image-size {pictures.size} with data {spec!r}: it is an option of {takers}")
     if kind.of_arrays:
         return kind.make(argument, download, progress, say=pictures.say)

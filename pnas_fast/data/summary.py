@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,9 @@ from pnas_fast.data.augmentation import in_words
 from pnas_fast.data.batches import TrainingBatches
 from pnas_fast.data.dataset import DataSet
 from pnas_fast.data.digest import digest
+from pnas_fast.data.loader import resident
+from pnas_fast.data.stream import SAMPLE
+from pnas_fast.data.streamed import Streamed
 from pnas_fast.foreign import printable
 
 COLUMNS = 10
@@ -48,6 +52,8 @@ def summary(data: DataSet, cutout: int = 0) -> Iterator[str]:
         levels = " ".join(f"{value:.2f}" for value in values.tolist())
         shares = " ".join(f"{value / 255:.4f}" for value in values.tolist())
         yield f"{name} {levels} (of 255), {shares} (of 1)"
+    if isinstance(data.train_images, Streamed):
+        yield f"decoded whenever they are looked at; mean and std are of {SAMPLE:,} images at most"
     yield f"identity {digest(data)}"
     parts = {"train": data.train_labels, "validation": data.validation_labels}
     if data.test_labels is not None:
@@ -78,14 +84,15 @@ def contact_sheet(data: DataSet, cutout: int = 0) -> Image.Image:
     labels = data.train_labels.numpy()
     chosen = [np.flatnonzero(labels == row)[:COLUMNS] for row in range(min(data.classes, ROWS))]
     first = np.array([place for column in range(COLUMNS) for row in chosen for place in row[column:][:1]])
-    rows = [data.train_images[row] for row in chosen]
+    rows = [resident(data.train_images[row]) for row in chosen]
     return _sheet([*rows, _augmented(data, first[:COLUMNS], cutout)])
 
 
 def _augmented(data: DataSet, places: np.ndarray, cutout: int) -> Tensor:
     """Some training images as the first batch of a training on them alone shows them, uint8."""
     few = replace(data, train_images=data.train_images[places], train_labels=data.train_labels[places])
-    images, _ = TrainingBatches(few, len(places), SHEET_SEED, cutout=cutout).batch(0, 0)
+    with closing(TrainingBatches(few, len(places), SHEET_SEED, cutout=cutout)) as batches:
+        images, _ = batches.batch(0, 0)
     levels = images * data.std[:, None, None] + data.mean[:, None, None]
     return levels.round().to(torch.uint8)
 

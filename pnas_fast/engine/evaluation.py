@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from typing import NamedTuple
 
 import torch
@@ -72,12 +73,17 @@ def evaluate(network: nn.Module, data: DataSet, dtype: torch.dtype = torch.float
         network: on the data set's device; it is left in evaluation mode.
         data: the data set.
         dtype: of the images that the network is shown.
+
+    Raises:
+        DataError: a streamed image cannot be read.
     """
     network.eval()
-    with torch.inference_mode():
-        counter = _Counter(network, ValidationBatches(data, EVALUATION_BATCH, dtype=dtype), data.classes)
+    with torch.inference_mode(), closing(ValidationBatches(data, EVALUATION_BATCH, dtype=dtype)) as batches:
+        counter = _Counter(network, batches, data.classes)
         step = graphed(counter.step, counter.right.device, warm_up=1)
-        for _ in range(len(counter.batches)):
+        batches.begin()
+        for _ in range(len(batches)):
+            batches.feed()
             step()
     of = data.validation_labels.bincount(minlength=data.classes)
     loss = float(counter.loss) / len(data.validation_labels)
@@ -89,14 +95,14 @@ class _Counter:
 
     def __init__(self, network: nn.Module, batches: ValidationBatches, classes: int) -> None:
         self._network = network
-        self.batches = batches
+        self._batches = batches
         # The first is of the label -1, which fills the last batch up and which no answer is.
         self.right = torch.zeros(1 + classes, dtype=torch.int64, device=batches.device)
         self.loss = torch.zeros((), dtype=torch.float64, device=batches.device)
         self._index = torch.zeros((), dtype=torch.int64, device=batches.device)
 
     def step(self) -> None:
-        images, labels = self.batches.take(self._index)
+        images, labels = self._batches.take(self._index)
         logits: Tensor = self._network(images)
         self.right.index_add_(0, labels + 1, (logits.argmax(dim=1) == labels).to(torch.int64))
         self.loss += F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="sum")

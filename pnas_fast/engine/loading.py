@@ -17,14 +17,15 @@ def settings_source(
     """Where the data set that settings name comes from; nothing is read yet.
 
     Args:
-        settings: those of `OF_DATA` are read.
+        settings: those of `OF_DATA`, and ``loaders``, are read.
         download: fetch the data set, when it is opened, where its files are not all there.
         watch: who is told meanwhile.
 
     Raises:
         DataError: no such data set.
     """
-    pictures, progress = Pictures(settings.image_size, settings.skip_unreadable, settings.cache), None
+    pictures = Pictures(settings.image_size, settings.skip_unreadable, settings.cache, settings.loaders)
+    progress = None
     if watch is not None:
         pictures = replace(pictures, say=watch.say, progress=watch.decoded)
         progress = watch.fetched

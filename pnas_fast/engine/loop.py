@@ -35,10 +35,18 @@ class TrainingLoop:
 
     def begin(self, epoch: int, index: int = 0) -> None:
         """Go to a batch of an epoch, both counted from 0, and clear the losses."""
-        self._batches.begin(epoch)
+        self._batches.begin(epoch, index)
         self._index.fill_(index)
         self.losses.zero_()
         self._done.fill_(epoch * len(self._batches) + index)
+
+    def feed(self) -> None:
+        """Fetch the next batch where images are streamed: once before each step, outside of any graph.
+
+        Raises:
+            DataError: one of its images cannot be read.
+        """
+        self._batches.feed()
 
     def step(self) -> None:
         """Train on the next batch."""

@@ -11,7 +11,16 @@ from pnas_fast.kernels import BACKENDS
 
 OPTIMIZERS = ("sgd", "rmsprop")
 
-LATER = ("image_size", "skip_unreadable", "cache", "flip", "crop_padding", "cutout", "class_weights")
+LATER = (
+    "image_size",
+    "skip_unreadable",
+    "cache",
+    "flip",
+    "crop_padding",
+    "cutout",
+    "class_weights",
+    "loaders",
+)
 """Settings that the first configurations did not have.
 
 Without them they have their defaults, and with their defaults runs and measurements are what they were.
@@ -24,7 +33,7 @@ content, augmentation included."""
 AUGMENTATION = ("flip", "crop_padding")
 """Those of them that say how images are augmented."""
 
-HOW = (*OF_DATA, "backend", "precision", "device", "threads", "time_limit")
+HOW = (*OF_DATA, "backend", "precision", "device", "threads", "loaders", "time_limit")
 """Settings that may change while a run is continued: where data lie, and how children are carried out."""
 
 CLASS_WEIGHTS = ("none", "balanced")
@@ -32,6 +41,7 @@ CLASS_WEIGHTS = ("none", "balanced")
 MOST_EPOCHS = 100_000
 MOST_BATCH = 2**20
 MOST_PIXELS_A_SIDE = 4096
+MOST_LOADERS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +82,12 @@ class TrainingSettings:
     )
     cutout: int = option(
         0, "side of a square blanked out of every training image; 0 is none", minimum=0, maximum=10_000
+    )
+    loaders: int = option(
+        0,
+        "processes that decode images beside each training; 0 is one for each core (imagefolder, webdataset)",
+        minimum=0,
+        maximum=MOST_LOADERS,
     )
     repeats: int = option(1, "N: a child has 3N cells", minimum=1, maximum=100)
     filters: int = option(8, "F: channels of a block in the first cells", minimum=1, maximum=4096)

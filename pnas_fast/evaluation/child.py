@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 
-from pnas_fast.data import DataSet, TrainingBatches
+from pnas_fast.data import DataError, DataSet, TrainingBatches
 from pnas_fast.engine.class_weights import class_weights
 from pnas_fast.engine.evaluation import Evaluation, evaluate
 from pnas_fast.engine.graph import replayed
@@ -116,6 +117,7 @@ def train_child(
 
     Raises:
         OSError: a fault of the machine, say a cache of kernels on a full disk.
+        DataError: a streamed image cannot be read, which is no cell's fault either.
     """
     result = ChildResult()
     started, running = time.monotonic(), RunningTime()
@@ -136,7 +138,7 @@ def train_child(
         if tests:
             result.test = evaluate(network, data.tested(), dtype)
         result.status = "done"
-    except OSError:
+    except (OSError, DataError):
         raise
     except Exception as error:  # whatever a child does, the search goes on without it
         result.error = logged_reason(error)
@@ -153,11 +155,21 @@ def _fit(
     result: ChildResult,
     report: EpochReport,
 ) -> None:
-    batches = TrainingBatches(
-        data, settings.batch, seed, cutout=settings.cutout, dtype=DTYPES[settings.precision]
-    )
-    stepper = Stepper(network, settings, weights=class_weights(settings, data))
-    loop = TrainingLoop(network, stepper, batches, settings.epochs)
+    dtype, weights = DTYPES[settings.precision], class_weights(settings, data)
+    with closing(TrainingBatches(data, settings.batch, seed, cutout=settings.cutout, dtype=dtype)) as batches:
+        loop = TrainingLoop(network, Stepper(network, settings, weights=weights), batches, settings.epochs)
+        _fit_in(loop, batches, network, settings, running, result, report)
+
+
+def _fit_in(
+    loop: TrainingLoop,
+    batches: TrainingBatches,
+    network: ChildNetwork,
+    settings: TrainingSettings,
+    running: RunningTime,
+    result: ChildResult,
+    report: EpochReport,
+) -> None:
     step = replayed(loop.step, batches.device, settings.backend)
     network.train()
     training_seconds = 0.0
@@ -168,6 +180,7 @@ def _fit(
             # A card is still at work on earlier steps: it may be over the limit by an epoch at the most.
             if running.seconds() > settings.time_limit:
                 raise TrialError(f"exceeded the time limit of {settings.time_limit:g} s in epoch {epoch + 1}")
+            loop.feed()
             step()
         loss = loop.loss()
         training_seconds += time.monotonic() - started

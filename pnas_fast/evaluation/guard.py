@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from pnas_fast.data import DataError
 from pnas_fast.evaluation.reasons import TrialError, logged_reason, reason
 from pnas_fast.protocols import Context, Evaluator, EvaluatorError, Measurement, Proposal, Spec
 
@@ -60,7 +61,7 @@ def measure(evaluator: Evaluator, proposal: Proposal, context: Context) -> Measu
 
     Raises:
         OSError: the machine is at fault.
-        EvaluatorError: the evaluator cannot answer at all.
+        EvaluatorError: the evaluator cannot answer at all, or its data cannot be read.
     """
     try:
         found = evaluator.measure(proposal, context)
@@ -78,6 +79,8 @@ def measure(evaluator: Evaluator, proposal: Proposal, context: Context) -> Measu
             raise TrialError("the evaluator gave no reason")
     except (OSError, EvaluatorError):
         raise
+    except DataError as error:  # of streamed images: what holds for this cell holds for all
+        raise EvaluatorError(str(error)) from error
     except (Exception, SystemExit) as error:  # whatever a cell does, the run goes on without it
         return Measurement("failed", {}, logged_reason(error), device=context.device)
     return checked

@@ -20,10 +20,12 @@ from torch import Tensor
 
 from pnas_fast.data import DataSet
 from pnas_fast.data.dataset import channels_first, channels_last
+from pnas_fast.data.streamed import Streamed
 from pnas_fast.files import replacing, write_text
 
 _FOLDER = ".data"
 _REST = "dataset.json"
+_STREAMED = "streamed"
 
 
 @contextmanager
@@ -35,10 +37,12 @@ def shared_data(data: DataSet, folder: Path) -> Iterator[Path]:
     """
     place = folder / _FOLDER
     place.mkdir(exist_ok=True)
-    rest = {}
+    rest: dict[str, Any] = {_STREAMED: {}}
     for item in fields(data):
         value = getattr(data, item.name)
-        if isinstance(value, Tensor):
+        if isinstance(value, Streamed):
+            rest[_STREAMED][item.name] = value.save(place / item.name)
+        elif isinstance(value, Tensor):
             with replacing(place / f"{item.name}.npy") as temporary, temporary.open("wb") as file:
                 np.save(file, channels_last(value).contiguous().numpy(), allow_pickle=False)
         else:
@@ -53,6 +57,8 @@ def shared_data(data: DataSet, folder: Path) -> Iterator[Path]:
 def read_data(place: Path) -> DataSet:
     """The data set that `shared_data` laid out; its pages are in memory once for all who read it."""
     values: dict[str, Any] = json.loads((place / _REST).read_text(encoding="utf-8"))
+    streamed = values.pop(_STREAMED)
+    values.update({name: Streamed.load(place / name, rest) for name, rest in streamed.items()})
     for item in fields(DataSet):
         if item.name not in values:
             # Copy on write, since torch wants memory that it may write to; nobody does.

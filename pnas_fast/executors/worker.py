@@ -11,7 +11,6 @@ import gc
 import os
 import queue
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import Any, TextIO
@@ -44,7 +43,7 @@ def main() -> None:
     launch.use_cores(sorted(granted()))
     replies = _claim_stdout()
     lines: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=_read_lines, args=(lines,), daemon=True).start()
+    threading.Thread(target=_read_lines, args=(_claim_stdin(), lines), daemon=True).start()
     setup = decode_setup(receive(lines.get()))
     # Where the program has ended nobody is to be told.
     with contextlib.suppress(BrokenPipeError):
@@ -109,8 +108,21 @@ def _claim_stdout() -> TextIO:
     return replies
 
 
-def _read_lines(lines: queue.Queue[str]) -> None:
-    for line in sys.stdin:
+def _claim_stdin() -> TextIO:
+    """Standard input for messages alone.
+
+    A process that is forked off to decode images closes ``sys.stdin`` first, and would wait for ever for a
+    thread of this one that is reading it.
+    """
+    tasks = os.fdopen(os.dup(0), encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return tasks
+
+
+def _read_lines(tasks: TextIO, lines: queue.Queue[str]) -> None:
+    for line in tasks:
         lines.put(line)
     # The program has ended, perhaps by force: a child half trained is of no use to anyone.
     os._exit(0)

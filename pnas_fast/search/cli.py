@@ -66,7 +66,7 @@ GROUPS = {
         "class_weights", "clip", "time_limit",
     ),
     "learning from few images (reptile)": FEW_SHOT,
-    "the machine": ("backend", "device", "precision", "workers", "children_per_gpu", "threads"),
+    "the machine": ("backend", "device", "precision", "workers", "children_per_gpu", "threads", "loaders"),
 }  # fmt: skip
 """The options of a configuration, in the groups of ``--help``."""
 

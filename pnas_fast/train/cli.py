@@ -83,7 +83,7 @@ _GROUPS = {
         "seed",
         "seeds",
     ),
-    "the machine": ("backend", "device", "precision", "threads", "checkpoint_minutes"),
+    "the machine": ("backend", "device", "precision", "threads", "loaders", "checkpoint_minutes"),
 }
 # A long training takes as long as it takes.
 _NOT_OFFERED = {"time_limit", "init_identity", "data_identity", "test_identity"}

@@ -146,6 +146,7 @@ def _train(
     display = Display(console, config, training.steps)
     with stopping(settled.limits) as stop, ExitStack() as stack:
         stack.callback(display.close)
+        stack.callback(training.close)
         for each in (of, settled):
             if each is not None and group.leads:
                 stack.enter_context(opened(each.folder, each.asked))

@@ -114,10 +114,15 @@ class LongTraining:
             self._loop.begin(epoch, index)
         self.network.train()
         torch.manual_seed(_mix(self._config.seed, step))  # of drop-path
+        self._loop.feed()
         self._step()
         if self._average is not None:
             self._average.update(step)
         self._next = step + 1
+
+    def close(self) -> None:
+        """End the processes that decode streamed images."""
+        self._batches.close()
 
     def loss_so_far(self, steps: int) -> float:
         """The mean loss of the epoch's first steps in this process; waits for the device."""
