@@ -39,7 +39,7 @@ def shard(path: Path, files: dict[str, bytes]) -> Path:
 
 
 def samples(rows: range, names: str = "") -> dict[str, bytes]:
-    files = {}
+    files: dict[str, bytes] = {}
     for number in rows:
         label = str(names[number % 3] if names else number % 3)
         files |= {f"{number:04}.png": picture(number), f"{number:04}.cls": f"{label}\n".encode()}

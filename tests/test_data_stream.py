@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -35,7 +36,7 @@ from pnas_fast.evaluation.train import Train, plain_settings
 from pnas_fast.executors.shared import read_data, shared_data
 from pnas_fast.protocols import Context, EvaluatorError, Proposal
 from pnas_fast.space import Cell
-from pnas_fast.threads import torch_threads
+from pnas_fast.threads import granted, torch_threads
 from pnas_fast.train.__main__ import main as train
 from pnas_fast.train.checkpoint import Checkpoint, Place
 from pnas_fast.train.config import TrainConfig
@@ -153,6 +154,7 @@ def test_feeding_draws_no_random_number(root: Path) -> None:
 
 def test_the_memory_of_a_batch_stays_where_it_is(root: Path) -> None:
     images = opened(root).train_images
+    assert isinstance(images, Streamed)
     staged = Staged(images, 8)
     staged.begin(lambda: [np.arange(8), np.arange(8, 11)])
     place = staged.images.data_ptr()
@@ -235,11 +237,26 @@ def test_one_copy_for_all_workers_of_a_machine(split: Path, tmp_path: Path) -> N
 
 def test_processes_of_a_loader_leave_signals_to_their_trainer(root: Path) -> None:
     batches = TrainingBatches(opened(root, loaders=2), 16, 3)
-    epoch = batches.epoch(0)
+    list(batches.epoch(0))  # all of them have begun
+    epoch = batches.epoch(1)
     next(epoch)
     for process in multiprocessing.active_children():
         process.terminate()
     assert len(list(epoch)) == len(batches) - 1
+    batches.close()
+
+
+def test_processes_of_a_loader_run_on_every_core(root: Path) -> None:
+    batches = TrainingBatches(opened(root, loaders=2), 16, 3)
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})  # as OpenMP's runtime ties a thread to a core
+    try:
+        list(batches.epoch(0))
+    finally:
+        os.sched_setaffinity(0, before)
+    for process in multiprocessing.active_children():
+        assert process.pid is not None
+        assert os.sched_getaffinity(process.pid) == granted()
     batches.close()
 
 

@@ -9,7 +9,7 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from pnas_fast.data.memory import check_memory
 from pnas_fast.data.streamed import Streamed
 from pnas_fast.foreign import silence
 from pnas_fast.pictures import PictureError
-from pnas_fast.threads import cores
+from pnas_fast.threads import cores, granted
 
 Places = npt.NDArray[np.int64]
 
@@ -116,7 +116,7 @@ class Staged:
             num_workers=processes,
             collate_fn=_as_it_is,
             pin_memory=self._streamed.is_cuda,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=_settle,
             prefetch_factor=max(2, -(-AHEAD * self._batch // (CHUNK * processes))),
             persistent_workers=True,
             # Its own, since it draws from it: drop-path's numbers must not depend on where images lie.
@@ -181,10 +181,13 @@ def _as_it_is(chunk: Any) -> Any:
     return chunk
 
 
-def _ignore_signals(number: int) -> None:
-    """Let the process that trains decide what a signal to all processes means; it tells its loader's."""
+def _settle(number: int) -> None:
+    """In a process of a loader: run on any core, and let the one that trains decide what signals mean."""
     for each in _SIGNALS:
         signal.signal(each, signal.SIG_IGN)
+    if hasattr(os, "sched_setaffinity"):
+        with suppress(OSError):  # the machine has them no more
+            os.sched_setaffinity(0, granted())
 
 
 _OPEN: weakref.WeakSet[Staged] = weakref.WeakSet()

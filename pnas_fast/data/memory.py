@@ -39,7 +39,7 @@ def check_memory(name: str, needed: int) -> None:
     if available is not None and needed > available:
         raise DataError(
             f"{name}: images take {gigabytes(needed)} of memory, {gigabytes(available)} are free: "
-            "a resident data set must fit, streaming is for others (or a smaller --image-size)"
+            "a resident data set must fit, streaming (imagefolder:) is for others (or a smaller --image-size)"
         )
 
 
