@@ -464,7 +464,9 @@ def test_a_search_of_a_folder(
     assert "its children were trained on other images" in capsys.readouterr().err
     assert search(["--data", "digits", "--image-size", "9", "--device", "cpu"]) == 2
     error = capsys.readouterr().err
-    assert error.endswith("--image-size 9 with data 'digits': it is an option of folder:DIR\n")
+    assert error.endswith(
+        "--image-size 9 with data 'digits': it is an option of folder:DIR, imagefolder:DIR, webdataset:DIR\n"
+    )
 
 
 @pytest.mark.parametrize(("patience", "shown"), [(60.0, False), (-1.0, True)])
