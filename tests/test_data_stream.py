@@ -26,6 +26,7 @@ from pnas_fast.data import (
     source,
 )
 from pnas_fast.data import stream as stream_module
+from pnas_fast.data.__main__ import main as describe
 from pnas_fast.data.digest import test_digest as digest_of_tests
 from pnas_fast.data.loader import Staged, resident
 from pnas_fast.data.streamed import Streamed
@@ -115,7 +116,7 @@ def pictures_of(images: object) -> list[bytes]:
 def test_batches_are_those_of_the_same_images_in_memory(
     root: Path, loaders: int, batch: int, share: tuple[int, int]
 ) -> None:
-    data = opened(root, loaders=loaders)
+    data = replace(opened(root, loaders=loaders), flip=True)
     mine = TrainingBatches(data, batch, 3, cutout=3, share=share)
     expected = TrainingBatches(in_memory(data), batch, 3, cutout=3, share=share)
     for epoch in (0, 1, 4):
@@ -332,6 +333,19 @@ def test_grey_images_are_of_one_channel_or_of_three_beside_colour(tmp_path: Path
     data = opened(folder)
     assert data.image_shape == (3, 9, 8)
     assert pictures_of(data.train_images) == pictures_of(in_memory(data).train_images)
+
+
+def test_a_stream_is_described(split: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheets = []
+    for kind in ("imagefolder", "folder"):
+        sheets.append(tmp_path / f"{kind}.png")
+        assert describe(["describe", f"{kind}:{split}", "--sheet", str(sheets[-1])]) == 0
+    streamed, _, resident_ones = capsys.readouterr().out.partition("folder:")[2].partition("folder:")
+    assert "decoded whenever they are looked at; mean and std are of 1,024 images at most" in streamed
+    tables = [text[text.index("class ") :].splitlines()[:5] for text in (streamed, resident_ones)]
+    assert tables[0] == tables[1]
+    with Image.open(sheets[0]) as one, Image.open(sheets[1]) as other:
+        assert one.size == other.size
 
 
 # What is refused.
