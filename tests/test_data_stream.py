@@ -28,6 +28,7 @@ from pnas_fast.data import (
 from pnas_fast.data import stream as stream_module
 from pnas_fast.data.__main__ import main as describe
 from pnas_fast.data.digest import test_digest as digest_of_tests
+from pnas_fast.data.few_shot import check_tasks
 from pnas_fast.data.loader import Staged, resident
 from pnas_fast.data.streamed import Streamed
 from pnas_fast.engine import TrainingSettings
@@ -428,6 +429,13 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a/(0|99).png: cannot be read as an image \(No such file"):
         list(batches.epoch(0))
     batches.close()
+
+
+def test_few_shot_tasks_need_images_in_memory(root: Path) -> None:
+    with pytest.raises(
+        DataError, match="is streamed, few-shot tasks need data in memory, such as folder:DIR"
+    ):
+        check_tasks(opened(root), 2, 2, 2)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from torch import Tensor
 from pnas_fast.data.batches import level_table
 from pnas_fast.data.dataset import DataError, DataSet, shuffled_places, statistics
 from pnas_fast.data.draws import new_plan
+from pnas_fast.data.streamed import Streamed
 from pnas_fast.kernels.augment import augment
 
 Places = npt.NDArray[np.int64]
@@ -46,8 +47,10 @@ def check_tasks(data: DataSet, ways: int, trained: int, judged: int) -> None:
         judged: likewise in a task of validation or test classes.
 
     Raises:
-        DataError: a part has fewer classes, or a class fewer images.
+        DataError: a part has fewer classes, or a class fewer images, or they are not in memory.
     """
+    if isinstance(data.train_images, Streamed):
+        raise DataError(f"{data.name}: is streamed, few-shot tasks need data in memory, such as folder:DIR")
     parts = class_parts(data.classes)
     sizes, least = " / ".join(str(len(part)) for part in parts), min(map(len, parts))
     if least < ways:
