@@ -156,13 +156,13 @@ def test_a_budget_that_progressive_cannot_have_is_told_in_a_line(tmp_path: Path)
     out = f"--out {tmp_path / 'out'} --device cpu"
     notes = parse(f"{out} --strategies progressive,random --budget 100 --blocks 1".split(" ")).notes
     assert notes == [
-        "budgets differ: progressive 136, random 100 children at most; progressive's follow from B and K 1"
+        "budgets differ: progressive 48, random 100 children at most; progressive's follow from B and K 1"
     ]
     assert parse(f"{out} --strategies progressive,random --budget 200 --blocks 2".split(" ")).notes == []
     # Without a budget the others have progressive's.
     request = parse(f"{out} --strategies progressive,random --beam 7 --blocks 3".split(" "))
     assert request.plan is not None
-    assert request.plan.budgets() == {"progressive": 150, "random": 150}
+    assert request.plan.budgets() == {"progressive": 62, "random": 62}
 
 
 def test_a_comparison_is_told_by_test_images_where_there_are_some(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_preset_serves_every_strategy() -> None:
 
 
 def test_a_budget_left_open_is_what_progressive_search_would_train() -> None:
-    assert budget_of(quick().for_strategy("random")) == 136 + 2 * 24
+    assert budget_of(quick().for_strategy("random")) == 48 + 2 * 24
     assert budget_of(replace(quick().for_strategy("random"), budget=7)) == 7
 
 

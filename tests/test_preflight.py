@@ -159,7 +159,7 @@ def test_the_plan_counts_and_writes_nothing(
     output = capsys.readouterr().out
     assert status == 0
     assert re.search(r" 2 +31,620 +31,620 +100 % +7 ", output)
-    assert f"143 children at most, {143 * 3 * 100:,} images" in output
+    assert f"55 children at most, {55 * 3 * 100:,} images" in output
     assert "with 2 workers on the CPU" in output
     assert list(tmp_path.iterdir()) == []
 

@@ -76,7 +76,7 @@ class SearchConfig(FewShotSettings, RunConfig):
         24, "K: children trained at each level after the first (progressive)", minimum=1, maximum=1_000_000
     )
     first_level: int = option(
-        0,
+        48,
         "one-block cells to train, drawn so that each operation on each input comes as often; 0 is all of "
         "them (progressive)",
         minimum=0,
@@ -308,6 +308,7 @@ def paper() -> SearchConfig:
     return SearchConfig(
         data="cifar10:data/cifar10",
         blocks=5,
+        first_level=0,
         beam=256,
         repeats=2,
         filters=24,
