@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -63,6 +64,12 @@ class AdditiveCost:
         """Whether a cell never costs less than what it was grown from: then its limit holds for that, too."""
         two_sides = 2 * self.table.min()
         return bool((np.diff(self.const) + two_sides >= 0).all())
+
+    def most(self, blocks: int, operations: Sequence[str]) -> float:
+        """The most that a cell of up to ``blocks`` blocks of these operations costs."""
+        codes = [OPERATIONS.index(name) for name in operations]
+        outer, any_ = self.table[:CELL_INPUTS, codes].max(), self.table[:, codes].max()
+        return float(max(self.const[b] + 2 * outer + 2 * b * any_ for b in range(blocks)))
 
     def before(self, codes: Codes) -> Floats:
         """The cost float64 (M,) of cells int8 (M, b, 4)."""

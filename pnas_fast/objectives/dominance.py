@@ -52,7 +52,7 @@ def choose(points: Floats, k: int, keys: Callable[[Indices], Keys]) -> Indices:
     return pool[order]
 
 
-def first_layers(points: Floats, k: int) -> tuple[Indices, Indices]:
+def first_layers(points: Floats, k: int, least: int = 1) -> tuple[Indices, Indices]:
     """Whole layers from the first on, as many as hold ``k`` points or all: indices (n,) and layers (n,).
 
     Time grows with M log M and with the layers that are needed; memory with M bytes.
@@ -60,6 +60,7 @@ def first_layers(points: Floats, k: int) -> tuple[Indices, Indices]:
     Args:
         points: finite (M, d), d 1 or more.
         k: how many, at least 1.
+        least: layers that are given in any case.
 
     Raises:
         ValueError: a number that is not finite, or ``k`` below 1.
@@ -68,11 +69,11 @@ def first_layers(points: Floats, k: int) -> tuple[Indices, Indices]:
         raise ValueError(f"k is {k}, allowed is 1 and more")
     if points.ndim != 2 or not points.shape[1] or not np.isfinite(points).all():
         raise ValueError(f"points have shape {points.shape}, allowed are finite numbers of shape (M, d)")
-    left = _without_hopeless(points, k)
+    left = _without_hopeless(points, k) if least == 1 else np.arange(len(points))
     # The order of dominance: what dominates a point comes before it.
     left = left[np.lexsort(points[left].T[::-1])]
     found, layers, count = [left[:0]], [left[:0]], 0
-    while len(left) and count < k:
+    while len(left) and (count < k or len(layers) <= least):
         front = _front(points[left])
         found.append(left[front])
         layers.append(np.full(len(found[-1]), len(layers) - 1))

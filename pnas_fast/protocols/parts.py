@@ -139,7 +139,14 @@ class Objective(Protocol):
 
 
 class Cost(Objective, Protocol):
-    """An objective that is known without training."""
+    """An objective that is known without training, and to be small."""
+
+    @property
+    def grows(self) -> bool:
+        """Whether a cell never costs less than what it was grown from."""
+
+    def most(self, blocks: int, operations: Sequence[str]) -> float:
+        """The most, or somewhat more, that a cell of up to ``blocks`` blocks of these operations costs."""
 
     def before(self, codes: Codes) -> Floats:
         """Values (M,) of cells, int8 (M, b, 4)."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from pnas_fast.objectives.aims import ACCURACY_ALONE, Aims
 from pnas_fast.protocols import Trial
 from pnas_fast.space import Cell
 from pnas_fast.space.neighbours import mutate
@@ -29,6 +30,7 @@ def mutants(
     count: int,
     asked: Asked,
     rng: np.random.Generator,
+    aims: Aims = ACCURACY_ALONE,
 ) -> dict[Cell, int]:
     """Canonical cells one or two edits from a parent, each once, and the number of that parent.
 
@@ -38,6 +40,7 @@ def mutants(
         count: as many as are wanted; fewer are found where few are new.
         asked: whose cells are not wanted.
         rng: of all draws.
+        aims: whose limits a cell keeps, or breaks less than its parent does.
     """
     found = dict[Cell, int]()
     for _ in range(DRAWS * count):
@@ -47,7 +50,7 @@ def mutants(
         child = mutate(parent.cell, operations, rng)
         if rng.random() < TWICE:
             child = mutate(child, operations, rng)
-        if child not in asked:
+        if child not in asked and aims.may_follow(child, aims.violation(parent.cell)):
             found.setdefault(child, parent.number)
     return found
 

@@ -35,7 +35,7 @@ class Asked:
         """How many there are, which is the number of the next."""
         return len(self._proposed)
 
-    def __contains__(self, cell: Cell) -> bool:
+    def __contains__(self, cell: object) -> bool:
         """Whether a canonical cell is among them."""
         return (cell, 0) in self._times
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from pnas_fast.candidates import canonical_keys
 from pnas_fast.counting import count_distinct
+from pnas_fast.objectives.aims import ACCURACY_ALONE, Aims
 from pnas_fast.protocols import Emit, Noted, Proposal, StrategyError, Trial
 from pnas_fast.space import Codes
 from pnas_fast.strategies.acquisition import STREAM, Floats, mutants, thompson
@@ -66,6 +67,8 @@ class Bananas(Budgeted):
         candidates: scored in each round, `ROUND` and more.
         predictor: as of `Surrogate`.
         emit: is told the notes.
+        aims: whose limits count; its costs do not. The best are those that keep them, then those that break
+            them least; of mutations those are candidates that keep them, or break them less than the parent.
 
     Raises:
         CellError: blocks or operations outside the search space.
@@ -76,13 +79,14 @@ class Bananas(Budgeted):
     def __init__(
         self, blocks: int, operations: Sequence[str], budget: int, epochs: int, seed: int, lag: int = 16,
         candidates: int = 200, predictor: str = "mlp", emit: Emit = lambda event: None,
+        aims: Aims = ACCURACY_ALONE,
     ) -> None:  # fmt: skip
         for name, value, least in (("lag", lag, 0), ("candidates", candidates, ROUND)):
             if value < least:
                 raise StrategyError(f"{name} {value}, allowed is {least} and more")
         super().__init__(min(budget, count_distinct(blocks, operations)))
         self._blocks, self._operations, self._candidates = blocks, tuple(operations), candidates
-        self._epochs, self._seed, self._lag, self._emit = epochs, seed, lag, emit
+        self._epochs, self._seed, self._lag, self._emit, self._aims = epochs, seed, lag, emit, aims
         self._surrogate = Surrogate(predictor, seed=seed, refit="scratch")
         self._told = list[Trial]()
         self._turns = 0
@@ -119,9 +123,9 @@ class Bananas(Budgeted):
 
     def _choose(self, seen: Sequence[Trial]) -> tuple[list[Proposal], int]:
         """The best candidates by Thompson sampling, the best first, and how many candidates there were."""
-        parents = sorted(seen, key=lambda trial: trial.order, reverse=True)[:PARENTS]
+        parents = sorted(seen, key=self._aims.rank, reverse=True)[:PARENTS]
         rng = np.random.default_rng([self._seed, STREAM, self._turns])
-        found = mutants(parents, self._operations, self._candidates, self._asked, rng)
+        found = mutants(parents, self._operations, self._candidates, self._asked, rng, self._aims)
         if not found:
             return [], 0
         cells = list(found)
@@ -153,7 +157,8 @@ class Bananas(Budgeted):
         return predicted
 
     def _drawn(self) -> Proposal:
-        return Proposal(draw_new(self._blocks, self._operations, self._seed, self._asked), self._epochs)
+        cell = draw_new(self._blocks, self._operations, self._seed, self._asked, self._aims)
+        return Proposal(cell, self._epochs)
 
     def _note(self, done: _Round) -> None:
         trials = self._told[done.first : done.end]

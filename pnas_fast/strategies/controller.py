@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pnas_fast.objectives.aims import ACCURACY_ALONE, Aims
 from pnas_fast.protocols import Emit, Noted, Proposal, StrategyError, Trial
 from pnas_fast.space import Cell
 from pnas_fast.strategies.budgeted import Budgeted
+from pnas_fast.strategies.fitting import draw_fitting
 from pnas_fast.strategies.policy import Choices, LstmPolicy, Policy, TablePolicy
 from pnas_fast.strategies.policy_gradient import ALGORITHMS, Learner
 from pnas_fast.threads import torch_threads
@@ -60,6 +62,8 @@ class Controller(Budgeted):
         algorithm: ``ppo`` or ``reinforce``.
         rate: Adam's learning rate; 0 for that of the policy, `RATES`.
         emit: is told the notes.
+        aims: whose limits count; its costs do not. A cell that breaks one is drawn again (`draw_fitting`);
+            what is learned from one all the same is accuracy / (1 + `Aims.violation`).
 
     Raises:
         CellError: blocks or operations outside the search space.
@@ -69,11 +73,12 @@ class Controller(Budgeted):
     def __init__(
         self, blocks: int, operations: Sequence[str], budget: int, epochs: int, seed: int, lag: int = 16,
         batch: int = 20, policy: str = "lstm", algorithm: str = "ppo", rate: float = 0.0,
-        emit: Emit = lambda event: None,
+        emit: Emit = lambda event: None, aims: Aims = ACCURACY_ALONE,
     ) -> None:  # fmt: skip
         _check(lag, batch, policy, algorithm, rate)
         super().__init__(budget)
         self._epochs, self._seed, self._lag, self._batch, self._emit = epochs, seed, lag, batch, emit
+        self._aims = aims
         self._choices = Choices(blocks, operations)
         self._policy = self._first_policy(policy)
         self._learner = Learner(self._policy, ALGORITHMS[algorithm], rate or RATES[policy])
@@ -110,8 +115,14 @@ class Controller(Budgeted):
 
     def _propose(self) -> Proposal:
         rng = np.random.default_rng([self._seed, STREAM, len(self._asked)])
+
+        def draw() -> tuple[Cell, float]:
+            return self._policy.sample(rng.random(len(self._choices.limits)))
+
         with torch_threads(1):
-            cell, log_probability = self._policy.sample(rng.random(len(self._choices.limits)))
+            cell, log_probability = draw_fitting(
+                draw, lambda drawn: drawn[0], lambda drawn: False, self._aims
+            )
         note = {"version": self._version, "log_probability": log_probability}
         return Proposal(cell, self._epochs, note=note)
 
@@ -123,7 +134,7 @@ class Controller(Budgeted):
         """The next version, and a note on it."""
         entropy = self._entropy(trials)
         good = [trial for trial in trials if isfinite(trial.accuracy)]
-        rewards = [trial.accuracy for trial in good]
+        rewards = [trial.accuracy / (1 + self._aims.violation(trial.cell)) for trial in good]
         baseline = self._baseline
         if rewards:
             baseline = fmean(rewards) if baseline is None else baseline

@@ -8,6 +8,7 @@ import numpy as np
 
 from pnas_fast.candidates import canonical_keys, expand, one_block_cells
 from pnas_fast.counting import count_distinct
+from pnas_fast.objectives.aims import ACCURACY_ALONE, Aims
 from pnas_fast.protocols import Proposal, StrategyError, Trial
 from pnas_fast.space import Cell, Codes
 from pnas_fast.strategies.failures import Failures
@@ -29,6 +30,8 @@ class Exhaustive:
         replicas: trainings of each, 1 or more.
         epochs: of each child.
         seed: of the sample, 0 or more.
+        aims: whose limits cells keep: others are left out, after the sample; where none keeps them, all are
+            left out but those that break them least.
 
     Raises:
         CellError: blocks or operations outside the search space.
@@ -36,14 +39,17 @@ class Exhaustive:
     """
 
     def __init__(
-        self, blocks: int, operations: Sequence[str], cells: int, replicas: int, epochs: int, seed: int
-    ) -> None:
+        self, blocks: int, operations: Sequence[str], cells: int, replicas: int, epochs: int, seed: int,
+        aims: Aims = ACCURACY_ALONE,
+    ) -> None:  # fmt: skip
         if replicas < 1:
             raise StrategyError(f"replicas {replicas}, allowed is 1 and more")
+        levels = [(codes, aims.violations(codes)) for codes in _levels(blocks, operations, cells, seed)]
+        least = min(violations.min() for _, violations in levels)
         self._cells = [
             Cell.from_codes(row).canonical()
-            for codes in _levels(blocks, operations, cells, seed)
-            for row in codes
+            for codes, violations in levels
+            for row in codes[violations <= least]
         ]
         self._replicas, self._epochs = replicas, epochs
         self._failures = Failures()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import isnan
 
 from pnas_fast.counting import count_distinct
+from pnas_fast.objectives.aims import ACCURACY_ALONE, Aims, Rank
 from pnas_fast.protocols import Proposal, StrategyError, Trial
 from pnas_fast.space import Cell
 from pnas_fast.space.neighbours import neighbours
@@ -30,6 +31,9 @@ class Local(Budgeted):
     Proposal i sees the results 0 … i − lag − 1. So up to ``lag`` neighbours of a centre are out when it is
     left; their results count like any other.
 
+    With limits, whoever keeps them is better than who does not, and who breaks them less than who breaks
+    them more; of the centre's neighbours those are proposed that keep them, or break them less than it does.
+
     Args:
         blocks: of each cell.
         operations: that cells are made of.
@@ -37,6 +41,7 @@ class Local(Budgeted):
         epochs: of each child.
         seed: of all draws, 0 or more.
         lag: results that a proposal does not wait for.
+        aims: whose limits count; its costs do not.
 
     Raises:
         CellError: blocks or operations outside the search space.
@@ -44,12 +49,13 @@ class Local(Budgeted):
     """
 
     def __init__(
-        self, blocks: int, operations: Sequence[str], budget: int, epochs: int, seed: int, lag: int = 16
-    ) -> None:
+        self, blocks: int, operations: Sequence[str], budget: int, epochs: int, seed: int, lag: int = 16,
+        aims: Aims = ACCURACY_ALONE,
+    ) -> None:  # fmt: skip
         if lag < 0:
             raise StrategyError(f"lag {lag}, allowed is 0 and more")
         super().__init__(min(budget, count_distinct(blocks, operations)))
-        self._blocks, self._operations = blocks, tuple(operations)
+        self._blocks, self._operations, self._aims = blocks, tuple(operations), aims
         self._epochs, self._seed, self._lag = epochs, seed, lag
         self._centre: Trial | None = None
         self._ahead = list[Cell]()  # the centre's neighbours, the next one last
@@ -65,7 +71,7 @@ class Local(Budgeted):
         """
         super().tell(trial)
         self._open.append(trial)
-        if self._centre is None or _rank(trial) > _rank(self._centre):
+        if self._centre is None or self._rank(trial) > self._rank(self._centre):
             self._move(trial)
         self._advance(told=trial.number + 1)
 
@@ -80,23 +86,30 @@ class Local(Budgeted):
         return self._neighbour() or self._drawn()
 
     def _drawn(self) -> Proposal | None:
-        cell = draw_new(self._blocks, self._operations, self._seed, self._asked)
+        cell = draw_new(self._blocks, self._operations, self._seed, self._asked, self._aims)
         return None if cell in self._asked else Proposal(cell, self._epochs)
 
     def _neighbour(self) -> Proposal | None:
         """The centre's next new neighbour, after moving the centre to where there is one."""
         while self._centre is not None:
+            violation = self._aims.violation(self._centre.cell)
             while self._ahead:
                 cell = self._ahead.pop()
-                if cell not in self._asked:
+                if cell not in self._asked and self._aims.may_follow(cell, violation):
                     self._expanded.add(self._centre.number)
                     return Proposal(cell, self._epochs, note={"parent": self._centre.number})
             self._open.remove(self._centre)
             self._move(max(self._open, key=self._promise, default=None))
         return None
 
-    def _promise(self, trial: Trial) -> tuple[bool, tuple[float, float, int]]:
-        return trial.number not in self._expanded, _rank(trial)
+    def _promise(self, trial: Trial) -> tuple[bool, Rank]:
+        return trial.number not in self._expanded, self._rank(trial)
+
+    def _rank(self, trial: Trial) -> Rank:
+        """`Aims.rank`, in which what has no accuracy comes last."""
+        if isnan(trial.accuracy):
+            return (float("-inf"), float("-inf"), 0.0, -trial.number)
+        return self._aims.rank(trial)
 
     def _move(self, centre: Trial | None) -> None:
         self._centre, self._ahead = centre, []
@@ -104,8 +117,3 @@ class Local(Budgeted):
             around = neighbours(centre.cell, self._operations)
             order = generator_of(centre.cell, self._seed, STREAM).permutation(len(around))
             self._ahead = [around[index] for index in reversed(order)]
-
-
-def _rank(trial: Trial) -> tuple[float, float, int]:
-    """`Trial.order`, in which what has no accuracy comes last."""
-    return (float("-inf"), 0.0, -trial.number) if isnan(trial.accuracy) else trial.order

@@ -12,11 +12,13 @@ from functools import partial
 import numpy as np
 
 from pnas_fast.candidates import one_block_cells
-from pnas_fast.protocols import Emit, Noted, Proposal, StrategyError, Trial
+from pnas_fast.objectives.aims import ACCURACY_ALONE, Aims
+from pnas_fast.protocols import Emit, Noted, Proposal, Said, StrategyError, Trial
 from pnas_fast.space import Cell, Codes
+from pnas_fast.strategies.aimed_growing import grow_by
 from pnas_fast.strategies.first_level import balanced
 from pnas_fast.strategies.targets import learned_value, targets
-from pnas_fast.surrogate import Growth, Surrogate, grow, rank_correlation
+from pnas_fast.surrogate import Grown, Growth, Surrogate, grow, rank_correlation
 from pnas_fast.surrogate.checks import Floats
 
 
@@ -32,21 +34,28 @@ class Progressive:
     The surrogate learns accuracies, or with ``learn`` "loss" targets made from validation losses (`targets`).
     What it predicts then, noted with proposals and levels, are scores in those targets' scale, which is
     another one at each level. ρ is that with accuracies either way.
+
+    With costs or limits among its ``aims``, or where it is to ``explore``, cells are chosen as `grow_by`
+    chooses them, and cells of one block that break a limit are left out, unless all do. What no cell of a
+    level keeps is said once.
     """
 
     def __init__(
-        self, growth: Growth, epochs: int, seed: int, emit: Emit = lambda event: None, learn: str = "accuracy"
-    ) -> None:
+        self, growth: Growth, epochs: int, seed: int, emit: Emit = lambda event: None,
+        learn: str = "accuracy", aims: Aims = ACCURACY_ALONE, explore: float = 0.0,
+    ) -> None:  # fmt: skip
         self._growth, self._epochs, self._emit, self._learn_from = growth, epochs, emit, learn
         self._surrogate = Surrogate(growth.predictor, seed=seed, refit=growth.refit)
         self._history: tuple[list[Codes], list[Floats]] = ([], [])
         self._seconds = 0.0
         self._ready: list[Proposal] = []
         self._told: list[Trial] = []
-        every = one_block_cells(growth.operations)
-        codes = balanced(every, growth.first or len(every), seed)
+        self._aims, self._explore = aims, explore
+        self._said, self._dropped = False, 0
+        self._every = self._fitting(one_block_cells(growth.operations))
+        codes = balanced(self._every, growth.first or len(self._every), seed)
         self._first = len(codes)
-        self._begin(codes, len(every), np.full(len(codes), np.nan))
+        self._begin(codes, len(self._every), np.full(len(codes), np.nan))
 
     @property
     def planned(self) -> int:
@@ -77,10 +86,37 @@ class Progressive:
         self._note("level", kept=True, **self._ranking(), surrogate_seconds=seconds)
         if self._level < self._growth.blocks:
             started = time.monotonic()
-            parents = self._parents()
-            grown = grow(parents, self._surrogate, self._growth, partial(self._scored, len(parents)))
+            grown = self._grow(self._parents())
             self._begin(grown.codes, grown.candidates, grown.predicted)
             self._seconds = self._lap(started)
+
+    def _fitting(self, codes: Codes) -> Codes:
+        """Those cells of the first level that keep limits; all where none does."""
+        holding = self._aims if self._growth.blocks == 1 else self._aims.growing
+        fits = np.flatnonzero(holding.violations(codes) == 0)
+        if not len(fits):
+            self._say(1)
+            return codes
+        self._dropped = len(codes) - len(fits)
+        fitting: Codes = codes[fits]
+        return fitting
+
+    def _grow(self, parents: Codes) -> Grown:
+        scored = partial(self._scored, len(parents))
+        if not self._aims and not self._explore:
+            return grow(parents, self._surrogate, self._growth, scored)
+        grown, self._dropped, fits = grow_by(
+            parents, self._surrogate, self._growth, self._aims, self._explore, scored
+        )
+        if not fits:
+            self._say(self._level + 1)
+        return grown
+
+    def _say(self, level: int) -> None:
+        if not self._said:
+            self._said = True
+            limits = " and ".join(str(bound) for _, bound in self._aims.limits)
+            self._emit(Said(f"NO cell of level {level} keeps {limits}: what breaks it least is trained"))
 
     def _begin(self, codes: Codes, candidates: int, predicted: Floats) -> None:
         self._level, self._candidates, self._children = int(codes.shape[1]), candidates, len(codes)
@@ -107,8 +143,7 @@ class Progressive:
         if self._level > 1:
             return self._history[0][-1]
         failed = {trial.cell for trial in self._told if not trial.done}
-        every = one_block_cells(self._growth.operations)
-        return np.array([codes for codes in every if Cell.from_codes(codes) not in failed])
+        return np.array([codes for codes in self._every if Cell.from_codes(codes) not in failed])
 
     def _ranking(self) -> dict[str, object]:
         """How well the surrogate ranked the level before and after it saw its children."""
@@ -129,6 +164,8 @@ class Progressive:
 
     def _note(self, name: str, *, kept: bool = False, **values: object) -> None:
         counts = {"candidates": self._candidates, "children": self._children, "levels": self._growth.blocks}
+        if self._aims.limits:
+            counts["over_limit"] = self._dropped
         self._emit(Noted(name, {"level": self._level, **counts, **values}, kept))
 
     @staticmethod
