@@ -25,6 +25,7 @@ EXAMPLES = """\
 examples:
   python -m pnas_fast.export --run runs/paper --output best.onnx       the best child of a search
   python -m pnas_fast.export --run runs/paper --precision int8 --output best-int8.onnx
+  python -m pnas_fast.export --run runs/paper --pick "parameters<=3e5" --output small.onnx
   python -m pnas_fast.export --model pnasnet5_large --weights F.pth --output large.onnx
   python -m pnas_fast.export --model pnasnet5_mobile --weights F.pth --input uint8 \\
       --precision int8 --images photos/ --output mobile.onnx
@@ -53,6 +54,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     given = {name: getattr(options, name) for name in ("repeats", "filters")}
     if options.cell is None and any(value is not None for value in given.values()):
         parser.error("--repeats and --filters go with --cell: a model and a run have their own")
+    if options.run is None and options.pick:
+        parser.error("--pick goes with --run")
     if options.run is not None:
         for name in ("weights", "classes", "image"):
             if getattr(options, name) is not None:
@@ -97,6 +100,13 @@ def _parser() -> argparse.ArgumentParser:
         "--model", metavar="NAME", help="a published network; python -m pnas_fast.zoo lists them"
     )
     one.add_argument("--cell", metavar="TEXT", help="any cell, such as a search prints")
+    what.add_argument(
+        "--pick",
+        metavar="LIMIT",
+        action="append",
+        default=[],
+        help="of a run: its best child that keeps a limit such as parameters<=3e5; may be repeated",
+    )
     what.add_argument("--repeats", type=up_to(100), metavar="N", help="of a cell: 3N cells")
     what.add_argument(
         "--filters", type=up_to(65_536), metavar="F", help="of a cell: channels of its first blocks"

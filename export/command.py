@@ -67,7 +67,7 @@ def _exported(
 
 def _subject(options: argparse.Namespace) -> Subject:
     if options.run is not None:
-        subject = run_subject(options.run, options.data)
+        subject = run_subject(options.run, options.data, options.pick)
     else:
         subject = model_subject(
             options.model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,10 @@ from pnas_fast.export.model_file import Precision, check_size
 from pnas_fast.foreign import reading
 from pnas_fast.network import CellNetwork
 from pnas_fast.runs.config import saved_settings, trained_on_all
-from pnas_fast.runs.folder import CONFIG
+from pnas_fast.runs.folder import CONFIG, RunError
+from pnas_fast.runs.front import pick
+from pnas_fast.runs.record import RunRecord
+from pnas_fast.runs.weights import BEST, load_child
 from pnas_fast.space import CellError
 from pnas_fast.zoo import ZooError, create_model, from_run
 from pnas_fast.zoo.released import load_released
@@ -49,29 +53,44 @@ class Subject:
     judged: bool = True
 
 
-def run_subject(run: Path, data: str | None = None) -> Subject:
+def run_subject(run: Path, data: str | None = None, limits: Sequence[str] = ()) -> Subject:
     """The best child of a search, or the network of a long training.
 
     Args:
         run: the run's folder.
         data: the data set, where it is elsewhere than the run's configuration says.
+        limits: of a search, whose best child that keeps them is taken (`pnas_fast.runs.front.pick`).
 
     Raises:
-        ZooError, WeightsError, ConfigError, DataError: the folder or the data set is not whole.
+        ZooError, WeightsError, ConfigError, DataError: the folder or the data set is not whole, or a text is
+            no limit.
+        RunError: no child keeps the limits, or its weights are not there.
         ExportError: the data set has other images or classes than the network.
     """
-    network = from_run(run)
+    network, title = _picked(run, limits) if limits else (from_run(run), f"best of {run.name}")
     with reading(run / CONFIG, ConfigError, "not the configuration of a run"):
         settings, on_all = saved_settings(run / CONFIG), trained_on_all(run / CONFIG)
     if data:
         same_kind = data.partition(":")[0] == settings.data.partition(":")[0]
         size = settings.image_size if same_kind else 0
         settings = replace(settings, data=data, train_images=0, image_size=size)
-    title = f"best of {run.name}"
     if not on_all:
         return _with_data(network, title, load_training_data(settings))
     whole = load_training_data(replace(settings, train_images=0))
     return replace(_with_data(network, title, whole.joined(0)), judged=False)
+
+
+def _picked(run: Path, limits: Sequence[str]) -> tuple[CellNetwork, str]:
+    """The network of the best child that keeps limits, and its name."""
+    record = RunRecord.load(run)
+    try:
+        trial, path = pick(record, limits)
+    except RunError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"pick: {error}") from error
+    network = load_child(path, expected=record.weights_digest if path.name == BEST else None)
+    return network, f"trial {trial.number} of {run.name}, {trial.cell}"
 
 
 def model_subject(

@@ -158,11 +158,14 @@ def _add_option(group: Any, item: Field[Any], defaults: list[Any]) -> None:
     if item.metadata["choices"] == SWITCH:
         add_switch(group, item.name, item.metadata["help"])
         return
-    shown = " / ".join(str(value) for value in dict.fromkeys(defaults)) if kind is not tuple else "all"
+    shown = item.metadata["shown"] or " / ".join(
+        ",".join(value) if kind is tuple else str(value) for value in dict.fromkeys(defaults)
+    )
     group.add_argument(
         option_name(item.name),
-        type=_operations if kind is tuple else kind,
-        metavar="A,B" if kind is tuple else {int: "N", float: "X", str: "NAME"}[kind],
+        action=_Extend if item.metadata["repeated"] else "store",
+        type=_parts if kind is tuple else kind,
+        metavar={int: "N", float: "X", str: "NAME", tuple: "A,B"}[kind],
         help=f"{item.metadata['help']}{_choices(item)} [{shown}]".replace("%", "%%"),
     )
 
@@ -185,8 +188,17 @@ def _choices(item: Field[Any]) -> str:
     return "" if described else f" ({', '.join(choices)})"
 
 
-def _operations(text: str) -> tuple[str, ...]:
+def _parts(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
+
+
+class _Extend(argparse.Action):
+    """Adds a tuple to what was given before."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None
+    ) -> None:
+        setattr(namespace, self.dest, (*getattr(namespace, self.dest, ()), *values))
 
 
 def say(console: Console, text: str) -> None:

@@ -30,6 +30,8 @@ def option(
     maximum: float | None = None,
     choices: Sequence[str] | None = None,
     identity: bool = True,
+    repeated: bool = False,
+    shown: str | None = None,
 ) -> Any:
     """A dataclass field with its help text and limits.
 
@@ -40,6 +42,8 @@ def option(
         maximum: greatest allowed number.
         choices: allowed strings.
         identity: whether a run with another value is another run (False for how it is carried out).
+        repeated: of a tuple, whether the command line takes the option several times, and adds up.
+        shown: how people read the default, where it is not as it is written.
     """
     metadata = {
         "help": help,
@@ -47,6 +51,8 @@ def option(
         "maximum": maximum,
         "choices": choices,
         "identity": identity,
+        "repeated": repeated,
+        "shown": shown,
     }
     return field(default=default, metadata=metadata)
 

@@ -71,6 +71,12 @@ class AdditiveCost:
         outer, any_ = self.table[:CELL_INPUTS, codes].max(), self.table[:, codes].max()
         return float(max(self.const[b] + 2 * outer + 2 * b * any_ for b in range(blocks)))
 
+    def least(self, blocks: int, operations: Sequence[str]) -> float:
+        """The least that a cell of ``blocks`` blocks of these operations costs, or of fewer."""
+        codes = [OPERATIONS.index(name) for name in operations]
+        outer, any_ = self.table[:CELL_INPUTS, codes].min(), self.table[:, codes].min()
+        return float(min(self.const[b] + 2 * outer + 2 * b * any_ for b in range(blocks)))
+
     def before(self, codes: Codes) -> Floats:
         """The cost float64 (M,) of cells int8 (M, b, 4)."""
         total = np.full(len(codes), self.const[codes.shape[1] - 1])

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from pnas_fast.objectives.dominance import first_layers
 from pnas_fast.objectives.hypervolume import hypervolume
-from pnas_fast.objectives.limits import Bound
-from pnas_fast.protocols import Cost, Trial
+from pnas_fast.objectives.limits import COSTS, Bound, parse_limits, parse_objectives
+from pnas_fast.protocols import Cost, Objective, Trial
 from pnas_fast.space import Cell, Codes
 
 Floats = npt.NDArray[np.float64]
@@ -68,6 +69,29 @@ class Aims:
         """Done trials whose cells keep all limits."""
         return [trial for trial in trials if trial.done and not self.violation(trial.cell)]
 
+    def front(self, trials: Iterable[Trial], costs: Sequence[Objective] = ()) -> list[Trial]:
+        """The done trials that no other beats, the most accurate first; of trials alike in all, the first.
+
+        Only trials whose cells keep all limits are looked at; where none does, those that break them least.
+
+        Args:
+            trials: measured ones, in order.
+            costs: that count in place of the aims' own. A trial for which one is not known is left out.
+        """
+        counted = costs or self.costs
+        done = [trial for trial in trials if trial.done]
+        violations = [self.violation(trial.cell) for trial in done]
+        least = min(violations, default=0.0)
+        done = [trial for trial, violation in zip(done, violations, strict=True) if violation == least]
+        points = np.array([[-trial.accuracy, *(cost.of(trial) for cost in counted)] for trial in done])
+        points = points.reshape(len(done), 1 + len(counted))
+        known = np.flatnonzero(np.isfinite(points).all(axis=1))
+        if not len(known):
+            return []
+        front, _ = first_layers(points[known], 1)
+        _, first = np.unique(points[known[np.sort(front)]], axis=0, return_index=True)
+        return [done[index] for index in known[np.sort(front)][first]]
+
     def reference(self, blocks: int, operations: Sequence[str]) -> Floats:
         """What hypervolumes are measured from, whatever was found: (1 + costs,).
 
@@ -84,3 +108,17 @@ class Aims:
 
 
 ACCURACY_ALONE = Aims()
+
+
+def aims_of(objectives: Sequence[str], limits: Sequence[str], costs: Mapping[str, Cost]) -> Aims:
+    """Aims from the names of objectives and the texts of limits.
+
+    Raises:
+        ValueError: a name or a text that is not one, or a cost that is not among ``costs``.
+    """
+    names = [COSTS[name] for name in parse_objectives(objectives)[1:]]
+    bounds = parse_limits(limits)
+    for name in (*names, *(bound.name for bound in bounds)):
+        if name not in costs:
+            raise ValueError(f"{name} is not known of its cells, but {' '.join(costs) or 'nothing'} is")
+    return Aims(tuple(costs[name] for name in names), tuple((costs[bound.name], bound) for bound in bounds))

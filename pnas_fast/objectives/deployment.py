@@ -52,6 +52,20 @@ class Deployment:
         return f"repeats={self.repeats},filters={self.filters},image={image},batch={self.batch}"
 
 
+def normal(text: str) -> str:
+    """A text of `changes` as everybody writes it who means the same.
+
+    Raises:
+        ValueError: as `changes`.
+    """
+    given = changes(text)
+    written = {name: str(value) for name, (value, _) in given.items()}
+    if "image" in given and len(set(given["image"])) > 1:
+        written["image"] = "x".join(map(str, given["image"]))
+    order = ("repeats", "filters", "image", "batch")
+    return ",".join(f"{name}={written[name]}" for name in order if name in given)
+
+
 def changes(text: str) -> dict[str, tuple[int, int]]:
     """The entries of a text such as ``repeats=6,filters=44,image=32,batch=1``, each at most once.
 

@@ -33,7 +33,7 @@ class Bound:
 
 
 def parse_objectives(names: Sequence[str]) -> tuple[str, ...]:
-    """Names of objectives, accuracy first and each once.
+    """Names of objectives in their order, accuracy first.
 
     Raises:
         ValueError: accuracy is not among them, or a name is unknown or comes twice.
@@ -47,7 +47,7 @@ def parse_objectives(names: Sequence[str]) -> tuple[str, ...]:
             )
     if ACCURACY not in given:
         raise ValueError(f"objectives are {','.join(given)!r}, allowed is {ACCURACY} and any costs beside it")
-    return (ACCURACY, *(name for name in given if name != ACCURACY))
+    return (ACCURACY, *(name for name in COSTS if name in given))
 
 
 def parse_limit(text: str) -> Bound:

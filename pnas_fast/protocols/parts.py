@@ -148,6 +148,9 @@ class Cost(Objective, Protocol):
     def most(self, blocks: int, operations: Sequence[str]) -> float:
         """The most, or somewhat more, that a cell of up to ``blocks`` blocks of these operations costs."""
 
+    def least(self, blocks: int, operations: Sequence[str]) -> float:
+        """The least, or somewhat less, that such a cell costs."""
+
     def before(self, codes: Codes) -> Floats:
         """Values (M,) of cells, int8 (M, b, 4)."""
 

@@ -44,6 +44,7 @@ _FILES = {
     "trials.csv": "the same as a table for spreadsheets and other programs",
     "config.json": "the configuration, which continues this run",
     "best.safetensors": "weights of the best child; python -m pnas_fast.export --run writes it as ONNX",
+    "front": "weights of the children on the front, by number; python -m pnas_fast.export --pick takes one",
     "report.html": "this page",
     "workers.log": "what workers printed",
 }

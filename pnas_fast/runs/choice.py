@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from pnas_fast.objectives.aims import ACCURACY_ALONE, Aims
 from pnas_fast.protocols import Trial
 from pnas_fast.space import Cell
 
@@ -18,10 +19,12 @@ class Finalist:
     Attributes:
         found: the search's own best trial of it.
         finals: its final trainings that did not fail, at least one.
+        violation: by how much it breaks the search's limits, `Aims.violation`.
     """
 
     found: Trial
     finals: tuple[Trial, ...]
+    violation: float = 0.0
 
     @property
     def cell(self) -> Cell:
@@ -47,10 +50,13 @@ class Finalist:
         return math.sqrt(between + (own**2 if own == own else p * (1 - p) / n))
 
     @property
-    def order(self) -> tuple[float, float, int]:
-        """Of two finalists the better has the greater: mean accuracy, then mean loss, then who led before."""
+    def order(self) -> tuple[float, float, float, int]:
+        """Of two finalists the better has the greater.
+
+        Who keeps limits goes first, then mean accuracy, then mean loss, then who led before.
+        """
         loss = self.mean("validation_loss")
-        return self.mean(), -loss if loss == loss else -math.inf, -self.finals[0].number
+        return -self.violation, self.mean(), -loss if loss == loss else -math.inf, -self.finals[0].number
 
     @property
     def best(self) -> Trial:
@@ -60,7 +66,7 @@ class Finalist:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A final choice, the best finalist first.
+    """A final choice, the best finalist first, and those that keep limits before others.
 
     Attributes:
         finalists: those with a final training that did not fail.
@@ -80,7 +86,7 @@ class Choice:
         """How much too high the search's number of its own favourite was, in accuracy; NaN if longer."""
         if self.is_longer:
             return math.nan
-        favourite = max(self.finalists, key=lambda finalist: finalist.found.order)
+        favourite = max(self.finalists, key=lambda one: (-one.violation, *one.found.order))
         return favourite.found.accuracy - favourite.mean()
 
 
@@ -97,7 +103,9 @@ def planned_finals(trials: Iterable[Trial], cells: int, replicas: int) -> int:
     return replicas * min(cells, len({trial.cell.canonical() for trial in trials if trial.done}))
 
 
-def choose(trials: Sequence[Trial], finals: Sequence[Trial], cells: int, replicas: int) -> Choice | None:
+def choose(
+    trials: Sequence[Trial], finals: Sequence[Trial], cells: int, replicas: int, aims: Aims = ACCURACY_ALONE
+) -> Choice | None:
     """The final choice; None where final trainings are missing, or all failed.
 
     Nothing of test images is looked at.
@@ -107,6 +115,7 @@ def choose(trials: Sequence[Trial], finals: Sequence[Trial], cells: int, replica
         finals: the final trainings so far.
         cells: finalists that were asked for.
         replicas: final trainings of each.
+        aims: of the search.
     """
     if not finals or len(finals) < planned_finals(trials, cells, replicas):
         return None
@@ -117,7 +126,9 @@ def choose(trials: Sequence[Trial], finals: Sequence[Trial], cells: int, replica
     found: dict[Cell, Trial] = {}
     for trial in sorted((trial for trial in trials if trial.done), key=lambda trial: trial.order):
         found[trial.cell.canonical()] = trial
-    finalists = [Finalist(found[cell], tuple(own)) for cell, own in done.items() if cell in found]
+    finalists = [
+        Finalist(found[cell], tuple(own), aims.violation(cell)) for cell, own in done.items() if cell in found
+    ]
     if not finalists:
         return None
     finalists.sort(key=lambda finalist: finalist.order, reverse=True)
@@ -125,10 +136,10 @@ def choose(trials: Sequence[Trial], finals: Sequence[Trial], cells: int, replica
     return Choice(finalists, longer)
 
 
-def best_of(trials: Iterable[Trial], cells: int, replicas: int) -> Trial | None:
+def best_of(trials: Iterable[Trial], cells: int, replicas: int, aims: Aims = ACCURACY_ALONE) -> Trial | None:
     """The trial whose weights a run keeps: of the chosen cell, or where none is chosen, the search's best."""
     search, finals = split(trials)
-    choice = choose(search, finals, cells, replicas)
+    choice = choose(search, finals, cells, replicas, aims)
     if choice is not None:
         return choice.chosen.best
-    return max((trial for trial in search if trial.done), key=lambda trial: trial.order, default=None)
+    return max((trial for trial in search if trial.done), key=aims.rank, default=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pnas_fast.objectives.aims import ACCURACY_ALONE, Aims
 from pnas_fast.protocols import Drained, Event, Finished, Noted, Proposal, Proposed, Told, Trial
 from pnas_fast.runs.store import TrialStore
 from pnas_fast.runs.weights import BEST, child_file, digest, discard, promote
@@ -45,10 +46,13 @@ class BestKeeper:
         folder: the run.
         store: of the run.
         best: the best trial so far (`pnas_fast.runs.choice.best_of`).
+        aims: of the search.
     """
 
-    def __init__(self, folder: Path, store: TrialStore, best: Trial | None) -> None:
-        self._folder, self._store = folder, store
+    def __init__(
+        self, folder: Path, store: TrialStore, best: Trial | None, aims: Aims = ACCURACY_ALONE
+    ) -> None:
+        self._folder, self._store, self._aims = folder, store, aims
         self.best: Trial | None = None
         self.choose(best)
 
@@ -80,7 +84,8 @@ class BestKeeper:
         if self.best is not None and self.best.proposal.is_final:
             return False
         is_searched = trial.done and not trial.proposal.is_final
-        return is_searched and (self.best is None or trial.order > self.best.order)
+        rank = self._aims.rank
+        return is_searched and (self.best is None or rank(trial) > rank(self.best))
 
     def promote(self, trial: Trial) -> None:
         """Make the weights of a trial's child, which are there, the run's best."""

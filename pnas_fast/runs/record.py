@@ -8,9 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pnas_fast.protocols import Key, Trial
+from pnas_fast.objectives import Parameters
+from pnas_fast.objectives.aims import Aims
+from pnas_fast.protocols import Cost, Key, Trial
 from pnas_fast.runs.choice import Choice, choose, planned_finals, split
 from pnas_fast.runs.config import read_values
+from pnas_fast.runs.costs import run_aims, stored_costs
 from pnas_fast.runs.database import connect_to_read, version_of
 from pnas_fast.runs.folder import CONFIG, TRIALS, RunError
 from pnas_fast.runs.history import check_not_edited
@@ -27,6 +30,8 @@ class RunRecord:
     cell (`distinct` has each once); ``finals`` are the final trainings so far. ``config`` holds the
     configuration's JSON values, ``notes`` what the strategy kept, ``weights_digest`` the SHA-256 of the best
     child's weights where it is known, ``images`` what the run was told of its images, None in older ones.
+    ``costs`` are those of cells in the network to be deployed, by their names, where the run was told to look
+    at any.
     """
 
     folder: Path
@@ -37,6 +42,7 @@ class RunRecord:
     weights_digest: str | None = None
     is_of_earlier_version: bool = False
     images: RunImages | None = None
+    costs: Mapping[str, Cost] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path | str) -> RunRecord:
@@ -65,12 +71,22 @@ class RunRecord:
             kept = store.notes()
             trials, finals = split(store.trials())
             weights, images = store.fact("weights_digest"), images_of(store, str(path))
-            return cls(folder, config, trials, kept, finals, weights, images=images)
+            costs = stored_costs(store, folder)
+            return cls(folder, config, trials, kept, finals, weights, images=images, costs=costs)
 
     @property
     def strategy(self) -> str:
         """The strategy's name."""
         return str(self.config.get("strategy", "progressive"))
+
+    @cached_property
+    def aims(self) -> Aims:
+        """What its cells are to be good at.
+
+        Raises:
+            StoreError: the run does not say what they cost.
+        """
+        return run_aims(self.config, self.costs, self.folder)
 
     @cached_property
     def distinct(self) -> list[Trial]:
@@ -92,8 +108,18 @@ class RunRecord:
 
     @cached_property
     def ranked(self) -> list[Trial]:
-        """The search's finished trials, the best first (`Trial.order`)."""
-        return sorted(self.done, key=lambda trial: trial.order, reverse=True)
+        """The search's finished trials, the best first: who keeps limits, then by accuracy (`Aims.rank`)."""
+        return sorted(self.done, key=self.aims.rank, reverse=True)
+
+    @cached_property
+    def front(self) -> list[Trial]:
+        """The measured trials that no other beats (`Aims.front`), the most accurate first.
+
+        A run for accuracy alone has that of accuracy and its children's parameters, where they are known.
+        """
+        if self.aims.costs or not any(Parameters().of(trial) > 0 for trial in self.done):
+            return self.aims.front(self.done)
+        return self.aims.front(self.done, [Parameters()])
 
     @property
     def best(self) -> Trial | None:
@@ -105,7 +131,7 @@ class RunRecord:
     @cached_property
     def choice(self) -> Choice | None:
         """The final choice; None where there is none, or none yet."""
-        return choose(self.trials, self.finals, *self._finalists)
+        return choose(self.trials, self.finals, *self._finalists, self.aims)
 
     @property
     def planned_finals(self) -> int:

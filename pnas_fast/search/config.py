@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -12,7 +12,9 @@ from pnas_fast.candidates import one_block_cells
 from pnas_fast.cli.options import ConfigError, option, option_name
 from pnas_fast.engine.few_shot import OPTIONS as FEW_SHOT
 from pnas_fast.engine.few_shot import REPTILE, FewShotSettings, check_evaluator
-from pnas_fast.runs.config import RunConfig
+from pnas_fast.objectives.deployment import normal
+from pnas_fast.objectives.limits import ACCURACY, COSTS, parse_limits, parse_objectives
+from pnas_fast.runs.config import RunConfig, short_digest
 from pnas_fast.space import MAX_BLOCKS, OPERATIONS, CellError, check_operations
 from pnas_fast.strategies.controller import RATES
 from pnas_fast.strategies.policy_gradient import ALGORITHMS
@@ -40,10 +42,16 @@ OPTIONS_OF: dict[str, tuple[str, ...]] = {
     "controller_rate": ("controller",),
     "batch_of_proposals": ("controller",),
     "candidates": ("bananas",),
+    "explore": ("progressive",),
     "cells": ("exhaustive",),
     "replicas": ("exhaustive",),
 }
 """The strategies that an option belongs to, where it does not belong to all."""
+
+ACCURACY_ONLY = ("controller", "local", "bananas")
+"""Strategies that choose by accuracy alone, whatever cells cost."""
+
+_AIMS = ("objectives", "limit", "deploy", "explore")
 
 TABLE = "table:"
 """How an evaluator begins that looks measurements up."""
@@ -71,7 +79,8 @@ class SearchConfig(FewShotSettings, RunConfig):
         3, "B: grow cells up to so many blocks (progressive), or draw cells of so many", minimum=1,
         maximum=MAX_BLOCKS,
     )  # fmt: skip
-    operations: tuple[str, ...] = option(OPERATIONS, "operations cells are made of, joined by commas")
+    operations: tuple[str, ...] = option(OPERATIONS, "operations cells are made of, joined by commas",
+        shown="all")  # fmt: skip
     beam: int = option(
         24, "K: children trained at each level after the first (progressive)", minimum=1, maximum=1_000_000
     )
@@ -183,6 +192,30 @@ class SearchConfig(FewShotSettings, RunConfig):
         minimum=-1,
         maximum=2**31 - 1,
     )
+    objectives: tuple[str, ...] = option(
+        (ACCURACY,),
+        f"what cells are to be good at: accuracy, and any of {' '.join(COSTS)}, which are to be small, "
+        "joined by commas (controller, local, bananas: accuracy alone)",
+    )
+    limit: tuple[str, ...] = option(
+        (),
+        f"what the network to be deployed may cost at most, such as parameters<=3e6, of "
+        f"{' '.join(COSTS.values())}; may be given several times",
+        repeated=True,
+        shown="none",
+    )
+    deploy: str = option(
+        "",
+        "the network that costs are of, as repeats=6,filters=44,image=32,batch=1, any of which may be left "
+        "out; by default the child",
+    )
+    explore: float = option(
+        0.0,
+        "share of a level's cells that are chosen because the surrogate's members disagree about them "
+        "(progressive)",
+        minimum=0,
+        maximum=1,
+    )
     workers: int = option(
         0, "children side by side on a CPU; 0 is one a core", minimum=0, maximum=1024, identity=False
     )
@@ -196,6 +229,7 @@ class SearchConfig(FewShotSettings, RunConfig):
             object.__setattr__(self, "operations", check_operations(self.operations))
         except CellError as error:
             raise ConfigError(f"operations: {error}") from error
+        self._check_aims()
         check_belongs(self.strategy, [n for n in OPTIONS_OF if getattr(self, n) != _default(n)])
         changed = [name for name in (*FEW_SHOT, "test_children") if getattr(self, name) != _default(name)]
         check_evaluator(self.evaluator, changed)
@@ -203,6 +237,22 @@ class SearchConfig(FewShotSettings, RunConfig):
             raise ConfigError(
                 f"--draw-replicas with --evaluator {self.evaluator}, allowed is --evaluator {TABLE}FILE"
             )
+
+    def _check_aims(self) -> None:
+        """Objectives, limits and deployment as everybody writes them."""
+        try:
+            objectives, limits = parse_objectives(self.objectives), parse_limits(self.limit)
+            deploy = normal(self.deploy)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        if len(objectives) > 1 and self.strategy in ACCURACY_ONLY:
+            raise ConfigError(
+                f"objectives are {','.join(objectives)}: {self.strategy} chooses by {ACCURACY} alone, and "
+                f"keeps --limit; allowed are {_in_words([n for n in STRATEGIES if n not in ACCURACY_ONLY])}"
+            )
+        object.__setattr__(self, "objectives", objectives)
+        object.__setattr__(self, "limit", tuple(map(str, limits)))
+        object.__setattr__(self, "deploy", deploy)
 
     @property
     def children_seed(self) -> int:
@@ -240,6 +290,12 @@ class SearchConfig(FewShotSettings, RunConfig):
         raised = [name for name in RAISABLE if getattr(other, name) > getattr(self, name)]
         return super().difference(replace(other, **{name: getattr(self, name) for name in raised}))
 
+    def digest(self, data: str) -> str:
+        """As `RunConfig.digest`; a search for accuracy alone has the one that it always had."""
+        said = {name: value for name, value in self.identity().items()
+                if name not in _AIMS or value != _default(name)}  # fmt: skip
+        return short_digest(said, data)
+
     def for_strategy(self, strategy: str) -> SearchConfig:
         """This configuration with another strategy, options of other strategies being their defaults."""
         foreign = {name: _default(name) for name, own in OPTIONS_OF.items() if strategy not in own}
@@ -249,7 +305,8 @@ class SearchConfig(FewShotSettings, RunConfig):
     def from_values(cls, values: Mapping[str, Any]) -> Self:
         """The configuration of `values()`."""
         # Runs that do not say trained all.
-        return cls(**{"first_level": 0, **values, "operations": tuple(values["operations"])})
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**{"first_level": 0, **values, **lists})
 
 
 def first_level(config: SearchConfig) -> int:
@@ -278,7 +335,7 @@ def check_belongs(strategy: str, given: list[str]) -> None:
             )
 
 
-def _in_words(names: tuple[str, ...]) -> str:
+def _in_words(names: Sequence[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     return " and ".join([*filter(None, [", ".join(names[:-1])]), names[-1]])
 

@@ -10,6 +10,7 @@ from pnas_fast.evaluation.function import function_spec
 from pnas_fast.evaluation.reptile import few_shot_spec
 from pnas_fast.evaluation.table import table_spec
 from pnas_fast.evaluation.train import train_spec
+from pnas_fast.objectives.aims import ACCURACY_ALONE, Aims
 from pnas_fast.protocols import Emit, Spec, Strategy
 from pnas_fast.search.config import SearchConfig, progressive_children
 from pnas_fast.strategies.bananas import Bananas
@@ -24,47 +25,58 @@ from pnas_fast.strategies.random import Random
 from pnas_fast.surrogate import Growth
 
 
-def make_strategy(config: SearchConfig, emit: Emit = lambda event: None) -> Strategy:
-    """The strategy that a configuration asks for, and the final choice after it."""
-    strategy = _make_search(config, emit)
+def make_strategy(
+    config: SearchConfig, emit: Emit = lambda event: None, aims: Aims = ACCURACY_ALONE
+) -> Strategy:
+    """The strategy that a configuration asks for, and the final choice after it.
+
+    Args:
+        config: of the search.
+        emit: is told what the strategy notes.
+        aims: of the configuration (`pnas_fast.search.aims.make_aims`).
+    """
+    strategy = _make_search(config, emit, aims)
     if not config.finalists:
         return strategy
     return Finalists(
-        strategy, config.finalists, config.final_replicas, config.final_epochs or config.child_budget, emit
-    )
+        strategy, config.finalists, config.final_replicas, config.final_epochs or config.child_budget, emit,
+        aims,
+    )  # fmt: skip
 
 
-def _make_search(config: SearchConfig, emit: Emit) -> Strategy:
+def _make_search(config: SearchConfig, emit: Emit, aims: Aims) -> Strategy:
     blocks, operations, epochs, seed = config.blocks, config.operations, config.child_budget, config.seed
     match config.strategy:
         case "random":
-            return Random(blocks, operations, budget_of(config), epochs, seed)
+            return Random(blocks, operations, budget_of(config), epochs, seed, aims)
         case "evolution":
             return Evolution(
                 blocks, operations, budget_of(config), epochs, seed,
                 lag=config.lag, population=config.population, sample=config.sample, retrain=config.retrain,
+                aims=aims,
             )  # fmt: skip
         case "controller":
             return Controller(
                 blocks, operations, budget_of(config), epochs, seed,
                 lag=config.lag, batch=config.batch_of_proposals, policy=config.policy,
-                algorithm=config.algorithm, rate=config.controller_rate, emit=emit,
+                algorithm=config.algorithm, rate=config.controller_rate, emit=emit, aims=aims,
             )  # fmt: skip
         case "local":
-            return Local(blocks, operations, budget_of(config), epochs, seed, config.lag)
+            return Local(blocks, operations, budget_of(config), epochs, seed, config.lag, aims)
         case "bananas":
             return Bananas(
                 blocks, operations, budget_of(config), epochs, seed,
                 lag=config.lag, candidates=config.candidates, predictor=config.predictor, emit=emit,
+                aims=aims,
             )  # fmt: skip
         case "exhaustive":
-            return Exhaustive(blocks, operations, config.cells, config.replicas, epochs, seed)
+            return Exhaustive(blocks, operations, config.cells, config.replicas, epochs, seed, aims)
         case _:
             growth = Growth(
                 blocks, config.beam, operations, config.predictor, config.refit, config.kappa,
                 config.first_level,
             )  # fmt: skip
-            return Progressive(growth, epochs, seed, emit, config.learn)
+            return Progressive(growth, epochs, seed, emit, config.learn, aims, config.explore)
 
 
 def notes_on(config: SearchConfig) -> list[str]:

@@ -99,6 +99,30 @@ class SearchResult:
         return self.record.ranked[:n]
 
     @property
+    def front(self) -> list[Trial]:
+        """The measured trials that no other beats in all objectives, the most accurate first.
+
+        Only cells that keep all limits are on it; where none does, those that break them least. A search for
+        accuracy alone has the front of accuracy and parameters.
+        """
+        return self.record.front
+
+    @property
+    def hypervolume(self) -> float:
+        """How good the front is, in [0, 1], from a reference that does not depend on the search.
+
+        Of accuracy above 0, and of each cost the share that is saved of its limit, or where it has none of
+        the most that a cell of the space costs. For accuracy alone it is the best accuracy.
+        """
+        aims = self.record.aims
+        return aims.hypervolume(self.record.done, aims.reference(self.config.blocks, self.config.operations))
+
+    @property
+    def keeps_limits(self) -> bool:
+        """Whether the best cell keeps all limits; if not, no finished one does."""
+        return not self.record.aims.violation(self.best)
+
+    @property
     def choice(self) -> Choice | None:
         """The final choice, the best finalist first; None where there was none."""
         return self.record.choice
@@ -146,13 +170,35 @@ class SearchResult:
         children = plural(len(self.record.distinct), "child", "children")
         cost = [children + (f" ({failed} failed)" if failed else "")]
         cost += [f"{count(self.images_seen)} images"] if self.images_seen else []
-        rows = [("best cell", str(self.best)), *self._accuracies()]
+        rows = [("best cell", str(self.best)), *self._limits(), *self._accuracies()]
         finals = len(self.record.finals)
         cost += [plural(finals, "final training", "final trainings")] if finals else []
         rows += [("size", ", ".join(size))] if size else []
+        rows += self._deployed()
         rows += [("cost", f"{', '.join(cost)}, {duration(self.record.child_seconds)} of training")]
         rows += [("report", str(self.report))] if self.report.is_file() else []
         return rows + ([("weights", str(self.weights))] if self.weights.is_file() else [])
+
+    def _limits(self) -> list[tuple[str, str]]:
+        """What must not be overlooked: that no cell keeps the limits."""
+        if self.keeps_limits:
+            return []
+        return [
+            ("LIMITS", f"NO finished cell keeps {' and '.join(self.config.limit)}: this one breaks it least")
+        ]
+
+    def _deployed(self) -> list[tuple[str, str]]:
+        """What the best cell's network costs where it is deployed, and the front."""
+        costs = self.record.costs
+        if not costs:
+            return []
+        codes = self.best.codes[np.newaxis]
+        told = [f"{cost.before(codes)[0]:,.6g} {name}" for name, cost in costs.items()]
+        rows = [("deployed", ", ".join(told))]
+        if self.record.aims.costs:
+            front = plural(len(self.front), "trial", "trials")
+            rows += [("front", f"{front} that no other beats, hypervolume {self.hypervolume:.4f}")]
+        return rows
 
     def _accuracies(self) -> list[tuple[str, str]]:
         choice, judges = self.choice, "classes" if self.config.evaluator == REPTILE else "images"

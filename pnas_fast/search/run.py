@@ -17,6 +17,7 @@ from pnas_fast.evaluation.guard import make_evaluator
 from pnas_fast.evaluation.profiling import trace_file
 from pnas_fast.executors.inline import InlineExecutor
 from pnas_fast.executors.local import LocalExecutor
+from pnas_fast.objectives.aims import Aims
 from pnas_fast.protocols import (
     DataSource,
     Evaluator,
@@ -33,13 +34,16 @@ from pnas_fast.protocols import (
     Trial,
     child_seed,
 )
-from pnas_fast.runs.choice import best_of
+from pnas_fast.runs.choice import best_of, split
+from pnas_fast.runs.costs import settle_costs
 from pnas_fast.runs.folder import TRIALS, check_same, locked, saved_config
+from pnas_fast.runs.front import FrontKeeper
 from pnas_fast.runs.history import mark_finished, settle, settle_tests
 from pnas_fast.runs.images import remember_images
 from pnas_fast.runs.keeping import BestKeeper, NoteKeeper
 from pnas_fast.runs.store import TrialStore
 from pnas_fast.runs.weights import BEST, discard_all
+from pnas_fast.search.aims import costs_of, deployment_of, make_aims, notes_on_aims
 from pnas_fast.search.config import TABLE, SearchConfig
 from pnas_fast.search.driver import Driver
 from pnas_fast.search.parts import make_spec, make_strategy, notes_on
@@ -118,6 +122,9 @@ class Search:
         config, folder = self.config, self.folder
         # A damaged data set is found before anything is written, as is a bad evaluator.
         data = opened(config, self.source)
+        deployment = deployment_of(config, data.image_shape, data.classes)
+        costs = costs_of(config, deployment)
+        aims = make_aims(config, costs)
         spec = make_spec(config, self.source.identity())
         evaluator = make_evaluator(spec)
         saved = saved_config(folder, SearchConfig)
@@ -130,13 +137,14 @@ class Search:
             store = stack.enter_context(TrialStore(folder / TRIALS, write=True, durable=trains))
             store.adopt(self.known)
             listeners = Listeners(list(self.others))
-            strategy = make_strategy(config, listeners.on)
+            strategy = make_strategy(config, listeners.on, aims)
             if self.console is not None:
-                display = choose_display(self.console, config.strategy, strategy.planned)
+                display = choose_display(self.console, config.strategy, strategy.planned, aims)
                 stack.enter_context(closing(display))
                 listeners.all.append(display)
-            notes = (*self.notes, *notes_on(config))
+            notes = (*self.notes, *notes_on(config), *notes_on_aims(config, aims, deployment))
             settled = settle(folder, config, self.source.identity(), store)
+            settle_costs(folder, str(deployment), costs, store)
             if data.test_images is not None and (config.test_children or config.finalists):
                 settle_tests(folder, test_digest(data), store)
             if trains:
@@ -149,28 +157,29 @@ class Search:
             if self.retry_failed and (again := store.forget_failed()):
                 listeners.say(f"{again} failed children are trained again")
             known = store.trials()
-            best = BestKeeper(folder, store, self._best(known))
+            best = BestKeeper(folder, store, self._best(known, aims), aims)
             discard_all(folder)
             if self.track:
                 tracking = stack.enter_context(self._tracking(listeners.say))
                 listeners.all.append(TrackedSearch(tracking))
             unfinished = len(known) < strategy.planned
             executor = stack.enter_context(closing(self._executor(unfinished, listeners.say)))
-            listeners.all += [NoteKeeper(store), best]
+            front = FrontKeeper(folder, aims, split(known)[0])
+            listeners.all += [NoteKeeper(store), front, best]
             if self.finishing:
                 listeners.all.append(stack.enter_context(ReportWriter(folder, at_once=trains)))
             self.stop.drains(executor.drain)
             executor.start(spec, self.source)
             self._drive(strategy, evaluator, executor, store, listeners)
-            best.choose(self._best(store.trials()))
+            best.choose(self._best(store.trials(), aims))
             if config.evaluator == "train" and best.best is not None and best.lacks_weights:
                 self._mend_weights(best, executor, listeners)
             discard_all(folder)
             mark_finished(config, store)
         return SearchResult.load(folder)
 
-    def _best(self, trials: list[Trial]) -> Trial | None:
-        return best_of(trials, self.config.finalists, self.config.final_replicas)
+    def _best(self, trials: list[Trial], aims: Aims) -> Trial | None:
+        return best_of(trials, self.config.finalists, self.config.final_replicas, aims)
 
     def _mend_weights(self, keeper: BestKeeper, executor: Executor, listeners: Listeners) -> None:
         """Train the best child once more, whose weights are not there: it comes out the same."""

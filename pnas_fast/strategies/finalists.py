@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pnas_fast.objectives.aims import ACCURACY_ALONE, Aims
 from pnas_fast.protocols import Emit, Noted, Proposal, Strategy, Trial
 from pnas_fast.protocols.values import FINAL
 
@@ -18,19 +19,23 @@ class Finalists:
     chosen by, so the mean of a cell's final trainings is what it is worth, and the best mean decides
     (`pnas_fast.runs.choice`). The searching strategy hears nothing of them.
 
-    Finalists are the best distinct cells by `Trial.order`; fewer where fewer finished.
+    Finalists are the best distinct cells by `Aims.rank`: those that keep limits first, then by accuracy;
+    fewer where fewer finished.
 
     Args:
         search: the strategy that finds them.
         cells: how many finalists, 1 or more.
         replicas: final trainings of each, 1 or more.
         epochs: of a final training.
+        emit: is told when final trainings begin.
+        aims: of the search.
     """
 
     def __init__(
-        self, search: Strategy, cells: int, replicas: int, epochs: int, emit: Emit = lambda event: None
-    ) -> None:
-        self._search, self._emit = search, emit
+        self, search: Strategy, cells: int, replicas: int, epochs: int, emit: Emit = lambda event: None,
+        aims: Aims = ACCURACY_ALONE,
+    ) -> None:  # fmt: skip
+        self._search, self._emit, self._aims = search, emit, aims
         self._cells, self._replicas, self._epochs = cells, replicas, epochs
         self._told = list[Trial]()
         self._asked, self._finals = 0, 0
@@ -62,7 +67,7 @@ class Finalists:
             self._search.tell(trial)
 
     def _propose(self) -> list[Proposal]:
-        ranked = sorted((trial for trial in self._told if trial.done), key=lambda trial: trial.order)
+        ranked = sorted((trial for trial in self._told if trial.done), key=self._aims.rank)
         best = list(dict.fromkeys(trial.cell.canonical() for trial in reversed(ranked)))[: self._cells]
         count = len(best) * self._replicas
         if count:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from pnas_fast.objectives.aims import ACCURACY_ALONE, Aims
 from pnas_fast.protocols import Event, Finished, Noted, Progressed, Started, Told, Trial
 from pnas_fast.report.text import duration
 
@@ -15,10 +16,12 @@ class Tally:
 
     Args:
         planned: children in all, at most.
+        aims: of the search.
     """
 
     planned: int
     title: str = ""
+    aims: Aims = ACCURACY_ALONE
     total: int = 0
     done: int = 0
     failed: int = 0
@@ -67,7 +70,7 @@ class Tally:
         if (
             trial.done
             and not trial.proposal.is_final
-            and (self.best is None or trial.order > self.best.order)
+            and (self.best is None or self.aims.rank(trial) > self.aims.rank(self.best))
         ):
             self.best = trial
 

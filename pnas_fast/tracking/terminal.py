@@ -12,6 +12,7 @@ from rich.table import Column
 
 from pnas_fast.cli.commands import say
 from pnas_fast.foreign import printable
+from pnas_fast.objectives.aims import ACCURACY_ALONE, Aims
 from pnas_fast.protocols import Event, Finished, Noted, Progressed, Proposed, Said, Told
 from pnas_fast.tracking.tally import Tally
 
@@ -28,11 +29,12 @@ class Lines:
         console: where they go.
         strategy: its name.
         planned: children in all, at most.
+        aims: of the search.
     """
 
-    def __init__(self, console: Console, strategy: str, planned: int) -> None:
+    def __init__(self, console: Console, strategy: str, planned: int, aims: Aims = ACCURACY_ALONE) -> None:
         self._console = console
-        self.tally = Tally(planned, strategy)
+        self.tally = Tally(planned, strategy, aims)
         self._said = time.monotonic()
 
     def on(self, event: Event) -> None:
@@ -84,8 +86,8 @@ class Lines:
 class Live(Lines):
     """A bar that moves, with the same lines above it."""
 
-    def __init__(self, console: Console, strategy: str, planned: int) -> None:
-        super().__init__(console, strategy, planned)
+    def __init__(self, console: Console, strategy: str, planned: int, aims: Aims = ACCURACY_ALONE) -> None:
+        super().__init__(console, strategy, planned, aims)
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("[bold]{task.fields[title]}"),
@@ -135,15 +137,16 @@ class Live(Lines):
         self._progress.stop()
 
 
-def choose_display(console: Console, strategy: str, planned: int) -> Lines:
+def choose_display(console: Console, strategy: str, planned: int, aims: Aims = ACCURACY_ALONE) -> Lines:
     """A live display on a terminal, plain lines elsewhere."""
-    return (Live if console.is_terminal else Lines)(console, strategy, planned)
+    return (Live if console.is_terminal else Lines)(console, strategy, planned, aims)
 
 
 def _begun(values: Mapping[str, Any]) -> str:
     children, candidates = values["children"], values["candidates"]
     chosen = "all" if children == candidates else f"the best {children:,}"
-    return f"level {values['level']}/{values['levels']}: {candidates:,} candidates, training {chosen}"
+    over = f" and {values['over_limit']:,} over a limit" if values.get("over_limit") else ""
+    return f"level {values['level']}/{values['levels']}: {candidates:,} candidates{over}, training {chosen}"
 
 
 def _level(values: Mapping[str, Any], tally: Tally) -> str:

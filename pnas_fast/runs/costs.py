@@ -1,0 +1,93 @@
+"""What a run knows of the costs of cells, so that nobody needs its data, a device's file or a network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from pnas_fast.objectives.additive import AdditiveCost
+from pnas_fast.objectives.aims import Aims, aims_of
+from pnas_fast.objectives.limits import ACCURACY
+from pnas_fast.protocols import Cost
+from pnas_fast.runs.database import StoreError
+from pnas_fast.runs.folder import RunError
+from pnas_fast.runs.store import TrialStore
+
+_FACT = "costs"
+_Row = Annotated[list[float], Meta(max_length=64)]
+
+
+class _Additive(msgspec.Struct, forbid_unknown_fields=True):
+    """The arguments of `AdditiveCost`."""
+
+    name: str
+    unit: str
+    table: Annotated[list[_Row], Meta(max_length=64)]
+    const: _Row
+
+
+class _Stored(msgspec.Struct, forbid_unknown_fields=True):
+    """The fact: what network costs are of, in words, and each cost."""
+
+    deployed: str
+    additive: list[_Additive]
+
+
+def settle_costs(folder: Path, deployed: str, costs: Mapping[str, AdditiveCost], store: TrialStore) -> None:
+    """Make a store say what cells cost in the run, which stays the same; nothing where there are no costs.
+
+    Args:
+        folder: of the run.
+        deployed: what network costs are of, in words.
+        costs: by their names.
+        store: of the run.
+
+    Raises:
+        RunError: they are others than those the run began with.
+    """
+    if not costs:
+        return
+    text = json.dumps({"deployed": deployed, "additive": [cost.values() for cost in costs.values()]})
+    known = store.fact(_FACT)
+    if known is not None and known != text:
+        raise RunError(
+            f"--out {folder}: cells cost something else than when the run began; give the device's file that "
+            "it began with, or choose another --out"
+        )
+    store.set_fact(_FACT, text)
+
+
+def stored_costs(store: TrialStore, folder: Path) -> dict[str, AdditiveCost]:
+    """What a store says of the costs of cells, by their names; empty where it says nothing.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    text = store.fact(_FACT)
+    return {} if text is None else _read(text, folder)
+
+
+def run_aims(config: Mapping[str, Any], costs: Mapping[str, Cost], folder: Path) -> Aims:
+    """What the cells of a run are to be good at, from the values of its configuration.
+
+    Raises:
+        StoreError: the run does not say what they cost.
+    """
+    objectives, limits = config.get("objectives", [ACCURACY]), config.get("limit", [])
+    try:
+        return aims_of(objectives, limits, costs)
+    except ValueError as error:
+        raise StoreError(f"{folder}: {error}") from error
+
+
+def _read(text: str, folder: Path) -> dict[str, AdditiveCost]:
+    try:
+        stored = msgspec.json.decode(text, type=_Stored)
+        return {one.name: AdditiveCost(**msgspec.structs.asdict(one)) for one in stored.additive}
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise StoreError(f"{folder}: what it says of costs is damaged ({error})") from error

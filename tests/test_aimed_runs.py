@@ -1,0 +1,245 @@
+"""Runs for more than accuracy: options, what a folder remembers, the front, the final choice."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pnas_fast import SearchConfig, run_search
+from pnas_fast.candidates import expand, one_block_cells
+from pnas_fast.cli.options import ConfigError
+from pnas_fast.evaluation.table import write_table
+from pnas_fast.objectives import Parameters
+from pnas_fast.objectives.aims import Aims
+from pnas_fast.objectives.counted import counted
+from pnas_fast.objectives.deployment import Deployment
+from pnas_fast.objectives.limits import Bound
+from pnas_fast.protocols import Measurement, Proposal, Trial
+from pnas_fast.runs.choice import best_of
+from pnas_fast.runs.database import StoreError
+from pnas_fast.runs.folder import RunError, default_folder
+from pnas_fast.runs.record import RunRecord
+from pnas_fast.runs.store import TrialStore
+from pnas_fast.search.cli import parse
+from pnas_fast.search.command import main
+from pnas_fast.search.result import SearchResult
+from pnas_fast.space import Cell
+from pnas_fast.strategies.finalists import Finalists
+from pnas_fast.strategies.random import Random
+from strategy_runs import drive, measure
+from test_dominance import layers_of
+
+pytestmark = pytest.mark.usefixtures("few_steps")
+
+OPS = ("sep3x3", "conv1x7_7x1", "identity")
+DEPLOYED = Deployment(2, 8, (1, 8, 8), 10)
+COSTS = counted(DEPLOYED)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    one = one_block_cells(OPS)
+    cells = [Cell.from_codes(row).canonical() for codes in (one, expand(one, OPS).codes) for row in codes]
+    proposals = [Proposal(cell, 3) for cell in cells]
+    path = tmp_path_factory.mktemp("table") / "cells.csv"
+    write_table(path, [Trial(number, one, measure(one)) for number, one in enumerate(proposals)])
+    return path
+
+
+def config_of(table: Path, **values: Any) -> SearchConfig:
+    plain: dict[str, Any] = {
+        "blocks": 2,
+        "operations": OPS,
+        "device": "cpu",
+        "predictor": "paths",
+        "beam": 15,
+    }
+    return SearchConfig(evaluator=f"table:{table}", **{**plain, **values})
+
+
+AIMED: dict[str, Any] = {
+    "objectives": ("accuracy", "multiply_adds"), "limit": ("parameters<=60000",),
+    "deploy": "repeats=2,filters=8",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def aimed(table: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
+    folder = tmp_path_factory.mktemp("runs") / "aimed"
+    return run_search(config_of(table, **AIMED), out=folder, progress=False)
+
+
+def test_the_front_is_that_of_the_trials_that_keep_limits(aimed: SearchResult) -> None:
+    trials = aimed.record.done
+    assert all(COSTS["parameters"].of(trial) <= 60_000 for trial in trials)
+    points = np.array([[-trial.accuracy, COSTS["multiply_adds"].of(trial)] for trial in trials])
+    expected = {tuple(points[index]) for index, layer in enumerate(layers_of(points)) if layer == 0}
+    found = [(-trial.accuracy, COSTS["multiply_adds"].of(trial)) for trial in aimed.front]
+    assert found == sorted(expected)
+    assert aimed.keeps_limits
+    assert aimed.front[0].accuracy == aimed.record.ranked[0].accuracy
+
+
+def test_a_summary_tells_what_the_best_cell_costs_where_it_runs(aimed: SearchResult) -> None:
+    rows = dict(aimed.rows())
+    cost = COSTS["parameters"].before(aimed.best.codes[np.newaxis])[0]
+    assert rows["deployed"].startswith(f"{cost:,.6g} parameters, ")
+    assert f"{len(aimed.front)} trials that no other beats, hypervolume 0." in rows["front"]
+    assert "LIMITS" not in rows
+
+
+def test_the_hypervolume_is_measured_from_the_most_that_a_cell_costs(aimed: SearchResult) -> None:
+    aims = aimed.record.aims
+    most = COSTS["multiply_adds"].most(2, OPS)
+    assert aims.reference(2, OPS).tolist() == [0.0, most]
+    area, accuracies = 0.0, 0.0
+    for trial in reversed(aimed.front):  # from the cheapest on
+        area += (trial.accuracy - accuracies) * (1 - COSTS["multiply_adds"].of(trial) / most)
+        accuracies = trial.accuracy
+    assert aimed.hypervolume == pytest.approx(area, abs=1e-12)
+
+
+def test_a_run_is_read_without_its_data_and_continued_with_the_same_costs(
+    aimed: SearchResult, table: Path
+) -> None:
+    again = run_search(config_of(table, **AIMED), out=aimed.folder, progress=False)
+    assert [trial.proposal for trial in again.record.trials] == [t.proposal for t in aimed.record.trials]
+    with TrialStore(aimed.folder / "trials.sqlite", write=True) as store:
+        fact = store.fact("costs")
+        assert fact is not None
+        changed = json.loads(fact)
+        changed["additive"][0]["const"][0] += 1
+        store.set_fact("costs", json.dumps(changed))
+    with pytest.raises(RunError, match="cells cost something else"):
+        run_search(config_of(table, **AIMED), out=aimed.folder, progress=False)
+    with TrialStore(aimed.folder / "trials.sqlite", write=True) as store:
+        store.set_fact("costs", '{"deployed": "", "additive": [{"name": "parameters"}]}')
+    with pytest.raises(StoreError, match="costs is damaged"):
+        RunRecord.load(aimed.folder)
+    with TrialStore(aimed.folder / "trials.sqlite", write=True) as store:
+        store.set_fact("costs", fact)
+    assert SearchResult.load(aimed.folder).front == aimed.front
+
+
+def test_limits_that_nothing_keeps_are_said_loudly_and_give_an_answer(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_of(
+        table, strategy="random", predictor="mlp", beam=24, budget=20, limit=("parameters<=9",)
+    )
+    result = run_search(config, out=tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "NO cell keeps parameters<=9" in said
+    assert not result.keeps_limits
+    assert dict(result.rows())["LIMITS"].startswith("NO finished cell keeps parameters<=9")
+    assert len(result.front) == 1
+    violations = [result.record.aims.violation(trial.cell) for trial in result.record.done]
+    assert result.record.aims.violation(result.best) == min(violations)
+
+
+def test_a_run_for_accuracy_alone_has_a_front_of_accuracy_and_parameters(table: Path, tmp_path: Path) -> None:
+    result = run_search(config_of(table), out=tmp_path / "run", progress=False)
+    assert result.record.costs == {}
+    points = np.array([[-t.accuracy, Parameters().of(t)] for t in result.record.done])
+    expected = {tuple(points[index]) for index, layer in enumerate(layers_of(points)) if layer == 0}
+    assert [(-trial.accuracy, Parameters().of(trial)) for trial in result.front] == sorted(expected)
+    assert result.hypervolume == result.record.ranked[0].accuracy
+    assert "front" not in dict(result.rows())
+
+
+class TestConfiguration:
+    def test_texts_that_mean_the_same_are_the_same(self) -> None:
+        one = SearchConfig(
+            objectives=("memory", "accuracy", " parameters"), limit=("parameters <= 3e6", "latency_ms<=5"),
+            deploy="filters=9, repeats=2",
+        )  # fmt: skip
+        assert one.objectives == ("accuracy", "parameters", "memory")
+        assert one.limit == ("latency_ms<=5", "parameters<=3000000")
+        assert one.deploy == "repeats=2,filters=9"
+        assert SearchConfig.from_values(json.loads(json.dumps(one.values()))) == one
+
+    def test_the_command_line_takes_several_limits(self) -> None:
+        given = ["--plan", "--preset", "quick", "--limit", "parameters<=3e6", "--limit", "multiply_adds<=1e9"]
+        config = parse([*given, "--objectives", "accuracy,parameters", "--explore", "0.1"]).config
+        assert config.limit == ("multiply_adds<=1000000000", "parameters<=3000000")
+        assert (config.objectives, config.explore) == (("accuracy", "parameters"), 0.1)
+
+    def test_it_is_part_of_what_run_it_is_and_old_runs_are_what_they_were(self) -> None:
+        plain = SearchConfig()
+        values = {
+            k: v for k, v in plain.values().items() if k not in ("objectives", "limit", "deploy", "explore")
+        }
+        assert SearchConfig.from_values(values) == plain
+        for change in ({"objectives": ("accuracy", "parameters")}, {"limit": ("parameters<=9",)},
+                       {"deploy": "batch=2"}, {"explore": 0.5}):  # fmt: skip
+            other = replace(plain, **change)
+            assert len(plain.difference(other)) == 1
+            assert default_folder(plain, "data") != default_folder(other, "data")
+
+    @pytest.mark.parametrize(
+        ("values", "found"),
+        [
+            ({"objectives": ("parameters",)}, "objectives are 'parameters', allowed is accuracy"),
+            (
+                {"objectives": ("accuracy", "flops")},
+                "found 'flops', allowed are accuracy and any of",
+            ),
+            ({"objectives": ("accuracy", "accuracy")}, "each once"),
+            ({"limit": ("latency<=5",)}, "limit is 'latency<=5', allowed is NAME<=NUMBER"),
+            ({"limit": ("accuracy<=5",)}, "allowed is NAME<=NUMBER"),
+            ({"limit": ("parameters>=5",)}, "allowed is NAME<=NUMBER"),
+            ({"limit": ("parameters<=0",)}, "found '0', allowed is a number above 0"),
+            ({"limit": ("parameters<=nan",)}, "found 'nan'"),
+            ({"limit": ("parameters<=1", "parameters<=2")}, "allowed is one of parameters"),
+            ({"deploy": "blocks=3"}, "deploy is 'blocks=3'"),
+            ({"explore": 1.5}, "explore is 1.5"),
+            ({"explore": 0.5, "strategy": "random"}, "--explore is an option of progressive"),
+            *(
+                (
+                    {"objectives": ("accuracy", "parameters"), "strategy": name},
+                    f"{name} chooses by accuracy alone",
+                )
+                for name in ("controller", "local", "bananas")
+            ),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused_in_a_line(self, values: dict[str, Any], found: str) -> None:
+        with pytest.raises(ConfigError) as error:
+            SearchConfig(**values)
+        assert found in str(error.value)
+        assert "\n" not in str(error.value)
+
+    def test_a_cost_that_is_not_known_is_refused_before_anything_is_written(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "run"
+        assert main(["--preset", "quick", "--limit", "memory_mib<=5", "--out", str(out)]) == 2
+        assert "memory_mib is not known" in capsys.readouterr().err
+        assert not out.exists()
+
+
+class TestFinalChoice:
+    AIMS = Aims((), ((COSTS["parameters"], Bound("parameters", 30_000)),))
+
+    def test_finalists_are_those_that_keep_limits(self) -> None:
+        trials = drive(Finalists(Random(2, OPS, 90, 1, 3), 4, 2, 1, aims=self.AIMS))
+        searched = [trial for trial in trials if not trial.proposal.is_final and trial.done]
+        fit = sorted(self.AIMS.feasible(searched), key=lambda trial: trial.order, reverse=True)
+        assert any(self.AIMS.violation(trial.cell) for trial in searched)
+        finals = [trial for trial in trials if trial.proposal.is_final]
+        best = list(dict.fromkeys(trial.cell.canonical() for trial in fit))[:4]
+        assert list(dict.fromkeys(trial.cell for trial in finals)) == best
+        chosen = best_of(trials, 4, 2, self.AIMS)
+        assert chosen is not None
+        assert not self.AIMS.violation(chosen.cell)
+
+    def test_of_single_trainings_the_best_keeps_limits(self) -> None:
+        small, large = Cell.parse("1:identity+1:identity"), Cell.parse("0:conv1x7_7x1+1:conv1x7_7x1")
+        trials = [
+            Trial(number, Proposal(cell, 1), Measurement("done", {"accuracy": accuracy}))
+            for number, (cell, accuracy) in enumerate([(large, 0.9), (small, 0.5), (small, 0.6)])
+        ]
+        assert [best_of(trials, 0, 0, aims) for aims in (Aims(), self.AIMS)] == [trials[0], trials[2]]
