@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pnas_fast.objectives.dominance import first_layers
 from pnas_fast.objectives.hypervolume import hypervolume
 from pnas_fast.objectives.limits import COSTS, Bound, parse_limits, parse_objectives
-from pnas_fast.protocols import Cost, Objective, Trial
+from pnas_fast.protocols import Cost, Trial
 from pnas_fast.space import Cell, Codes
 
 Floats = npt.NDArray[np.float64]
@@ -69,21 +69,21 @@ class Aims:
         """Done trials whose cells keep all limits."""
         return [trial for trial in trials if trial.done and not self.violation(trial.cell)]
 
-    def front(self, trials: Iterable[Trial], costs: Sequence[Objective] = ()) -> list[Trial]:
+    def front(self, trials: Iterable[Trial], costs: Sequence[Callable[[Trial], float]] = ()) -> list[Trial]:
         """The done trials that no other beats, the most accurate first; of trials alike in all, the first.
 
         Only trials whose cells keep all limits are looked at; where none does, those that break them least.
 
         Args:
             trials: measured ones, in order.
-            costs: that count in place of the aims' own. A trial for which one is not known is left out.
+            costs: of a trial, that count in place of the aims' own. One for which they are NaN is left out.
         """
-        counted = costs or self.costs
+        counted = costs or [cost.of for cost in self.costs]
         done = [trial for trial in trials if trial.done]
         violations = [self.violation(trial.cell) for trial in done]
         least = min(violations, default=0.0)
         done = [trial for trial, violation in zip(done, violations, strict=True) if violation == least]
-        points = np.array([[-trial.accuracy, *(cost.of(trial) for cost in counted)] for trial in done])
+        points = np.array([[-trial.accuracy, *(cost(trial) for cost in counted)] for trial in done])
         points = points.reshape(len(done), 1 + len(counted))
         known = np.flatnonzero(np.isfinite(points).all(axis=1))
         if not len(known):

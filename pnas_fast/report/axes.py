@@ -41,18 +41,25 @@ def limit_accuracy(axes: Axes, view: RunView) -> None:
     """Make the y axis one of accuracies in percent, without those far below others of their group."""
     groups = [[trial.accuracy for trial in group.done] for group in view.groups]
     lowest = min(typical_range(accuracies)[0] for accuracies in groups if accuracies)
-    axes.set_ylim(*padded(lowest, view.ranked[0].accuracy))
+    axes.set_ylim(*padded(lowest, max(trial.accuracy for trial in view.done)))
     axes.set_ylabel("validation accuracy, %")
     percent_ticks(axes.yaxis)
 
 
-def plot_group(axes: Axes, group: Group, trials: Sequence[Trial], x: Sequence[float], marker: str) -> None:
+def plot_group(
+    axes: Axes, group: Group, trials: Sequence[Trial], x: Sequence[float], marker: str,
+    colour: str | None = None,
+) -> None:  # fmt: skip
     """Plot children of one group at ``x`` and their accuracy; those below the axis as triangles on its edge.
 
-    The y axis must have its limits already.
+    The y axis must have its limits already. They have the group's colour, or another one.
     """
     low = axes.get_ylim()[0]
-    style: dict[str, Any] = {"color": level_colour(group.number), "alpha": 0.85, "markeredgewidth": 0}
+    style: dict[str, Any] = {
+        "color": colour or level_colour(group.number),
+        "alpha": 0.85,
+        "markeredgewidth": 0,
+    }
     style |= {"markersize": 4.4 if len(trials) <= _MANY else 3.0}
     shown = [(trial, at) for trial, at in zip(trials, x, strict=True) if trial.accuracy >= low]
     below = [(trial, at) for trial, at in zip(trials, x, strict=True) if trial.accuracy < low]

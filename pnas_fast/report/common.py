@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from pnas_fast.objectives import Accuracy, pareto_front
 from pnas_fast.protocols import Trial
 from pnas_fast.report.cost import Cost, costs_of, draw_costs
 from pnas_fast.report.curves import curve_names, draw_curves
@@ -57,7 +56,7 @@ def headline(view: RunView, cost: str) -> list[Fact]:
         view: the run.
         cost: a remark on the search's cost.
     """
-    facts = []
+    facts = list[Fact]()
     best = view.record.best
     if best is not None:
         sizes = [
@@ -75,6 +74,7 @@ def headline(view: RunView, cost: str) -> list[Fact]:
     if images:
         facts.append(Fact("search cost", f"{magnitude(images)} images", cost))
     return [
+        *_limits(view),
         *facts,
         Fact("time in children", duration(view.total("seconds")), "added up over all children"),
     ]
@@ -93,7 +93,7 @@ def sections_after(view: RunView, files: Collection[str]) -> list[Section]:
     found = []
     if view.ranked:
         if costs_of(view):
-            values = {"costs": costs_of(view), "front": _front_rows(view)}
+            values = {"costs": costs_of(view), "front": _front_rows(view), "aims": aims_in_words(view)}
             found.append(Section("cost", "What accuracy costs", values, (_COST,)))
         if compared_groups(view):
             found.append(Section("operations", "What good cells are made of", charts=(_OPERATIONS,)))
@@ -118,17 +118,39 @@ def sections_after(view: RunView, files: Collection[str]) -> list[Section]:
     ]
 
 
+def aims_in_words(view: RunView) -> str:
+    """A sentence on what cells were to be good at; empty for accuracy alone."""
+    aims = view.record.aims
+    if not aims:
+        return ""
+    names = {cost.value: cost.name for cost in costs_of(view)}
+    goals = ["accuracy", *(f"few {names[cost.name]}" for cost in aims.costs)]
+    goals += [f"at most {bound.most:,.12g} {names[bound.name]}" for _, bound in aims.limits]
+    return f"The search was for {', '.join(goals)}, of the network to be deployed."
+
+
+def _limits(view: RunView) -> list[Fact]:
+    """What must not be overlooked."""
+    aims, best = view.record.aims, view.record.best
+    if best is None or not aims.violation(best.cell):
+        return []
+    bounds = " and ".join(str(bound) for _, bound in aims.limits)
+    return [Fact("limits", "BROKEN", f"no finished cell keeps {bounds}")]
+
+
 def _front_rows(view: RunView) -> list[tuple[Trial, list[str]]]:
     """The children on any Pareto front, the most accurate first, each with the names of those fronts."""
 
     def numbers(cost: Cost) -> set[int]:
-        return {trial.number for trial in pareto_front(view.done, cost.of, Accuracy().of)}
+        return {trial.number for trial in view.record.aims.front(view.done, [cost.of])}
 
     fronts = {cost.name: numbers(cost) for cost in costs_of(view)}
+    if len(view.record.aims.costs) > 1:
+        fronts["all objectives"] = {trial.number for trial in view.record.front}
     rows = [
         (trial, [name for name, front in fronts.items() if trial.number in front]) for trial in view.ranked
     ]
-    return [(trial, names) for trial, names in rows if names]
+    return [(trial, ["all"] if len(names) == len(fronts) else names) for trial, names in rows if names]
 
 
 def in_words(cell: Cell) -> list[tuple[int, str]]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import accumulate
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from pnas_fast.protocols import Trial
 from pnas_fast.report.axes import NARROW, WIDE, limit_accuracy, name_group, plot_group
 from pnas_fast.report.dots import plot_dots
 from pnas_fast.report.palette import FAILED, INK, SURFACE, level_colour
@@ -34,7 +36,7 @@ def draw_progress(view: RunView, narrow: bool = False) -> Figure:
     for group in view.groups:
         if group.done:
             _draw_group(axes, group, mean=view.has_levels)
-    best = np.maximum.accumulate([trial.accuracy for trial in view.done])
+    best = [trial.accuracy for trial in accumulate(view.done, _better(view))]
     numbers = [trial.number for trial in view.done]
     # To the right edge, so that it is a line even after a single child.
     numbers.append(last + 1)
@@ -43,6 +45,11 @@ def draw_progress(view: RunView, narrow: bool = False) -> Figure:
     _draw_failed(axes, view)
     figure.legend(loc="outside upper left", ncols=2 if narrow else 4, handletextpad=0.4, columnspacing=1.6)
     return figure
+
+
+def _better(view: RunView) -> Callable[[Trial, Trial], Trial]:
+    rank = view.record.aims.rank
+    return lambda one, other: max((one, other), key=rank)
 
 
 def _draw_group(axes: Axes, group: Group, mean: bool) -> None:

@@ -19,6 +19,7 @@ from pnas_fast.runs.folder import RunError
 from pnas_fast.runs.store import TrialStore
 
 _FACT = "costs"
+_DEFAULTS: tuple[tuple[str, list[str]], ...] = (("objectives", [ACCURACY]), ("limit", []))
 _Row = Annotated[list[float], Meta(max_length=64)]
 
 
@@ -78,7 +79,10 @@ def run_aims(config: Mapping[str, Any], costs: Mapping[str, Cost], folder: Path)
     Raises:
         StoreError: the run does not say what they cost.
     """
-    objectives, limits = config.get("objectives", [ACCURACY]), config.get("limit", [])
+    # A run of an early version may have a number by that name.
+    objectives, limits = (
+        value if isinstance(value := config.get(name), list) else default for name, default in _DEFAULTS
+    )
     try:
         return aims_of(objectives, limits, costs)
     except ValueError as error:

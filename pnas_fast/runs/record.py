@@ -119,7 +119,7 @@ class RunRecord:
         """
         if self.aims.costs or not any(Parameters().of(trial) > 0 for trial in self.done):
             return self.aims.front(self.done)
-        return self.aims.front(self.done, [Parameters()])
+        return self.aims.front(self.done, [Parameters().of])
 
     @property
     def best(self) -> Trial | None:

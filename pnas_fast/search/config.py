@@ -306,7 +306,7 @@ class SearchConfig(FewShotSettings, RunConfig):
         """The configuration of `values()`."""
         # Runs that do not say trained all.
         lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-        return cls(**{"first_level": 0, **values, **lists})
+        return cls(**{"first_level": 0, **values, **lists, "operations": tuple(values["operations"])})
 
 
 def first_level(config: SearchConfig) -> int:
