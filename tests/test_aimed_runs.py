@@ -11,18 +11,26 @@ import pytest
 from pnas_fast import SearchConfig, run_search
 from pnas_fast.candidates import expand, one_block_cells
 from pnas_fast.cli.options import ConfigError
+from pnas_fast.data import load
 from pnas_fast.evaluation.table import write_table
+from pnas_fast.export.__main__ import main as export
+from pnas_fast.network import ChildNetwork
 from pnas_fast.objectives import Parameters
 from pnas_fast.objectives.aims import Aims
 from pnas_fast.objectives.counted import counted
 from pnas_fast.objectives.deployment import Deployment
 from pnas_fast.objectives.limits import Bound
-from pnas_fast.protocols import Measurement, Proposal, Trial
+from pnas_fast.protocols import Finished, Measurement, Proposal, Task, Trial
+from pnas_fast.report.cost import draw_costs
+from pnas_fast.report.palette import MUTED
+from pnas_fast.report.view import RunView
 from pnas_fast.runs.choice import best_of
 from pnas_fast.runs.database import StoreError
 from pnas_fast.runs.folder import RunError, default_folder
+from pnas_fast.runs.front import FrontKeeper, front_file, pick
 from pnas_fast.runs.record import RunRecord
 from pnas_fast.runs.store import TrialStore
+from pnas_fast.runs.weights import child_file, save_child
 from pnas_fast.search.cli import parse
 from pnas_fast.search.command import main
 from pnas_fast.search.result import SearchResult
@@ -136,6 +144,9 @@ def test_limits_that_nothing_keeps_are_said_loudly_and_give_an_answer(
     assert not result.keeps_limits
     assert dict(result.rows())["LIMITS"].startswith("NO finished cell keeps parameters<=9")
     assert len(result.front) == 1
+    page = result.report.read_text()
+    assert "BROKEN" in page
+    assert "no finished cell keeps parameters&lt;=9" in page
     violations = [result.record.aims.violation(trial.cell) for trial in result.record.done]
     assert result.record.aims.violation(result.best) == min(violations)
 
@@ -243,3 +254,115 @@ class TestFinalChoice:
             for number, (cell, accuracy) in enumerate([(large, 0.9), (small, 0.5), (small, 0.6)])
         ]
         assert [best_of(trials, 0, 0, aims) for aims in (Aims(), self.AIMS)] == [trials[0], trials[2]]
+
+
+class TestWeights:
+    """Those of the front are kept, and exported where a limit is given later."""
+
+    AIMS = Aims((COSTS["parameters"],))
+
+    def child(self, folder: Path, number: int, cell: str, accuracy: float | None) -> Finished:
+        path = child_file(folder, number)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(str(number))
+        task = Task(number, Proposal(Cell.parse(cell), 1), 0)
+        done = {} if accuracy is None else {"accuracy": accuracy}
+        return Finished(task, Measurement("done" if done else "failed", done, None if done else "error"))
+
+    def test_the_front_s_are_kept_whoever_finishes_first(self, tmp_path: Path) -> None:
+        small, large = "1:identity+1:identity", "0:conv1x7_7x1+1:conv1x7_7x1"
+        events = [
+            (2, large, 0.9), (0, small, 0.5), (1, large, 0.9), (3, large, 0.4), (4, small, None),
+        ]  # fmt: skip
+        for order in (events, events[::-1]):
+            folder = tmp_path / str(order[0][0])
+            folder.mkdir()
+            keeper = FrontKeeper(folder, self.AIMS, [])
+            for event in order:
+                keeper.on(self.child(folder, *event))
+            kept = {path.stem: path.read_text() for path in (folder / "front").iterdir()}
+            assert kept == {"0": "0", "1": "1"}
+            trials = [Trial(1, Proposal(Cell.parse(large), 1), Measurement("done", {"accuracy": 0.9}))]
+            FrontKeeper(folder, self.AIMS, trials)
+            assert [path.stem for path in (folder / "front").iterdir()] == ["1"]
+
+    def test_a_search_for_accuracy_alone_keeps_none(self, tmp_path: Path) -> None:
+        FrontKeeper(tmp_path, Aims(), []).on(self.child(tmp_path, 0, "1:identity+1:identity", 0.5))
+        assert not (tmp_path / "front").exists()
+
+    def test_the_best_that_keeps_a_limit_is_exported(
+        self, aimed: SearchResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        cost = COSTS["multiply_adds"]
+        assert len(aimed.front) >= 2
+        trial = aimed.front[1]
+        texts = [f"multiply_adds<={cost.of(trial):.12g}", "parameters<=1e9"]
+        with pytest.raises(RunError, match=f"weights of trial {trial.number}, .* are not there"):
+            pick(aimed.record, texts)
+        path = front_file(aimed.folder, trial.number)
+        path.parent.mkdir()
+        data = load("digits")
+        save_child(ChildNetwork(trial.cell, 1, 8, data.classes, data.image_shape), data, path)
+        assert pick(aimed.record, texts) == (trial, path)
+        out = tmp_path / "picked.onnx"
+        arguments = ["--run", str(aimed.folder), "--pick", texts[0], "--pick", texts[1], "--output", str(out)]
+        assert export(arguments) == 0
+        assert f"trial {trial.number} of {aimed.folder.name}, {trial.cell}" in capsys.readouterr().out
+        assert out.is_file()
+        best = aimed.record.best
+        assert best is not None
+        (aimed.folder / "best.safetensors").write_bytes(path.read_bytes())
+        assert pick(aimed.record, [f"multiply_adds<={cost.of(best):.12g}"])[0] == best
+        (aimed.folder / "best.safetensors").unlink()
+
+    @pytest.mark.parametrize(
+        ("text", "found"),
+        [
+            ("multiply_adds<=10", "no trial on the front keeps multiply_adds<=10 (the least there is"),
+            ("latency_ms<=5", "does not know latency_ms"),
+            ("latency<=5", "pick: limit is 'latency<=5', allowed is NAME<=NUMBER"),
+        ],
+    )
+    def test_what_nothing_keeps_is_refused_in_a_line(
+        self, aimed: SearchResult, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, found: str
+    ) -> None:
+        out = tmp_path / "x.onnx"
+        assert export(["--run", str(aimed.folder), "--pick", text, "--output", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert found in error
+        assert error.count("\n") == 1
+        assert not out.exists()
+
+
+class TestReport:
+    def page(self, result: SearchResult) -> str:
+        return result.report.read_text()
+
+    def test_the_page_tells_of_objectives_and_draws_their_fronts(self, aimed: SearchResult) -> None:
+        page = self.page(aimed)
+        assert "The search was for accuracy, few multiply-adds, at most 60,000 parameters" in page
+        assert "BROKEN" not in page
+        view = RunView(aimed.record)
+        for narrow in (False, True):
+            figure = draw_costs(view, narrow)
+            labels = [axes.get_xlabel() for axes in figure.axes]
+            assert labels == ["parameters", "multiply-adds"]
+            rings = figure.axes[1].lines
+            drawn = next(line for line in rings if line.get_label() == "Pareto front")
+            expected = [COSTS["multiply_adds"].of(trial) for trial in reversed(aimed.front)]
+            assert list(drawn.get_xdata()) == expected  # type: ignore[arg-type]
+
+    def test_cells_over_a_limit_are_grey_and_on_no_front(self, aimed: SearchResult) -> None:
+        bound = sorted(COSTS["parameters"].of(trial) for trial in aimed.record.done)[5]
+        config = {**aimed.record.config, "limit": [f"parameters<={bound:.12g}"]}
+        record = replace(aimed.record, config=config)
+        axes = draw_costs(RunView(record)).axes[0]
+        dots = [line for line in axes.lines if str(line.get_gid()).startswith("trials")]
+        grey = [
+            number for line in dots if line.get_color() == MUTED for number in str(line.get_gid()).split()[1:]
+        ]
+        expected = [t.number for t in record.done if COSTS["parameters"].of(t) > bound]
+        assert sorted(map(int, grey)) == sorted(expected)
+        drawn = next(line for line in axes.lines if line.get_label() == "Pareto front")
+        assert np.asarray(drawn.get_xdata(), np.float64).max() <= bound
+        assert any(line.get_label() == "limit" for line in axes.lines)

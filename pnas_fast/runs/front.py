@@ -92,9 +92,9 @@ def pick(record: RunRecord, limits: Sequence[str]) -> tuple[Trial, Path]:
     path = record.folder / BEST if is_best else front_file(record.folder, trial.number)
     if not path.is_file():
         raise RunError(
-            f"{record.folder}: the weights of trial {trial.number}, which keeps {' and '.join(limits)}, are not "
-            "there: a search keeps those of its front where it has costs among its --objectives. Train its cell "
-            f"with python -m pnas_fast.train --cell {trial.cell}"
+            f"{record.folder}: the weights of trial {trial.number}, {trial.cell}, are not there: a search keeps "
+            "those of its front where it has costs among its --objectives; python -m pnas_fast.train --cell "
+            "trains it"
         )
     return trial, path
 
