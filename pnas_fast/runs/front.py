@@ -92,9 +92,8 @@ def pick(record: RunRecord, limits: Sequence[str]) -> tuple[Trial, Path]:
     path = record.folder / BEST if is_best else front_file(record.folder, trial.number)
     if not path.is_file():
         raise RunError(
-            f"{record.folder}: the weights of trial {trial.number}, {trial.cell}, are not there: a search keeps "
-            "those of its front where it has costs among its --objectives; python -m pnas_fast.train --cell "
-            "trains it"
+            f"{record.folder}: the weights of trial {trial.number}, {trial.cell}, are not there: a search "
+            "keeps those of its front where --objectives has costs; python -m pnas_fast.train --cell trains it"
         )
     return trial, path
 

@@ -161,7 +161,7 @@ class Search:
             discard_all(folder)
             if self.track:
                 tracking = stack.enter_context(self._tracking(listeners.say))
-                listeners.all.append(TrackedSearch(tracking))
+                listeners.all.append(TrackedSearch(tracking, aims))
             unfinished = len(known) < strategy.planned
             executor = stack.enter_context(closing(self._executor(unfinished, listeners.say)))
             front = FrontKeeper(folder, aims, split(known)[0])

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pnas_fast.objectives.aims import ACCURACY_ALONE, Aims
 from pnas_fast.protocols import Event, Noted, Told, Trial
 from pnas_fast.tracking.messages import Point
 from pnas_fast.tracking.trackers import Kept, Tracking
@@ -32,10 +33,11 @@ class TrackedSearch:
 
     Args:
         tracking: is offered the points.
+        aims: of the search.
     """
 
-    def __init__(self, tracking: Tracking) -> None:
-        self._tracking = tracking
+    def __init__(self, tracking: Tracking, aims: Aims = ACCURACY_ALONE) -> None:
+        self._tracking, self._aims = tracking, aims
         self._best: Trial | None = None
         self._failed = self._told = self._notes = 0
 
@@ -62,7 +64,7 @@ class TrackedSearch:
             self._failed += 1
             values["failed"] = self._failed
             texts["error"] = trial.measurement.error or ""
-        elif not is_final and (self._best is None or trial.order > self._best.order):
+        elif not is_final and (self._best is None or self._aims.rank(trial) > self._aims.rank(self._best)):
             self._best = trial
             texts["best_cell"] = str(trial.cell)
         if self._best is not None and not is_final:
