@@ -93,7 +93,7 @@ def pick(record: RunRecord, limits: Sequence[str]) -> tuple[Trial, Path]:
     if not path.is_file():
         raise RunError(
             f"{record.folder}: the weights of trial {trial.number}, {trial.cell}, are not there: a search "
-            "keeps those of its front where --objectives has costs; python -m pnas_fast.train --cell trains it"
+            "keeps those of its front where --objectives has costs; pnas_fast.train --cell trains it"
         )
     return trial, path
 

@@ -14,7 +14,7 @@ from pnas_fast.engine.few_shot import OPTIONS as FEW_SHOT
 from pnas_fast.engine.few_shot import REPTILE, FewShotSettings, check_evaluator
 from pnas_fast.objectives.deployment import normal
 from pnas_fast.objectives.limits import ACCURACY, COSTS, parse_limits, parse_objectives
-from pnas_fast.runs.config import RunConfig, short_digest
+from pnas_fast.runs.config import RunConfig
 from pnas_fast.space import MAX_BLOCKS, OPERATIONS, CellError, check_operations
 from pnas_fast.strategies.controller import RATES
 from pnas_fast.strategies.policy_gradient import ALGORITHMS
@@ -51,7 +51,8 @@ OPTIONS_OF: dict[str, tuple[str, ...]] = {
 ACCURACY_ONLY = ("controller", "local", "bananas")
 """Strategies that choose by accuracy alone, whatever cells cost."""
 
-_AIMS = ("objectives", "limit", "deploy", "explore")
+AIMS = ("objectives", "limit", "deploy", "explore")
+"""Options of what cells are for, which the first configurations did not have."""
 
 TABLE = "table:"
 """How an evaluator begins that looks measurements up."""
@@ -72,7 +73,7 @@ class SearchConfig(FewShotSettings, RunConfig):
     """
 
     KIND: ClassVar[str] = "search"
-    SINCE: ClassVar[tuple[str, ...]] = (*RunConfig.SINCE, *FEW_SHOT)
+    SINCE: ClassVar[tuple[str, ...]] = (*RunConfig.SINCE, *FEW_SHOT, *AIMS)
 
     strategy: str = option("progressive", "which cells to look at", choices=STRATEGIES)
     blocks: int = option(
@@ -289,12 +290,6 @@ class SearchConfig(FewShotSettings, RunConfig):
         """What another configuration changes about the run but for what may be raised."""
         raised = [name for name in RAISABLE if getattr(other, name) > getattr(self, name)]
         return super().difference(replace(other, **{name: getattr(self, name) for name in raised}))
-
-    def digest(self, data: str) -> str:
-        """As `RunConfig.digest`; a search for accuracy alone has the one that it always had."""
-        said = {name: value for name, value in self.identity().items()
-                if name not in _AIMS or value != _default(name)}  # fmt: skip
-        return short_digest(said, data)
 
     def for_strategy(self, strategy: str) -> SearchConfig:
         """This configuration with another strategy, options of other strategies being their defaults."""
