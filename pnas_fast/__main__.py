@@ -16,6 +16,7 @@ COMMANDS = {
     "watch": "show that page in a browser while the search goes on",
     "export": "write a trained network to an ONNX file, and check it",
     "infer": "classify images with such a file, or time it",
+    "latency": "measure how long networks take on a device, for searches that go by it",
     "data": "say what a data set is: classes, images, a sheet of them",
     "zoo": "list the published networks, with their figures as counted here",
     "kernel_tools.cost": "count what a training step launches, computes and moves",
