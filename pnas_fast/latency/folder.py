@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 import onnx
+import torch
 
 from pnas_fast.export.image_format import of_model
 from pnas_fast.export.model_file import Form, build, check_size, fix_batch
@@ -25,9 +26,11 @@ Progress = Callable[[int, int], None]
 
 
 def network_of(cell: Cell, deployment: Deployment) -> ChildNetwork:
-    """The network of a cell as it will be deployed, with random weights, in evaluation mode."""
+    """The network of a cell as it will be deployed, with the same random weights each time, to evaluate."""
     shape, classes = deployment.image_shape, deployment.classes
-    network = ChildNetwork(cell, deployment.repeats, deployment.filters, classes, shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = ChildNetwork(cell, deployment.repeats, deployment.filters, classes, shape)
     network.eval()
     return network
 

@@ -17,9 +17,7 @@ from pnas_fast.export.providers import PROVIDERS
 from pnas_fast.latency.folder import Progress, fill_folder, network_of
 from pnas_fast.latency.networks import Chosen
 from pnas_fast.latency.time_networks import (
-    PROCESSOR,
     ROUNDS,
-    WALL,
     Run,
     TimingError,
     clock_of,
@@ -62,12 +60,7 @@ def _no_bar(what: str) -> Iterator[Progress]:
     yield lambda done, total: None
 
 
-def time_cells(
-    chosen: Sequence[Chosen],
-    deployment: Deployment,
-    way: Way,
-    bars: Bars = _no_bar,
-) -> Times:
+def time_cells(chosen: Sequence[Chosen], deployment: Deployment, way: Way, bars: Bars = _no_bar) -> Times:
     """The networks of cells, timed here.
 
     Args:
@@ -84,7 +77,10 @@ def time_cells(
         found = _time_torch(chosen, deployment, way, bars)
     else:
         found = _time_onnx(chosen, deployment, way, bars)
-    return msgspec.convert(found, type=Times)
+    try:
+        return msgspec.convert(found, type=Times)
+    except msgspec.ValidationError as error:  # such as a time of 0 by a coarse clock
+        raise DeviceError(f"this machine's times cannot be used: {error}") from error
 
 
 def measure_cells(cells: Sequence[Cell], device: DeviceFile, rounds: int = ROUNDS) -> list[float]:
@@ -134,17 +130,17 @@ def _time_torch(chosen: Sequence[Chosen], deployment: Deployment, way: Way, bars
             network.arrange()
             runs.append(_run(network, images))
             built(index + 1, len(chosen))
-    alone = way.device == "cpu" and way.threads == 1
+    clock, read = clock_of(way.device == "cpu" and way.threads == 1)
     device = {
         **this_machine(name),
         "runtime": "torch",
         "provider": way.device,
         "threads": way.threads,
-        "clock": PROCESSOR if alone else WALL,
-        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "clock": clock,
+        "versions": {"torch": str(torch.__version__), "python": platform.python_version()},
     }
     with torch.inference_mode(), torch_threads(way.threads), bars("timing") as timed:
-        times = time_in_turns(runs.__getitem__, len(runs), way.rounds, timed, clock_of(alone))
+        times = time_in_turns(runs.__getitem__, len(runs), way.rounds, timed, read)
     networks = [
         {"cell": str(cell), "held_out": held_out, "ms": ms}
         for (cell, held_out), ms in zip(chosen, times, strict=True)

@@ -37,12 +37,12 @@ def choose_cells() -> list[Chosen]:
     found: dict[Cell, bool] = {}
     information = _RIDGE * np.eye(len(row_of(draw(1, OPERATIONS, rng))))
     for index in range(FITTED):
-        candidates = [draw(1 + index % MAX_BLOCKS, OPERATIONS, rng).canonical() for _ in range(_CHOICES)]
+        candidates = [draw(1 + index % MAX_BLOCKS, OPERATIONS, rng) for _ in range(_CHOICES)]
         rows = np.array([row_of(cell) for cell in candidates])
-        known = np.array([cell in found for cell in candidates])
         variance = np.einsum("ij,ij->i", rows @ np.linalg.inv(information), rows)
-        best = int(np.where(known, -np.inf, variance).argmax())
-        found[candidates[best]] = False
+        order = np.argsort(-variance, kind="stable").tolist()
+        best = next(place for place in order if candidates[place].canonical() not in found)
+        found[candidates[best].canonical()] = False
         information += np.outer(rows[best], rows[best])
     small = 2 * HELD_OUT // 5
     while len(found) < FITTED + HELD_OUT:

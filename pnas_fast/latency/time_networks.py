@@ -35,6 +35,9 @@ CPU = "CPUExecutionProvider"
 QUIET = 4
 """ONNX Runtime's level of messages: what ends the program."""
 
+FINE = 1e-6
+"""Seconds: steps of a clock that times can be read off."""
+
 PROCESSOR, WALL = "processor", "wall"
 """Clocks."""
 
@@ -137,13 +140,15 @@ class Sessions:
         return lambda: session.run(None, {taken.name: images})
 
 
-def clock_of(alone: bool) -> Callable[[], float]:
-    """What times are read off: of a thread that runs alone its processor's time, else the wall clock.
+def clock_of(alone: bool) -> tuple[str, Callable[[], float]]:
+    """What times are read off, and its name: of a thread that runs alone its processor's time.
 
-    On a machine with nothing beside they are the same, and other programs that take turns with the thread do
-    not stretch the first.
+    With nothing beside that is the wall clock's, but programs that take turns with the thread do not stretch
+    it. Where a system counts it in coarse steps, and for anything but one thread, it is the wall clock.
     """
-    return time.process_time if alone else time.perf_counter
+    if alone and time.get_clock_info("process_time").resolution <= FINE:
+        return PROCESSOR, time.process_time
+    return WALL, time.perf_counter
 
 
 def this_machine(name: str = "") -> dict[str, Any]:
@@ -203,16 +208,16 @@ def time_folder(
     """
     manifest = read_manifest(folder / MANIFEST)
     sessions = Sessions([folder / network["file"] for network in manifest["networks"]], provider, threads)
-    alone = provider == CPU and threads == 1
+    clock, read = clock_of(provider == CPU and threads == 1)
     device = {
         **this_machine(name),
         "runtime": "onnxruntime",
         "provider": provider,
         "threads": threads,
-        "clock": WALL if not alone else PROCESSOR,
+        "clock": clock,
         "versions": {"onnxruntime": sessions.version, "python": platform.python_version()},
     }
-    times = time_in_turns(sessions, len(manifest["networks"]), rounds, progress, clock_of(alone))
+    times = time_in_turns(sessions, len(manifest["networks"]), rounds, progress, read)
     timed = [
         {"cell": network["cell"], "held_out": network["held_out"], "ms": times[index]}
         for index, network in enumerate(manifest["networks"])
