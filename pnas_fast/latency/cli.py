@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def _check_out(options: argparse.Namespace, error: Callable[[str], Any]) -> None:
     """Refuse a place that cannot be written to before anything is timed."""
     out: Path = options.out
-    if not out.parent.is_dir():
-        error(f"--out {out}: {out.parent} is not a folder")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        error(f"--out {out}: {out.parent} is not a folder that can be written to")
     if options.command == "pack" and out.exists():
         error(f"--out {out}: is there already, expected a new name")
     if options.command != "pack" and out.exists() and not out.is_file():

@@ -19,18 +19,36 @@ from pnas_fast.latency.time_networks import MANIFEST, SCRIPT
 from pnas_fast.network.child import ChildNetwork
 from pnas_fast.objectives.deployment import Deployment
 from pnas_fast.objectives.device import DeviceError
-from pnas_fast.space import Cell
+from pnas_fast.space import MAX_BLOCKS, Block, Cell
 from pnas_fast.version import VERSION
 
 Progress = Callable[[int, int], None]
 
 
+_HEAVIEST = Cell((Block(0, "conv1x7_7x1", 1, "conv1x7_7x1"),) * MAX_BLOCKS)
+
+
+def check_layout(deployment: Deployment) -> None:
+    """Refuse a layout that is too large before anything of it is built.
+
+    Raises:
+        ExportError: the largest network would be too large for a file, or a batch of images for memory.
+    """
+    with torch.device("meta"):
+        check_size(_built(_HEAVIEST, deployment), "fp32")
+    of_model(None, deployment.image_shape).check_batch(deployment.batch)
+
+
 def network_of(cell: Cell, deployment: Deployment) -> ChildNetwork:
     """The network of a cell as it will be deployed, with the same random weights each time, to evaluate."""
-    shape, classes = deployment.image_shape, deployment.classes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = ChildNetwork(cell, deployment.repeats, deployment.filters, classes, shape)
+        return _built(cell, deployment)
+
+
+def _built(cell: Cell, deployment: Deployment) -> ChildNetwork:
+    shape, classes = deployment.image_shape, deployment.classes
+    network = ChildNetwork(cell, deployment.repeats, deployment.filters, classes, shape)
     network.eval()
     return network
 
@@ -42,10 +60,7 @@ def model_of(cell: Cell, deployment: Deployment) -> onnx.ModelProto:
         ExportError: it is too large for a file.
     """
     network = network_of(cell, deployment)
-    check_size(network, "fp32")
-    images = of_model(None, network.image_shape)
-    images.check_batch(deployment.batch)
-    model = build(network, images, Form(batch=deployment.batch))
+    model = build(network, of_model(None, network.image_shape), Form(batch=deployment.batch))
     fix_batch(model, deployment.batch)
     return model
 
@@ -67,6 +82,7 @@ def write_folder(folder: Path, chosen: Sequence[Chosen], deployment: Deployment,
 
 def fill_folder(folder: Path, chosen: Sequence[Chosen], deployment: Deployment, progress: Progress) -> None:
     """As `write_folder`, into a folder that is there."""
+    check_layout(deployment)
     networks = []
     for index, (cell, held_out) in enumerate(chosen):
         name = f"{index:03}.onnx"

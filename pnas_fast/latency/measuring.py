@@ -14,11 +14,12 @@ import msgspec
 import torch
 
 from pnas_fast.export.providers import PROVIDERS
-from pnas_fast.latency.folder import Progress, fill_folder, network_of
+from pnas_fast.latency.folder import Progress, check_layout, fill_folder, network_of
 from pnas_fast.latency.networks import Chosen
 from pnas_fast.latency.time_networks import (
     ROUNDS,
     Run,
+    Sessions,
     TimingError,
     clock_of,
     this_machine,
@@ -71,7 +72,7 @@ def time_cells(chosen: Sequence[Chosen], deployment: Deployment, way: Way, bars:
 
     Raises:
         DeviceError: the way is not to be had on this machine, or a network is refused.
-        ExportError: a network that is too large for a file.
+        ExportError: the layout is too large (`check_layout`).
     """
     if way.runtime == "torch":
         found = _time_torch(chosen, deployment, way, bars)
@@ -121,6 +122,7 @@ def _name(kind: str) -> str:
 
 def _time_torch(chosen: Sequence[Chosen], deployment: Deployment, way: Way, bars: Bars) -> dict[str, Any]:
     name = _name(way.device)
+    check_layout(deployment)
     runs: list[Run] = []
     shape = (deployment.batch, *deployment.image_shape)
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(way.device)
@@ -158,12 +160,13 @@ def _run(network: Callable[[torch.Tensor], Any], images: torch.Tensor) -> Run:
 
 
 def _time_onnx(chosen: Sequence[Chosen], deployment: Deployment, way: Way, bars: Bars) -> dict[str, Any]:
-    provider = PROVIDERS[way.device]
-    with tempfile.TemporaryDirectory() as folder:
-        with bars("building") as built:
-            fill_folder(Path(folder), chosen, deployment, built)
-        try:
+    name, provider = _name(way.device), PROVIDERS[way.device]
+    try:
+        Sessions([], provider, way.threads)  # refused before anything is built
+        with tempfile.TemporaryDirectory() as folder:
+            with bars("building") as built:
+                fill_folder(Path(folder), chosen, deployment, built)
             with bars("timing") as timed:
-                return time_folder(Path(folder), provider, way.threads, way.rounds, _name(way.device), timed)
-        except TimingError as error:
-            raise DeviceError(str(error)) from error
+                return time_folder(Path(folder), provider, way.threads, way.rounds, name, timed)
+    except TimingError as error:
+        raise DeviceError(str(error)) from error
