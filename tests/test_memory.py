@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from onnx import TensorProto, helper
 
 from cells import PNASNET5, cells
-from pnas_fast.candidates import one_block_cells
+from pnas_fast.candidates import expand, one_block_cells
 from pnas_fast.export.errors import ExportError
 from pnas_fast.export.memory import peak_activations
 from pnas_fast.latency.folder import model_of
 from pnas_fast.objectives.deployment import Deployment
-from pnas_fast.objectives.memory import Memory, canonical
+from pnas_fast.objectives.memory import MIB, Memory, canonical
 from pnas_fast.protocols import Measurement, Proposal, Trial
-from pnas_fast.space import OPERATIONS, Cell
+from pnas_fast.space import MAX_BLOCKS, OPERATIONS, Cell
 from pnas_fast.space.neighbours import draw
 
 LAYOUTS = [
@@ -31,7 +31,8 @@ LAYOUTS = [
 
 
 def of(cell: Cell, deployment: Deployment) -> float:
-    return float(Memory(deployment).before(cell.codes[np.newaxis])[0])
+    """Bytes by the rule."""
+    return float(MIB * Memory(deployment).before(cell.codes[np.newaxis])[0])
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -71,6 +72,20 @@ def test_many_cells_at_once_are_as_each_alone(monkeypatch: pytest.MonkeyPatch) -
     assert len(set(found.tolist())) == 3
 
 
+@pytest.mark.parametrize("deployment", [*LAYOUTS, Deployment(6, 44, (3, 32, 32), 10)])
+def test_it_grows_with_blocks_up_to_a_bound(deployment: Deployment) -> None:
+    memory, rng = Memory(deployment), np.random.default_rng(0)
+    assert memory.grows
+    parents = one_block_cells()
+    for blocks in range(1, MAX_BLOCKS):
+        candidates = expand(parents)
+        costs = memory.before(candidates.codes)
+        assert (costs >= memory.before(parents)[candidates.parent]).all()
+        assert costs.max() <= memory.most(blocks + 1, OPERATIONS) <= 2 * costs.max()
+        parents = candidates.codes[rng.choice(len(costs), 5, replace=False)]
+    assert memory.most(5, ("identity",)) < memory.most(5, OPERATIONS)
+
+
 def test_the_batch_multiplies_it() -> None:
     cell = Cell.parse(PNASNET5)
     one, four = (of(cell, Deployment(2, 24, (3, 16, 16), 10, batch)) for batch in (1, 4))
@@ -80,7 +95,7 @@ def test_the_batch_multiplies_it() -> None:
 def test_a_failed_trial_has_none() -> None:
     cell = Cell.parse(PNASNET5)
     memory, proposal = Memory(LAYOUTS[0]), Proposal(cell, 1)
-    assert memory.of(Trial(0, proposal, Measurement("done", {}))) == of(cell, LAYOUTS[0])
+    assert memory.of(Trial(0, proposal, Measurement("done", {}))) == of(cell, LAYOUTS[0]) / MIB
     assert np.isnan(memory.of(Trial(0, proposal, Measurement("failed", {}, "error"))))
 
 

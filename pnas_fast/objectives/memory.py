@@ -1,8 +1,8 @@
-"""Memory: the most bytes that a deployed network's activations take at once."""
+"""Memory: the most that a deployed network's activations take at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
@@ -17,6 +17,9 @@ from pnas_fast.objectives.deployment import Deployment
 from pnas_fast.objectives.liveness import ALIGN, FIRST_NODE, REST, SHAPE, SUM, Kind, steps
 from pnas_fast.protocols import Trial
 from pnas_fast.space import CELL_INPUTS, MAX_BLOCKS, OPERATIONS, Codes
+
+MIB = 2**20
+"""Bytes."""
 
 BYTES = 4
 """Of an activation, float32."""
@@ -33,7 +36,7 @@ _BATCH = 1 << 15
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Peak activations in bytes of the network of a cell, as its export runs for the deployment's batch.
+    """Peak activations in MiB of the network of a cell, as its export runs for the deployment's batch.
 
     It is a `pnas_fast.protocols.Cost`. Of cells of three blocks and more it is exactly what
     `pnas_fast.export.memory.peak_activations` finds in the exported graph with blocks in canonical order. Of
@@ -43,12 +46,33 @@ class Memory:
 
     deployment: Deployment
 
-    name: ClassVar[str] = "memory"
-    unit: ClassVar[str] = "B"
+    name: ClassVar[str] = "memory_mib"
+    unit: ClassVar[str] = "MiB"
     maximise: ClassVar[bool] = False
 
+    grows: ClassVar[bool] = True
+    """A cell never takes less than what it was grown from: seen of all cells of two blocks and of many larger
+    ones, but not proved, for blocks may come to run in another order."""
+
+    def most(self, blocks: int, operations: Sequence[str]) -> float:
+        """Somewhat more than a cell of up to ``blocks`` blocks of these operations takes.
+
+        As though at one step as many tensors lived of everything as may of each.
+        """
+        codes = [OPERATIONS.index(name) for name in operations]
+        sides = [source * len(OPERATIONS) + code for source in range(CELL_INPUTS + 1) for code in codes]
+        works = [*(FIRST_NODE + side for side in sides), *(REST + side for side in sides), SUM, ALIGN]
+        found = 0.0
+        for count in range(1, blocks + 1):
+            # Of i blocks that are done, so many may be needed in both forms as sides are still to come.
+            live = 2 + max(done + min(done, 2 * (count - done)) for done in range(count))
+            always, tables = _tables(self.deployment, count)
+            steps = [table.reshape(SHAPE)[:, :, : live + 1, works].max() for table in tables.values()]
+            found = max(found, always, *steps)
+        return found / MIB
+
     def before(self, codes: Codes) -> Floats:
-        """Bytes float64 (M,) of cells int8 (M, b, 4), whatever the order of their blocks."""
+        """MiB float64 (M,) of cells int8 (M, b, 4), whatever the order of their blocks."""
         blocks = codes.shape[1]
         always, tables = _tables(self.deployment, blocks)
         peak = np.full(len(codes), always)
@@ -58,6 +82,7 @@ class Memory:
             for kind, table in tables.items():
                 for keys in steps(cells, kind):
                     np.maximum(part, table.take(keys), out=part)
+        peak /= MIB
         return peak
 
     def of(self, trial: Trial) -> float:
