@@ -27,8 +27,9 @@ ROUNDS = 10
 REPEATS = 3
 """Timed runs of a turn, of which the fastest counts, after one that does not."""
 
-MOST_OPEN = 2_000_000_000
-"""Bytes of files that are held open together; where they are more, each is opened for its turn alone."""
+MOST_OPEN, MOST_THREADS = 2_000_000_000, 4096
+"""Bytes of files that are held open together, and their threads: where they are more, each file is opened
+for its turn alone."""
 
 CPU = "CPUExecutionProvider"
 
@@ -84,7 +85,7 @@ def _seconds(run: Run, clock: Callable[[], float]) -> float:
 
 
 class Sessions:
-    """ONNX files, ready to run on noise; those that fit in `MOST_OPEN` together stay open.
+    """ONNX files, ready to run on noise; all stay open where `MOST_OPEN` and `MOST_THREADS` allow.
 
     Args:
         paths: of files with one input of a fixed shape, float32.
@@ -110,7 +111,8 @@ class Sessions:
         missing = [path for path in paths if not path.is_file()]
         if missing:
             raise TimingError(f"{missing[0]}: no such file, the manifest names it")
-        self._stay = sum(path.stat().st_size for path in paths) <= MOST_OPEN
+        size = sum(path.stat().st_size for path in paths)
+        self._stay = size <= MOST_OPEN and threads * len(paths) <= MOST_THREADS
         self._open: dict[int, Run] = {}
 
     def __call__(self, index: int) -> Run:
@@ -260,6 +262,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         temporary = folder / f".{TIMES}.tmp"
         temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         os.replace(temporary, folder / TIMES)
+    except KeyboardInterrupt:
+        print(f"\n{SCRIPT}: stopped, nothing was written", file=sys.stderr)
+        return 130
     except (TimingError, OSError) as error:
         print(f"{SCRIPT}: error: {error}", file=sys.stderr)
         return 2
