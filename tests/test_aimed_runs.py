@@ -227,8 +227,8 @@ class TestConfiguration:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         out = tmp_path / "run"
-        assert main(["--preset", "quick", "--limit", "memory_mib<=5", "--out", str(out)]) == 2
-        assert "memory_mib is not known" in capsys.readouterr().err
+        assert main(["--preset", "quick", "--limit", "latency_ms<=5", "--out", str(out)]) == 2
+        assert "latency_ms is not known without --device-file" in capsys.readouterr().err
         assert not out.exists()
 
 

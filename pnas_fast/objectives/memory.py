@@ -71,6 +71,10 @@ class Memory:
             found = max(found, always, *steps)
         return found / MIB
 
+    def least(self, blocks: int, operations: Sequence[str]) -> float:
+        """What every network of up to ``blocks`` blocks takes at some step, whatever its operations."""
+        return min(_tables(self.deployment, count)[0] for count in range(1, blocks + 1)) / MIB
+
     def before(self, codes: Codes) -> Floats:
         """MiB float64 (M,) of cells int8 (M, b, 4), whatever the order of their blocks."""
         blocks = codes.shape[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,9 @@ from msgspec import Meta
 
 from pnas_fast.objectives.additive import AdditiveCost
 from pnas_fast.objectives.aims import Aims, aims_of
+from pnas_fast.objectives.deployment import Deployment
 from pnas_fast.objectives.limits import ACCURACY
+from pnas_fast.objectives.memory import Memory
 from pnas_fast.protocols import Cost
 from pnas_fast.runs.database import StoreError
 from pnas_fast.runs.folder import RunError
@@ -33,13 +34,14 @@ class _Additive(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Stored(msgspec.Struct, forbid_unknown_fields=True):
-    """The fact: what network costs are of, in words, and each cost."""
+    """The fact: what network costs are of, in words, and each cost; memory follows from the network."""
 
     deployed: str
     additive: list[_Additive]
+    memory: Deployment | None = None
 
 
-def settle_costs(folder: Path, deployed: str, costs: Mapping[str, AdditiveCost], store: TrialStore) -> None:
+def settle_costs(folder: Path, deployed: str, costs: Mapping[str, Cost], store: TrialStore) -> None:
     """Make a store say what cells cost in the run, which stays the same; nothing where there are no costs.
 
     Args:
@@ -53,7 +55,7 @@ def settle_costs(folder: Path, deployed: str, costs: Mapping[str, AdditiveCost],
     """
     if not costs:
         return
-    text = json.dumps({"deployed": deployed, "additive": [cost.values() for cost in costs.values()]})
+    text = msgspec.json.encode(_stored(deployed, costs)).decode()
     known = store.fact(_FACT)
     if known is not None and known != text:
         raise RunError(
@@ -63,7 +65,13 @@ def settle_costs(folder: Path, deployed: str, costs: Mapping[str, AdditiveCost],
     store.set_fact(_FACT, text)
 
 
-def stored_costs(store: TrialStore, folder: Path) -> dict[str, AdditiveCost]:
+def _stored(deployed: str, costs: Mapping[str, Cost]) -> _Stored:
+    additive = [cost for cost in costs.values() if isinstance(cost, AdditiveCost)]
+    memory = next((cost.deployment for cost in costs.values() if isinstance(cost, Memory)), None)
+    return _Stored(deployed, [_Additive(**cost.values()) for cost in additive], memory)
+
+
+def stored_costs(store: TrialStore, folder: Path) -> dict[str, Cost]:
     """What a store says of the costs of cells, by their names; empty where it says nothing.
 
     Raises:
@@ -89,9 +97,11 @@ def run_aims(config: Mapping[str, Any], costs: Mapping[str, Cost], folder: Path)
         raise StoreError(f"{folder}: {error}") from error
 
 
-def _read(text: str, folder: Path) -> dict[str, AdditiveCost]:
+def _read(text: str, folder: Path) -> dict[str, Cost]:
     try:
         stored = msgspec.json.decode(text, type=_Stored)
-        return {one.name: AdditiveCost(**msgspec.structs.asdict(one)) for one in stored.additive}
+        costs: list[Cost] = [AdditiveCost(**msgspec.structs.asdict(one)) for one in stored.additive]
+        costs += [] if stored.memory is None else [Memory(stored.memory)]
+        return {cost.name: cost for cost in costs}
     except (msgspec.MsgspecError, ValueError) as error:
         raise StoreError(f"{folder}: what it says of costs is damaged ({error})") from error

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pnas_fast.cli.options import ConfigError
-from pnas_fast.objectives.additive import AdditiveCost
 from pnas_fast.objectives.aims import Aims, aims_of
 from pnas_fast.objectives.counted import counted
 from pnas_fast.objectives.deployment import Deployment
 from pnas_fast.objectives.limits import ACCURACY, COSTS, parse_limits
+from pnas_fast.objectives.memory import Memory
+from pnas_fast.protocols import Cost
 from pnas_fast.search.config import SearchConfig
+from pnas_fast.search.device_file import device_of
 
 
 def deployment_of(config: SearchConfig, image_shape: Sequence[int], classes: int) -> Deployment:
@@ -18,27 +20,32 @@ def deployment_of(config: SearchConfig, image_shape: Sequence[int], classes: int
     return Deployment.of(config.deploy, config.repeats, config.filters, image_shape, classes)
 
 
-def costs_of(config: SearchConfig, deployment: Deployment) -> dict[str, AdditiveCost]:
+def costs_of(config: SearchConfig, deployment: Deployment) -> dict[str, Cost]:
     """Costs of cells by their names; empty where a configuration asks for none and deploys the child.
 
     Raises:
-        ConfigError: a cost that is not known here.
+        ConfigError: latency without a device's file, or a file that is about other networks.
     """
     wanted = [COSTS[name] for name in config.objectives if name != ACCURACY]
     wanted += [bound.name for bound in parse_limits(config.limit)]
-    if not wanted and not config.deploy:
+    if not wanted and not config.deploy and not config.device_file:
         return {}
     try:
-        costs = dict(counted(deployment))
+        costs: dict[str, Cost] = dict(counted(deployment))
     except ValueError as error:
         raise ConfigError(f"deploy {deployment}: {error}") from error
-    for name in wanted:
-        if name not in costs:
-            raise ConfigError(f"{name} is not known, allowed are {' '.join(costs)}")
+    if config.device_file:
+        costs["latency_ms"] = device_of(config.device_file, deployment).cost()
+    elif "latency_ms" in wanted:
+        raise ConfigError(
+            "latency_ms is not known without --device-file, which python -m pnas_fast.latency measure writes"
+        )
+    if "memory_mib" in wanted:
+        costs["memory_mib"] = Memory(deployment)
     return costs
 
 
-def make_aims(config: SearchConfig, costs: dict[str, AdditiveCost]) -> Aims:
+def make_aims(config: SearchConfig, costs: Mapping[str, Cost]) -> Aims:
     """What a configuration's cells are to be good at."""
     return aims_of(config.objectives, config.limit, costs)
 

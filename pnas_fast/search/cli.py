@@ -55,7 +55,7 @@ GROUPS = {
         "cells", "replicas", "policy", "algorithm", "controller_rate", "batch_of_proposals", "seed",
         "evaluation_seed", "draw_replicas",
     ),
-    "what cells are for": ("objectives", "limit", "deploy", "explore"),
+    "what cells are for": ("objectives", "limit", "deploy", "device_file", "explore"),
     "the final choice": ("finalists", "final_replicas", "final_epochs"),
     "the data": (
         "data", "train_images", "test_children", "image_size", "skip_unreadable", "cache", "flip",

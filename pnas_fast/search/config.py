@@ -15,6 +15,7 @@ from pnas_fast.engine.few_shot import REPTILE, FewShotSettings, check_evaluator
 from pnas_fast.objectives.deployment import normal
 from pnas_fast.objectives.limits import ACCURACY, COSTS, parse_limits, parse_objectives
 from pnas_fast.runs.config import RunConfig
+from pnas_fast.search.device_file import content_of, settled
 from pnas_fast.space import MAX_BLOCKS, OPERATIONS, CellError, check_operations
 from pnas_fast.strategies.controller import RATES
 from pnas_fast.strategies.policy_gradient import ALGORITHMS
@@ -51,7 +52,7 @@ OPTIONS_OF: dict[str, tuple[str, ...]] = {
 ACCURACY_ONLY = ("controller", "local", "bananas")
 """Strategies that choose by accuracy alone, whatever cells cost."""
 
-AIMS = ("objectives", "limit", "deploy", "explore")
+AIMS = ("objectives", "limit", "deploy", "device_file", "explore")
 """Options of what cells are for, which the first configurations did not have."""
 
 TABLE = "table:"
@@ -210,6 +211,10 @@ class SearchConfig(FewShotSettings, RunConfig):
         "the network that costs are of, as repeats=6,filters=44,image=32,batch=1, any of which may be left "
         "out; by default the child",
     )
+    device_file: str = option(
+        "",
+        "what python -m pnas_fast.latency measured of the network to be deployed: latency_ms is known by it",
+    )
     explore: float = option(
         0.0,
         "share of a level's cells that are chosen because the surrogate's members disagree about them "
@@ -278,6 +283,8 @@ class SearchConfig(FewShotSettings, RunConfig):
             )
         if self.strategy in OPTIONS_OF["budget"] and not self.budget:
             config = replace(config, budget=progressive_children(config.for_strategy("progressive")))
+        if self.device_file:
+            config = replace(config, device_file=settled(self.device_file))
         # A table has no fresh trainings.
         return replace(config, finalists=0) if self.evaluator.startswith("table:") else config
 
@@ -285,6 +292,11 @@ class SearchConfig(FewShotSettings, RunConfig):
     def child_budget(self) -> int:
         """What a child is trained for: epochs, or meta-iterations where it learns from few images."""
         return self.meta_iterations if self.evaluator == REPTILE else self.epochs
+
+    def identity(self) -> dict[str, Any]:
+        """As `RunConfig.identity`; a device's file is known by its content, wherever it lies."""
+        found = super().identity()
+        return found | {"device_file": content_of(found["device_file"])}
 
     def difference(self, other: SearchConfig) -> list[str]:
         """What another configuration changes about the run but for what may be raised."""
