@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -14,12 +15,15 @@ from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import load
 from pnas_fast.evaluation.table import write_table
 from pnas_fast.export.__main__ import main as export
+from pnas_fast.latency.table import device_file
 from pnas_fast.network import ChildNetwork
 from pnas_fast.objectives import Parameters
 from pnas_fast.objectives.aims import Aims
 from pnas_fast.objectives.counted import counted
 from pnas_fast.objectives.deployment import Deployment
+from pnas_fast.objectives.device import read_device
 from pnas_fast.objectives.limits import Bound
+from pnas_fast.objectives.memory import Memory
 from pnas_fast.protocols import Finished, Measurement, Proposal, Task, Trial
 from pnas_fast.report.cost import draw_costs
 from pnas_fast.report.palette import MUTED
@@ -39,6 +43,7 @@ from pnas_fast.strategies.finalists import Finalists
 from pnas_fast.strategies.random import Random
 from strategy_runs import drive, measure
 from test_dominance import layers_of
+from test_latency import made_up
 
 pytestmark = pytest.mark.usefixtures("few_steps")
 
@@ -230,6 +235,53 @@ class TestConfiguration:
         assert main(["--preset", "quick", "--limit", "latency_ms<=5", "--out", str(out)]) == 2
         assert "latency_ms is not known without --device-file" in capsys.readouterr().err
         assert not out.exists()
+
+
+class TestDevice:
+    """Latency comes from a device's file, known by its content; memory from the network."""
+
+    LAYOUT = "repeats=2,filters=8,image=8,batch=1"
+
+    def file(self, folder: Path, deployment: str = LAYOUT) -> Path:
+        found = msgspec.structs.replace(device_file(made_up(0.02)), deployment=deployment)
+        path = folder / "device.json"
+        path.write_bytes(msgspec.json.encode(found))
+        return path
+
+    def test_a_search_for_latency_and_memory_keeps_their_limits(self, table: Path, tmp_path: Path) -> None:
+        path = self.file(tmp_path)
+        cost, memory = read_device(path).cost(), Memory(DEPLOYED)
+        most = cost.least(2, OPS) + 0.4 * (cost.most(2, OPS) - cost.least(2, OPS))
+        values: dict[str, Any] = {
+            "objectives": ("accuracy", "latency", "memory"), "limit": (f"latency_ms<={most:.6g}",),
+            "deploy": "repeats=2,filters=8", "device_file": str(path),
+        }  # fmt: skip
+        config = config_of(table, **values)
+        result = run_search(config, out=tmp_path / "run", progress=False)
+        assert all(cost.of(trial) <= most for trial in result.record.done)
+        points = np.array([[-t.accuracy, cost.of(t), memory.of(t)] for t in result.record.done])
+        expected = {tuple(points[index]) for index, layer in enumerate(layers_of(points)) if layer == 0}
+        assert {(-t.accuracy, cost.of(t), memory.of(t)) for t in result.front} == expected
+        assert result.config.device_file == f"{path}#{read_device(path).digest[:16]}"
+        elsewhere = path.rename(tmp_path / "other.json")
+        moved = replace(config, device_file=str(elsewhere))
+        assert run_search(moved, out=result.folder, progress=False).front == result.front
+        changed = msgspec.structs.replace(read_device(elsewhere), constants=(9.0,) * 5)
+        elsewhere.write_bytes(msgspec.json.encode(changed))
+        with pytest.raises(RunError, match=r"--device-file [0-9a-f]{16} -> [0-9a-f]{16}"):
+            run_search(moved, out=result.folder, progress=False)
+        with pytest.raises(ConfigError, match="says something else than when this run began"):
+            replace(config, device_file=f"{elsewhere}#{16 * '0'}").resolved()
+
+    @pytest.mark.parametrize("deploy", ["repeats=3", "filters=9", "image=9", "batch=2"])
+    def test_a_file_of_another_layout_is_refused_before_anything_is_written(
+        self, table: Path, tmp_path: Path, deploy: str
+    ) -> None:
+        path = self.file(tmp_path)
+        config = config_of(table, limit=("latency_ms<=5",), deploy=deploy, device_file=str(path))
+        with pytest.raises(ConfigError, match=f"of networks {self.LAYOUT}, wanted are repeats="):
+            run_search(config, out=tmp_path / "run", progress=False)
+        assert not (tmp_path / "run").exists()
 
 
 class TestFinalChoice:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pnas_fast.export.__main__ import main as export
 from pnas_fast.runs.weights import load_child
 from pnas_fast.search.command import main as search
 from pnas_fast.search.result import SearchResult
@@ -70,3 +71,20 @@ def test_the_page_on_tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     figures = {path.stem for path in (tmp_path / "runs" / "mine" / "tracking" / "figures").glob("*.png")}
     assert {"cell_1", "progress"} <= figures
     assert all(f"figures/{name}".encode() in text for name in figures)
+
+
+@pytest.mark.slow
+def test_the_page_on_objectives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = blocks_of("objectives.md", "sh")
+    find, pick = (shlex.split(line)[3:] for line in block.splitlines())
+    monkeypatch.chdir(tmp_path)
+    few = "--preset quick --epochs 1 --train-images 64 --device cpu --workers 1 --blocks 1 --finalists 0"
+    assert search([*find, *few.split(), "--operations", "identity,sep3x3,max_pool3x3"]) == 0
+    assert export(pick) == 0
+    assert "trial " in capsys.readouterr().out
+    assert Path("small.onnx").is_file()
+    for program in blocks_of("objectives.md"):
+        exec(compile(program, "objectives.md", "exec"), {})
+    assert "hypervolume 0." in capsys.readouterr().out
