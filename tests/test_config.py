@@ -128,7 +128,7 @@ def test_children_have_the_searchs_seed_or_one_of_their_own() -> None:
 
 def test_a_run_is_named_as_before_there_was_cutout_or_class_weights() -> None:
     config = quick()
-    old = {name: value for name, value in config.identity().items() if name not in (*LATER, *FEW_SHOT)}
+    old = {name: value for name, value in config.identity().items() if name not in SearchConfig.SINCE}
     changes: list[dict[str, Any]] = [{}, {"cutout": 2}, {"class_weights": "balanced"}]
     names = [replace(config, **change).digest("x") for change in changes]
     assert names[0] == short_digest(old, "x")
@@ -175,10 +175,11 @@ def test_every_option_changes_its_field() -> None:
         "children_per_gpu": 0, "strategy": "progressive", "evaluator": "mine:own", "evaluation_seed": 4,
         "test_children": True, "finalists": 2, "final_replicas": 5, "final_epochs": 9,
         "image_size": 8, "skip_unreadable": True, "cache": "somewhere", "crop_padding": 3, "cutout": 2,
-        "class_weights": "balanced", "flip": "yes", "loaders": 3,
+        "class_weights": "balanced", "flip": "yes", "loaders": 3, "objectives": ("accuracy", "memory"),
+        "limit": ("memory_mib<=5", "parameters<=7"), "deploy": "filters=6,image=32", "explore": 0.25,
     }  # fmt: skip
     of_others = {name for name, own in OPTIONS_OF.items() if "progressive" not in own}
-    of_others |= {"draw_replicas", *FEW_SHOT}
+    of_others |= {"draw_replicas", "device_file", *FEW_SHOT}
     assert set(given) | of_others == {item.name for item in fields(SearchConfig)}
     arguments = []
     for name, value in given.items():
