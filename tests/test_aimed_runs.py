@@ -1,5 +1,6 @@
 """Runs for more than accuracy: options, what a folder remembers, the front, the final choice."""
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from pnas_fast.data import load
 from pnas_fast.evaluation.table import write_table
 from pnas_fast.export.__main__ import main as export
 from pnas_fast.latency.table import device_file
+from pnas_fast.latency.time_networks import this_machine
 from pnas_fast.network import ChildNetwork
 from pnas_fast.objectives import Parameters
 from pnas_fast.objectives.aims import Aims
@@ -27,6 +29,7 @@ from pnas_fast.objectives.memory import Memory
 from pnas_fast.protocols import Finished, Measurement, Proposal, Task, Trial
 from pnas_fast.report.cost import draw_costs
 from pnas_fast.report.palette import MUTED
+from pnas_fast.report.trials import trial_table
 from pnas_fast.report.view import RunView
 from pnas_fast.runs.choice import best_of
 from pnas_fast.runs.database import StoreError
@@ -263,6 +266,7 @@ class TestDevice:
         expected = {tuple(points[index]) for index, layer in enumerate(layers_of(points)) if layer == 0}
         assert {(-t.accuracy, cost.of(t), memory.of(t)) for t in result.front} == expected
         assert result.config.device_file == f"{path}#{read_device(path).digest[:16]}"
+        assert result.front_latency == {}
         elsewhere = path.rename(tmp_path / "other.json")
         moved = replace(config, device_file=str(elsewhere))
         assert run_search(moved, out=result.folder, progress=False).front == result.front
@@ -272,6 +276,31 @@ class TestDevice:
             run_search(moved, out=result.folder, progress=False)
         with pytest.raises(ConfigError, match="says something else than when this run began"):
             replace(config, device_file=f"{elsewhere}#{16 * '0'}").resolved()
+
+    def test_the_front_is_measured_where_the_device_is_at_hand(
+        self, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = self.file(tmp_path)
+        times = read_device(path)
+        here = this_machine("")
+        device = msgspec.structs.replace(
+            times.device, name=here["name"], system=here["system"], cores=here["cores"],
+            provider="CPUExecutionProvider", runtime="onnxruntime", threads=1,
+        )  # fmt: skip
+        path.write_bytes(msgspec.json.encode(msgspec.structs.replace(times, device=device)))
+        config = config_of(
+            table, strategy="random", predictor="mlp", beam=24, budget=5, objectives=("accuracy", "latency"),
+            deploy="repeats=2,filters=8", device_file=str(path),
+        )  # fmt: skip
+        result = run_search(config, out=tmp_path / "run")
+        assert set(result.front_latency) == {trial.number for trial in result.front}
+        assert all(ms > 0 for ms in result.front_latency.values())
+        assert "measured" in dict(result.rows())
+        assert "measured, ms" in result.report.read_text()
+        assert "measuring the networks of the front here" in capsys.readouterr().out
+        again = run_search(config, out=tmp_path / "run")
+        assert again.front_latency == result.front_latency
+        assert "measuring the networks" not in capsys.readouterr().out
 
     @pytest.mark.parametrize("deploy", ["repeats=3", "filters=9", "image=9", "batch=2"])
     def test_a_file_of_another_layout_is_refused_before_anything_is_written(
@@ -387,6 +416,14 @@ class TestWeights:
 
 
 class TestReport:
+    def test_every_trial_has_its_costs_in_the_table(self, aimed: SearchResult) -> None:
+        rows = list(csv.DictReader((aimed.folder / "trials.csv").read_text().splitlines()))
+        for trial, row in zip(aimed.record.trials, rows, strict=True):
+            for name, cost in COSTS.items():
+                assert float(row[f"deployed.{name}"]) == cost.before(trial.cell.codes[np.newaxis])[0]
+        labels = [column.label for column in trial_table(RunView(aimed.record)).columns]
+        assert labels[-3:-1] == ["parameters, deployed", "multiply-adds, deployed"]
+
     def page(self, result: SearchResult) -> str:
         return result.report.read_text()
 

@@ -10,7 +10,6 @@ import torch
 from pnas_fast import OPERATIONS, SearchConfig
 from pnas_fast.cli.options import ConfigError, option_name
 from pnas_fast.engine.few_shot import OPTIONS as FEW_SHOT
-from pnas_fast.engine.settings import LATER
 from pnas_fast.runs.config import short_digest
 from pnas_fast.runs.folder import RunError, check_same, default_folder, opened, saved_config
 from pnas_fast.search.cli import parse

@@ -8,7 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from pnas_fast.protocols import Trial
+from pnas_fast.report.cost import Cost, costs_of
 from pnas_fast.report.text import number
 from pnas_fast.report.view import VALIDATION_IMAGES, RunView
 
@@ -80,6 +83,9 @@ def trial_table(view: RunView) -> TrialTable:
         for name, (label, kind) in {**_KNOWN, **others}.items()
         if name in names
     ]
+    columns += [
+        Column(f"{cost.name}, deployed", cost.kind, _known(cost)) for cost in costs_of(view) if cost.known
+    ]
     return TrialTable([*columns, Column("number", "count", lambda trial: trial.number)], trials)
 
 
@@ -88,6 +94,10 @@ def _short(value: Any) -> Any:
     if isinstance(value, list):
         return [_short(part) for part in value]
     return float(f"{value:.6g}") if isinstance(_exact(value), float) else _exact(value)
+
+
+def _known(cost: Cost) -> Callable[[Trial], float | None]:
+    return lambda trial: number(cost.of(trial))
 
 
 def _value_of(name: str) -> Callable[[Trial], float | None]:
@@ -107,12 +117,15 @@ def trials_csv(view: RunView) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     fixed = ["number", "cell", "budget", "replica", "status", "accuracy", "standard_error"]
-    writer.writerow([*fixed, *values, *(f"note.{name}" for name in notes), "device", "error"])
+    costs = view.record.costs
+    told = [*(f"deployed.{name}" for name in costs), *(f"note.{name}" for name in notes)]
+    writer.writerow([*fixed, *values, *told, "device", "error"])
     for trial in trials:
         proposal, measurement = trial.proposal, trial.measurement
         row = [trial.number, trial.cell, proposal.budget, proposal.replica, measurement.status]
         row += [_exact(number(trial.accuracy)), _exact(view.standard_error(trial))]
         row += [_exact(measurement.values.get(name)) for name in values]
+        row += [_exact(float(cost.before(trial.cell.codes[np.newaxis])[0])) for cost in costs.values()]
         row += [_exact(proposal.note.get(name)) for name in notes]
         writer.writerow([*row, measurement.device, measurement.error])
     return text.getvalue()

@@ -121,6 +121,12 @@ class RunRecord:
             return self.aims.front(self.done)
         return self.aims.front(self.done, [Parameters().of])
 
+    @cached_property
+    def front_latency(self) -> dict[int, float]:
+        """Milliseconds of networks on the front, measured where they will run, by the numbers of trials."""
+        notes = self.notes_named("front_latency")
+        return {int(number): float(ms) for number, ms in notes[-1].values.items()} if notes else {}
+
     @property
     def best(self) -> Trial | None:
         """The trial whose weights are kept: the chosen cell's, or the search's best; None without any."""

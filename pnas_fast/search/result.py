@@ -108,6 +108,14 @@ class SearchResult:
         return self.record.front
 
     @property
+    def front_latency(self) -> dict[int, float]:
+        """Milliseconds of networks on the front by the numbers of their trials.
+
+        They were measured when the search ended, on the machine that its device file is of; empty elsewhere.
+        """
+        return self.record.front_latency
+
+    @property
     def hypervolume(self) -> float:
         """How good the front is, in [0, 1], from a reference that does not depend on the search.
 
@@ -198,6 +206,14 @@ class SearchResult:
         if self.record.aims.costs:
             front = plural(len(self.front), "trial", "trials")
             rows += [("front", f"{front} that no other beats, hypervolume {self.hypervolume:.4f}")]
+        if measured := self.front_latency:
+            table = costs["latency_ms"]
+            off = [abs(table.of(trial) / measured[trial.number] - 1) for trial in self.front
+                   if trial.number in measured]  # fmt: skip
+            span = f"{min(measured.values()):.3g} to {max(measured.values()):.3g} ms"
+            rows += [
+                ("measured", f"{span} on the front; the table was {max(off, default=0):.0%} off at most")
+            ]
         return rows
 
     def _accuracies(self) -> list[tuple[str, str]]:

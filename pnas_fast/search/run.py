@@ -27,6 +27,7 @@ from pnas_fast.protocols import (
     Key,
     Listener,
     Measurement,
+    Noted,
     Proposal,
     Said,
     Strategy,
@@ -38,7 +39,7 @@ from pnas_fast.runs.choice import best_of, split
 from pnas_fast.runs.costs import settle_costs
 from pnas_fast.runs.folder import TRIALS, check_same, locked, saved_config
 from pnas_fast.runs.front import FrontKeeper
-from pnas_fast.runs.history import mark_finished, settle, settle_tests
+from pnas_fast.runs.history import is_finished, mark_finished, settle, settle_tests
 from pnas_fast.runs.images import remember_images
 from pnas_fast.runs.keeping import BestKeeper, NoteKeeper
 from pnas_fast.runs.store import TrialStore
@@ -46,6 +47,8 @@ from pnas_fast.runs.weights import BEST, discard_all
 from pnas_fast.search.aims import costs_of, deployment_of, make_aims, notes_on_aims
 from pnas_fast.search.config import TABLE, SearchConfig
 from pnas_fast.search.driver import Driver
+from pnas_fast.search.measured import NOTE as FRONT_LATENCY
+from pnas_fast.search.measured import measure_front
 from pnas_fast.search.parts import make_spec, make_strategy, notes_on
 from pnas_fast.search.plan import describe_devices
 from pnas_fast.search.preflight import choose_devices
@@ -175,6 +178,10 @@ class Search:
             if config.evaluator == "train" and best.best is not None and best.lacks_weights:
                 self._mend_weights(best, executor, listeners)
             discard_all(folder)
+            if self.finishing and not is_finished(config, store):
+                trials = split(store.trials())[0]
+                measured = measure_front(config, deployment, aims, trials, listeners.say)
+                listeners.on(Noted(FRONT_LATENCY, measured, kept=bool(measured)))
             mark_finished(config, store)
         return SearchResult.load(folder)
 
