@@ -13,6 +13,8 @@ import pytest
 from pnas_fast import SearchConfig, run_search
 from pnas_fast.candidates import expand, one_block_cells
 from pnas_fast.cli.options import ConfigError
+from pnas_fast.compare.compared import Comparison
+from pnas_fast.compare.writing import write_comparison
 from pnas_fast.data import load
 from pnas_fast.evaluation.table import write_table
 from pnas_fast.export.__main__ import main as export
@@ -55,13 +57,17 @@ DEPLOYED = Deployment(2, 8, (1, 8, 8), 10)
 COSTS = counted(DEPLOYED)
 
 
+def timed(measurement: Measurement) -> Measurement:
+    return replace(measurement, values={**measurement.values, "seconds": 1.0})
+
+
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     one = one_block_cells(OPS)
     cells = [Cell.from_codes(row).canonical() for codes in (one, expand(one, OPS).codes) for row in codes]
     proposals = [Proposal(cell, 3) for cell in cells]
     path = tmp_path_factory.mktemp("table") / "cells.csv"
-    write_table(path, [Trial(number, one, measure(one)) for number, one in enumerate(proposals)])
+    write_table(path, [Trial(number, one, timed(measure(one))) for number, one in enumerate(proposals)])
     return path
 
 
@@ -455,3 +461,30 @@ class TestReport:
         drawn = next(line for line in axes.lines if line.get_label() == "Pareto front")
         assert np.asarray(drawn.get_xdata(), np.float64).max() <= bound
         assert any(line.get_label() == "limit" for line in axes.lines)
+
+
+def test_a_comparison_draws_hypervolume_where_runs_are_after_the_same(table: Path, tmp_path: Path) -> None:
+    records = []
+    own: dict[str, Any] = {"predictor": "mlp", "beam": 24, "budget": 30, "limit": ("parameters<=30000",)}
+    for strategy in ("random", "evolution"):
+        for seed in (0, 1):
+            config = config_of(table, strategy=strategy, seed=seed, **{**AIMED, **own})
+            folder = tmp_path / f"{strategy}-{seed}"
+            records.append(run_search(config, out=folder, progress=False).record)
+    comparison = Comparison(records)
+    for group in comparison.groups:
+        for run, curve in zip(group.runs, comparison.hypervolumes[group.strategy], strict=True):
+            result = SearchResult.load(run.record.folder)
+            assert curve[-1] == pytest.approx(result.hypervolume, abs=1e-12)
+            assert (np.diff(curve) >= 0).all()
+            aims = run.record.aims
+            half = aims.hypervolume(run.record.distinct[:15], aims.reference(2, OPS))
+            assert curve[14] == pytest.approx(half, abs=1e-12)
+    summary = write_comparison(tmp_path, comparison, None)
+    assert summary["strategies"]["random"]["hypervolume"]["mean"] > 0
+    assert "Hypervolume of the front at the end" in (tmp_path / "compare.html").read_text()
+    assert (tmp_path / "figures" / "hypervolume.svg").is_file()
+    rows = list(csv.DictReader((tmp_path / "curves.csv").read_text().splitlines()))
+    assert float(rows[-1]["hypervolume"]) > 0
+    other = replace(records[0], config={**records[0].config, "limit": ["parameters<=50000"], "seed": 9})
+    assert Comparison([*records, other]).hypervolumes == {}

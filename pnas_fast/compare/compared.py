@@ -12,6 +12,7 @@ from statistics import fmean
 import numpy as np
 
 from pnas_fast.compare.curves import MOST, Floats, at_costs, cost_grid, top_curves
+from pnas_fast.compare.hypervolume import hypervolume_curve, shared_reference
 from pnas_fast.evaluation.table import Table
 from pnas_fast.protocols import Trial
 from pnas_fast.report.text import number
@@ -172,6 +173,19 @@ class Comparison:
             for name in order
             if name in names
         ]
+
+    @cached_property
+    def hypervolumes(self) -> dict[str, list[Floats]]:
+        """Of each strategy's runs, after each child (N,); empty where they are not after the same."""
+        reference = shared_reference(self.records)
+        if reference is None:
+            return {}
+        return {
+            group.strategy: [
+                hypervolume_curve(run.record.distinct, run.record.aims, reference) for run in group.runs
+            ]
+            for group in self.groups
+        }
 
     @property
     def reference(self) -> Group:

@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from pnas_fast.compare.compared import Comparison
-from pnas_fast.compare.curves import MOST, Floats
+from pnas_fast.compare.curves import MOST, Floats, at_costs, cost_grid
 from pnas_fast.compare.statistics import standard_error
 from pnas_fast.compare.target import first_reach
 from pnas_fast.report.axes import NARROW, WIDE, magnitude_ticks, percent_ticks
@@ -73,17 +73,8 @@ def _draw_panel(axes: Axes, comparison: Comparison, axis: str, most: int) -> Non
     lows, highs = [], []
     for index, group in enumerate(comparison.groups):
         grid, curves = group.on_axis(axis, 0, most)
-        shown = np.unique(np.linspace(0, len(grid) - 1, _POINTS).round().astype(int))
-        mean = curves.mean(axis=0)
+        mean, error = _draw_mean(axes, index, group.strategy, grid, curves)
         means.append((grid, mean))
-        style: dict[str, Any] = {"color": level_colour(index % _COLOURS + 1), "linewidth": 1.5}
-        axes.plot(
-            grid[shown], mean[shown], linestyle=_DASHES[index // _COLOURS % 3], label=group.strategy, **style
-        )
-        error = standard_error(curves)
-        if np.isfinite(error).any():
-            low, high = (mean - error)[shown], (mean + error)[shown]
-            axes.fill_between(grid[shown], low, high, color=style["color"], alpha=0.18, linewidth=0)
         known = mean[np.isfinite(mean)]
         if len(known):
             # The first few cells are worse than all that matters: they would press the rest together.
@@ -97,6 +88,34 @@ def _draw_panel(axes: Axes, comparison: Comparison, axis: str, most: int) -> Non
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     magnitude_ticks(axes.xaxis, max(float(grid[-1]) for grid, _ in means))
     _draw_target(axes, means)
+
+
+def _draw_mean(axes: Axes, index: int, strategy: str, grid: Floats, curves: Floats) -> tuple[Floats, Floats]:
+    """Draw the mean (k,) of curves (runs, k) and a band of its standard error (k,); returns both."""
+    shown = np.unique(np.linspace(0, len(grid) - 1, _POINTS).round().astype(int))
+    mean, error = curves.mean(axis=0), standard_error(curves)
+    style: dict[str, Any] = {"color": level_colour(index % _COLOURS + 1), "linewidth": 1.5}
+    dashes = _DASHES[index // _COLOURS % 3]
+    axes.plot(grid[shown], mean[shown], linestyle=dashes, label=strategy, **style)
+    if np.isfinite(error).any():
+        low, high = (mean - error)[shown], (mean + error)[shown]
+        axes.fill_between(grid[shown], low, high, color=style["color"], alpha=0.18, linewidth=0)
+    return mean, error
+
+
+def draw_hypervolumes(comparison: Comparison, remark: str, narrow: bool = False) -> Figure:
+    """Hypervolume against children trained: mean over runs and a band of one standard error."""
+    figure = Figure(figsize=(NARROW, 3.4) if narrow else (WIDE, 3.9), layout="constrained")
+    axes = figure.add_subplot()
+    for index, group in enumerate(comparison.groups):
+        costs = [run.costs["cells"] for run in group.runs]
+        grid = cost_grid(costs)
+        curves = at_costs(grid, costs, comparison.hypervolumes[group.strategy])
+        _draw_mean(axes, index, group.strategy, grid, curves)
+    axes.set(xlabel=X_LABELS["cells"], ylabel="hypervolume of the front", xlim=(0, comparison.budget))
+    figure.legend(loc="outside upper left", ncols=2 if narrow else 6, handletextpad=0.5, columnspacing=1.6)
+    figure.supxlabel(remark, fontsize=7.5, color=MUTED, x=0.01, ha="left")
+    return figure
 
 
 def _draw_target(axes: Axes, means: list[tuple[Floats, Floats]]) -> None:

@@ -77,11 +77,18 @@ def _strategy(comparison: Comparison, group: Group) -> dict[str, Any]:
         "regret_in_table": None if truth is None else known(truth.best - reported.mean()),
         "rank_in_table": None if truth is None else _mean([truth.rank(value) for value in reported]),
         "final": _final(group),
+        "hypervolume": _hypervolume(comparison, group),
         "accuracy": {
             measure.name: {str(most): _accuracies(comparison, group, index, most) for most in MOST}
             for index, measure in enumerate(comparison.measures)
         },
     }
+
+
+def _hypervolume(comparison: Comparison, group: Group) -> dict[str, Any] | None:
+    """At the end of the runs; None where they are not after the same objectives."""
+    curves = comparison.hypervolumes.get(group.strategy)
+    return None if curves is None else _spread(np.array([curve[-1] for curve in curves]))
 
 
 def _final(group: Group) -> dict[str, Any] | None:

@@ -39,6 +39,7 @@ def tables_of(summary: dict[str, Any]) -> list[TextTable]:
     """All tables of what `summarise` found."""
     tables = [_cost(summary)]
     tables += [_accuracy(summary, most) for most in MOST if _has(summary, most)]
+    tables += [_hypervolume(summary)]
     tables.append(_picks(summary))
     tables += [_in_table(summary)] if summary["table"] else []
     for axis in summary["axes"]:
@@ -85,6 +86,23 @@ def _accuracy(summary: dict[str, Any], most: int) -> TextTable:
         "±: standard error over runs. 95 %: bootstrap interval. Area: the mean over all numbers of children."
         if most == MOST[0]
         else "",
+    )
+
+
+def _hypervolume(summary: dict[str, Any]) -> TextTable:
+    found = {name: one["hypervolume"] for name, one in summary["strategies"].items()}
+    rows = [
+        (name, *(f"{value:.4f}" for value in (one["mean"], *(one["interval"] or ()))))
+        for name, one in found.items()
+        if one is not None
+    ]
+    has_interval = bool(rows) and len(rows[0]) > 2
+    return TextTable(
+        "hypervolume",
+        "Hypervolume of the front at the end",
+        ("strategy", "mean", *("95 % from", "to") * has_interval),
+        rows,
+        "Of accuracy above 0 and of what is saved of each cost's limit, or of the most that a cell costs.",
     )
 
 

@@ -50,12 +50,15 @@ def curves_csv(comparison: Comparison) -> str:
     text = io.StringIO(newline="")
     rows = csv.writer(text, lineterminator="\n")
     names = [f"{measure.name}_top{most}" for measure in comparison.measures for most in MOST]
-    rows.writerow(["strategy", "seed", "cells", "images", "seconds", *names])
+    volumes = comparison.hypervolumes
+    last = ["hypervolume"] if volumes else []
+    rows.writerow(["strategy", "seed", "cells", "images", "seconds", *names, *last])
     for group in comparison.groups:
-        for run in group.runs:
+        for place, run in enumerate(group.runs):
             curves = run.curves.reshape(len(names), -1)
             for n in range(curves.shape[1]):
                 values = ["" if value != value else f"{value:.6f}" for value in curves[:, n]]
                 images, seconds = run.costs["images"][n], run.costs["seconds"][n]
+                values += [f"{volumes[group.strategy][place][n]:.6f}"] if volumes else []
                 rows.writerow([group.strategy, run.seed, n + 1, f"{images:.0f}", f"{seconds:.3f}", *values])
     return text.getvalue()
