@@ -101,6 +101,19 @@ def test_what_nothing_keeps_is_said_once() -> None:
     assert said == ["NO cell of level 1 keeps parameters<=1: what breaks it least is trained"]
 
 
+def test_a_search_ends_where_nothing_larger_keeps_its_limits() -> None:
+    events = list[Event]()
+    most = np.partition(PARAMETERS.before(expand(one_block_cells(OPS), OPS).codes), 3)[3]
+    strategy = Progressive(Growth(3, 4, OPS, "paths"), 2, 3, events.append, aims=limited(float(most)))
+    trials = drive(strategy)
+    assert {len(trial.cell) for trial in trials} == {1, 2}
+    assert strategy.planned == len(trials)
+    said = [event.text for event in events if isinstance(event, Said)]
+    assert said == [
+        f"NO cell of level 3 keeps parameters<={most:.12g}: the search ends with cells of level 2"
+    ]
+
+
 def fitted() -> Surrogate:
     surrogate = Surrogate("paths", seed=0)
     codes = one_block_cells(OPS)

@@ -36,8 +36,9 @@ class Progressive:
     another one at each level. ρ is that with accuracies either way.
 
     With costs or limits among its ``aims``, or where it is to ``explore``, cells are chosen as `grow_by`
-    chooses them, and cells of one block that break a limit are left out, unless all do. What no cell of a
-    level keeps is said once.
+    chooses them, and cells of one block that break a limit are left out, unless all do. Where all candidates
+    of a level break one, the search ends with what it has, or if nothing that finished keeps the limits, goes
+    on with those that break them least. Either is said.
     """
 
     def __init__(
@@ -51,7 +52,8 @@ class Progressive:
         self._ready: list[Proposal] = []
         self._told: list[Trial] = []
         self._aims, self._explore = aims, explore
-        self._said, self._dropped = False, 0
+        self._fits, self._said, self._dropped = True, False, 0
+        self._kept, self._ended, self._number = False, False, 0
         self._every = self._fitting(one_block_cells(growth.operations))
         codes = balanced(self._every, growth.first or len(self._every), seed)
         self._first = len(codes)
@@ -60,12 +62,17 @@ class Progressive:
     @property
     def planned(self) -> int:
         """Those of one block, and K a level after that."""
+        if self._ended:
+            return self._number
         return self._first + (self._growth.blocks - 1) * self._growth.beam
 
     def ask(self) -> Sequence[Proposal]:
         """The cells of a level, once."""
         ready, self._ready = self._ready, []
         if ready:
+            if not self._fits and not self._said:
+                self._said = True
+                self._say("what breaks it least is trained", level=self._level)
             self._note("begun")
         return ready
 
@@ -78,6 +85,8 @@ class Progressive:
         if trial.done:
             learned_value(trial, self._learn_from)  # at once, not after a level's trainings
         self._told.append(trial)
+        self._number += 1
+        self._kept = self._kept or (trial.done and not self._aims.violation(trial.cell))
         if len(self._told) < self._children:
             return
         started = time.monotonic()
@@ -87,6 +96,10 @@ class Progressive:
         if self._level < self._growth.blocks:
             started = time.monotonic()
             grown = self._grow(self._parents())
+            self._ended = self._kept and not self._fits
+            if self._ended:
+                self._say(f"the search ends with cells of level {self._level}", self._level + 1)
+                return
             self._begin(grown.codes, grown.candidates, grown.predicted)
             self._seconds = self._lap(started)
 
@@ -95,7 +108,7 @@ class Progressive:
         holding = self._aims if self._growth.blocks == 1 else self._aims.growing
         fits = np.flatnonzero(holding.violations(codes) == 0)
         if not len(fits):
-            self._say(1)
+            self._fits = False
             return codes
         self._dropped = len(codes) - len(fits)
         fitting: Codes = codes[fits]
@@ -105,18 +118,15 @@ class Progressive:
         scored = partial(self._scored, len(parents))
         if not self._aims and not self._explore:
             return grow(parents, self._surrogate, self._growth, scored)
-        grown, self._dropped, fits = grow_by(
+        grown, self._dropped, self._fits = grow_by(
             parents, self._surrogate, self._growth, self._aims, self._explore, scored
         )
-        if not fits:
-            self._say(self._level + 1)
         return grown
 
-    def _say(self, level: int) -> None:
-        if not self._said:
-            self._said = True
-            limits = " and ".join(str(bound) for _, bound in self._aims.limits)
-            self._emit(Said(f"NO cell of level {level} keeps {limits}: what breaks it least is trained"))
+    def _say(self, what: str, level: int) -> None:
+        """Say that no cell of a level keeps the limits, and what follows."""
+        limits = " and ".join(str(bound) for _, bound in self._aims.limits)
+        self._emit(Said(f"NO cell of level {level} keeps {limits}: {what}"))
 
     def _begin(self, codes: Codes, candidates: int, predicted: Floats) -> None:
         self._level, self._candidates, self._children = int(codes.shape[1]), candidates, len(codes)
