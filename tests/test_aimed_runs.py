@@ -257,6 +257,7 @@ class TestDevice:
         path.write_bytes(msgspec.json.encode(found))
         return path
 
+    @pytest.mark.slow
     def test_a_search_for_latency_and_memory_keeps_their_limits(self, table: Path, tmp_path: Path) -> None:
         path = self.file(tmp_path)
         cost, memory = read_device(path).cost(), Memory(DEPLOYED)
@@ -283,6 +284,7 @@ class TestDevice:
         with pytest.raises(ConfigError, match="says something else than when this run began"):
             replace(config, device_file=f"{elsewhere}#{16 * '0'}").resolved()
 
+    @pytest.mark.slow
     def test_the_front_is_measured_where_the_device_is_at_hand(
         self, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -463,6 +465,7 @@ class TestReport:
         assert any(line.get_label() == "limit" for line in axes.lines)
 
 
+@pytest.mark.slow
 def test_a_comparison_draws_hypervolume_where_runs_are_after_the_same(table: Path, tmp_path: Path) -> None:
     records = []
     own: dict[str, Any] = {"predictor": "mlp", "beam": 24, "budget": 30, "limit": ("parameters<=30000",)}
