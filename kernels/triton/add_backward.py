@@ -35,7 +35,7 @@ from pnas_fast.kernels.triton.device import (
     rows_of,
     widen,
 )
-from pnas_fast.kernels.triton.launch import alignment, launch, tickets
+from pnas_fast.kernels.triton.launch import alignment, launch
 from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept
 from pnas_fast.kernels.triton.tiles import new_partials, spread, tile_of
 from pnas_fast.kernels.triton.windows import direction_of, take_row
@@ -147,7 +147,7 @@ def add_backward(problems: Sequence[SumBackward]) -> None:
             "g": each([own.g for own in problems]),
             **side_tensors([own.side for own in problems]), **accumulators(sinks),
         },
-        accumulate=added_to(sinks), tickets=tickets(z.device), N=n, OH=g.shape[2], OW=g.shape[3],
+        accumulate=added_to(sinks), counters=together * chunks, N=n, OH=g.shape[2], OW=g.shape[3],
         z_units=pixel(z) // align, g_units=pixel(g) // align, into_units=pixel(into.z) // align,
         C=c, ALIGN=align, PIECES=pieces, ROWS=rows, COLS=columns, **side_arguments(side),
     )  # fmt: skip

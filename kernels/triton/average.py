@@ -23,7 +23,7 @@ from pnas_fast.kernels.activation import Accumulator
 from pnas_fast.kernels.fused import Source
 from pnas_fast.kernels.layout import pixel
 from pnas_fast.kernels.triton.device import CHUNK, PIXELS, activate, finish_affine, load_affine, widen
-from pnas_fast.kernels.triton.launch import Tile, alignment, launch, tickets
+from pnas_fast.kernels.triton.launch import Tile, alignment, launch
 from pnas_fast.kernels.triton.tiles import new_partials, spread
 
 TILE = Tile(warps=4, registers=None, programs=4)
@@ -101,7 +101,7 @@ def global_average_backward(source: Source, g: Tensor, into: Accumulator) -> Non
         reads=(z, g, into.z if into.accumulate else None), writes=(into.z,),
         scratch={"partial": new_partials(z.device, 1, programs, 2, c)},
         z=z, affine=source.affine, g=g, into=into.z, d_affine=into.affine,
-        accumulate=int(into.accumulate), tickets=tickets(z.device),
+        accumulate=int(into.accumulate), counters=chunks,
         N=n, SIZE=h * w, z_units=pixel(z) // align, into_units=pixel(into.z) // align,
         C=c, AFFINE=source.affine is not None, ALIGN=align,
     )  # fmt: skip

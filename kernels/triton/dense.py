@@ -34,7 +34,7 @@ from pnas_fast.kernels.fused.primitives import Forward
 from pnas_fast.kernels.layout import pixel
 from pnas_fast.kernels.triton import norm as norms
 from pnas_fast.kernels.triton.device import CHUNK, activate, load_affine, multiply, pick
-from pnas_fast.kernels.triton.launch import alignment, launch, tickets
+from pnas_fast.kernels.triton.launch import alignment, launch
 from pnas_fast.kernels.triton.problems import each
 from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
 
@@ -203,7 +203,7 @@ def dense(convolution: Convolution, problems: Sequence[Forward]) -> list[Normal]
             **weight_tensors([own.weights for own in problems]),
             **norms.forward_tensors([own.norm for own in problems], normals),
         },
-        tickets=tickets(z.device), N=n, H=h, W=w, OH=oh, OW=ow, PAD_Y=pad_y, PAD_X=pad_x,
+        counters=together * (blocks + 1), N=n, H=h, W=w, OH=oh, OW=ow, PAD_Y=pad_y, PAD_X=pad_x,
         z_units=pixel(z) // align, out_units=pixel(out) // align,
         C=c, F=f, KH=convolution.kernel[0], KW=convolution.kernel[1],
         SY=convolution.stride[0], SX=convolution.stride[1], AFFINE=affine is not None,

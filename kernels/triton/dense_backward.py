@@ -53,9 +53,9 @@ from pnas_fast.kernels.triton.device import (
     tickets_of,
     widen,
 )
-from pnas_fast.kernels.triton.launch import alignment, capability, launch, tickets
+from pnas_fast.kernels.triton.launch import alignment, capability, launch
 from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept, new_like
-from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
+from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, teams_of, tile_of
 
 
 @triton.jit
@@ -319,7 +319,7 @@ def dense_backward(convolution: Convolution, problems: Sequence[Backward]) -> li
             "d_weight": d_tensors["weight"], "d_second": d_tensors["second"],
             **weight_tensors([own.weights for own in problems]), **accumulators(sinks), **tensors,
         },
-        accumulate=added_to(sinks), tickets=tickets(z.device),
+        accumulate=added_to(sinks), counters=together * (groups * (1 + teams_of(programs)) + source_groups),
         N=n, H=h, W=w, OH=oh, OW=ow, PAD_Y=pad_y, PAD_X=pad_x,
         z_units=pixel(z) // align, g_units=pixel(result.g) // align, result_units=pixel(result.z) // align,
         into_units=0 if gradient is None else pixel(gradient) // align,

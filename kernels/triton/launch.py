@@ -18,14 +18,14 @@ import torch
 import triton
 from torch import Tensor
 
+from pnas_fast.kernels.arguments import LARGEST
 from pnas_fast.kernels.operation_cost import Cost, distinct, size
+from pnas_fast.kernels.refusals import refuse
 from pnas_fast.kernels.triton import library
+from pnas_fast.kernels.triton.tickets import TICKETS, tickets
 
 INTERPRETED = triton.knobs.runtime.interpret
 """Whether Triton's interpreter runs kernels, on the CPU (TRITON_INTERPRET=1)."""
-
-TICKETS = 65536
-"""Counters a launch may use."""
 
 
 class Tile(NamedTuple):
@@ -114,6 +114,7 @@ def launch(
     problems: Mapping[str, tuple[Any, ...] | None] = MappingProxyType({}),
     products: int = 0,
     taps: int = 0,
+    counters: int = 0,
     **arguments: Any,
 ) -> None:
     """Run a kernel, or record it.
@@ -128,10 +129,19 @@ def launch(
         problems: arguments of which each problem of a grouped launch has its own, None where none has.
         products: see `Launch`.
         taps: see `Launch`.
+        counters: that it takes `tickets` from, as an argument of that name.
         arguments: the others.
+
+    Raises:
+        BackendError: there are not so many counters, or a tensor reaches further than offsets do.
     """
     arguments |= scratch
     arguments |= problems
+    _check(library.name_of(kernel), counters, arguments)
+    if counters:
+        device = next(tensor.device for tensor in writes if tensor is not None)
+        # No more than were asked for: should a kernel take others, tests see it.
+        arguments["tickets"] = tickets(device)[:counters]
     options = {"num_warps": tile.warps, "num_stages": 1}
     if tile.registers is not None:
         options["maxnreg"] = tile.registers
@@ -143,6 +153,22 @@ def launch(
         return
     with _on_device_of(writes):
         library.call(kernel, grid, arguments, frozenset(problems), options)
+
+
+def _check(name: str, counters: int, arguments: Mapping[str, Any]) -> None:
+    """Refuse what would overflow: kernels have 32-bit offsets, and one buffer of counters."""
+    if counters > TICKETS:
+        refuse("backend triton", f"{name}: its number of tickets", f"{counters:,}", f"up to {TICKETS:,}")
+    for key, value in arguments.items():
+        for tensor in value if isinstance(value, tuple) else (value,):
+            if isinstance(tensor, Tensor) and (reach := reach_of(tensor)) > LARGEST:
+                thing = f"{name}: the reach of {key} in memory"
+                refuse("backend triton", thing, f"{reach:,} elements", f"up to {LARGEST:,} elements")
+
+
+def reach_of(tensor: Tensor) -> int:
+    """Elements from a tensor's first to its last, as it lies in memory: of a slice more than it has."""
+    return 1 + sum((size - 1) * by for size, by in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def _on_device_of(tensors: Sequence[Tensor | None]) -> AbstractContextManager[Any]:
@@ -180,25 +206,6 @@ def _capability(device: torch.device) -> int:
 def _multiprocessors(device: torch.device) -> int:
     count: int = torch.cuda.get_device_properties(device).multi_processor_count
     return count
-
-
-def tickets(device: torch.device) -> Tensor:
-    """Counters, (TICKETS,) int32, that are zero between launches.
-
-    Streams have their own. All CUDA graphs of a device share some, made before the first is captured, so
-    that no graph has to zero them: graphs with these kernels run one at a time.
-    """
-    if device.type == "cpu":
-        return _tickets(device, 0)
-    if torch.cuda.is_current_stream_capturing():
-        return _tickets(device, None)
-    _tickets(device, None)
-    return _tickets(device, torch.cuda.current_stream(device).cuda_stream)
-
-
-@cache
-def _tickets(device: torch.device, stream: int | None) -> Tensor:
-    return torch.zeros(TICKETS, dtype=torch.int32, device=device)
 
 
 def alignment(*counts: int) -> int:

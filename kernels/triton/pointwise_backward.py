@@ -39,9 +39,9 @@ from pnas_fast.kernels.triton.device import (
     tickets_of,
     widen,
 )
-from pnas_fast.kernels.triton.launch import alignment, capability, launch, tickets
+from pnas_fast.kernels.triton.launch import alignment, capability, launch
 from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept, new_like
-from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
+from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, teams_of, tile_of
 
 
 @triton.jit(do_not_specialize=["SIZE", "z_units", "g_units", "result_units", "into_units", "accumulate"])
@@ -152,7 +152,7 @@ def pointwise_backward(convolution: Convolution, problems: Sequence[Backward]) -
             "d_weight": each([own[0] for own in d_weights]),
             **accumulators(sinks), **tensors,
         },
-        accumulate=added_to(sinks), tickets=tickets(z.device),
+        accumulate=added_to(sinks), counters=together * chunks * (2 + teams_of(programs)),
         SIZE=n * h * w, z_units=pixel(z) // align, g_units=pixel(result.g) // align,
         result_units=pixel(result.z) // align, into_units=pixel(into.z) // align,
         by_f=weight.stride(0), by_c=weight.stride(1), C=c, AFFINE=affine is not None,

@@ -31,7 +31,7 @@ from pnas_fast.kernels.fused.primitives import Forward
 from pnas_fast.kernels.layout import pixel
 from pnas_fast.kernels.triton import norm as norms
 from pnas_fast.kernels.triton.device import CHUNK, load_affine, multiply, pick
-from pnas_fast.kernels.triton.launch import alignment, launch, tickets
+from pnas_fast.kernels.triton.launch import alignment, launch
 from pnas_fast.kernels.triton.problems import each
 from pnas_fast.kernels.triton.strips import (
     convolve,
@@ -159,7 +159,7 @@ def separable(convolution: Convolution, problems: Sequence[Forward]) -> list[Nor
             "out": each([problem.out for problem in problems]),
             **norms.forward_tensors([problem.norm for problem in problems], normals),
         },
-        tickets=tickets(z.device),
+        counters=together * (groups + 1),
         N=n, H=h, W=w, OH=oh, OW=ow,
         PAD_Y=same_padding(h, k, stride, dilation)[0], PAD_X=same_padding(w, k, stride, dilation)[0],
         z_units=pixel(z) // align, out_units=pixel(out) // align,

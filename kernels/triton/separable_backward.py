@@ -35,12 +35,12 @@ from pnas_fast.kernels.fused.primitives import Backward
 from pnas_fast.kernels.layout import pixel
 from pnas_fast.kernels.triton import norm as norms
 from pnas_fast.kernels.triton.device import CHUNK, last_to_arrive, pick, rows_of, tickets_of, wait_for
-from pnas_fast.kernels.triton.launch import alignment, launch, tickets
+from pnas_fast.kernels.triton.launch import alignment, launch
 from pnas_fast.kernels.triton.problems import accumulators, added_to, each, kept, new_like
 from pnas_fast.kernels.triton.separable import arranged, strips_of
 from pnas_fast.kernels.triton.separable_parts import depthwise_part, pointwise_part, source_part
 from pnas_fast.kernels.triton.strips import pairs_of_rows
-from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
+from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, teams_of, tile_of
 
 NEXT, FINISHED, FIRST = (tl.constexpr(ticket) for ticket in range(3))
 """Tickets: the counter of work, finished programs, and the first of the problems' own."""
@@ -141,6 +141,9 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
         spread(z.device, tile, out_rows * tiles(ow, wide_lanes, wide_columns), groups[2]),
     )
     work = [number * held for number, held in zip(groups, programs, strict=True)]
+    # As the kernel deals them out: `FIRST`, and of each problem those of its three parts.
+    weight_sums = (groups[number] * (1 + teams_of(programs[number])) for number in (0, 2))
+    counters = FIRST.value + together + groups[1] + sum(weight_sums)
     scratch = {
         "dd": z.new_empty(together, n, oh, ow, c),
         "kept_norm": z.new_empty(work[0], 2, block_f, dtype=torch.float32),
@@ -170,7 +173,7 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
             "d_pointwise": each([own[1] for own in d_weights]),
             **accumulators(sinks), **tensors,
         },
-        accumulate=added_to(sinks), tickets=tickets(z.device),
+        accumulate=added_to(sinks), counters=counters,
         N=n, H=h, W=w, OH=oh, OW=ow,
         PAD_Y=same_padding(h, k, stride, dilation)[0], PAD_X=same_padding(w, k, stride, dilation)[0],
         z_units=pixel(z) // align, g_units=pixel(result.g) // align, result_units=pixel(result.z) // align,

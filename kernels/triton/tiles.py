@@ -70,7 +70,12 @@ def spread(device: torch.device, tile: Tile, pieces: int, groups: int) -> int:
     return -(-pieces // -(-pieces // held))
 
 
+def teams_of(programs: int) -> int:
+    """Teams of so many programs (see `pnas_fast.kernels.triton.device.TEAM`)."""
+    members: int = TEAM.value
+    return -(-programs // members)
+
+
 def new_partials(device: torch.device, problems: int, programs: int, *shape: int) -> Tensor:
     """A buffer of partial results: for each problem a row of each program, then one of each team."""
-    rows = programs + -(-programs // TEAM.value)
-    return torch.empty(problems, rows, *shape, dtype=torch.float32, device=device)
+    return torch.empty(problems, programs + teams_of(programs), *shape, dtype=torch.float32, device=device)

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 
 from pnas_fast.kernels import get_backend
+from pnas_fast.kernels.triton.tickets import TicketOwner
 
 Step = Callable[[], None]
 
@@ -59,6 +60,9 @@ class CudaGraph:
 class GraphedStep:
     """A step that is captured after some ordinary calls and replayed from then on; every call is one step.
 
+    Its kernels have counters of their own (`TicketOwner`), so several may be in flight on a card, each on a
+    stream of its own.
+
     Args:
         step: see the top of the file.
         graph: that holds it from call ``warm_up`` (counted from 0) on.
@@ -70,15 +74,18 @@ class GraphedStep:
         self._graph = graph
         self._before_capture = warm_up
         self._captured = False
+        self._owner = TicketOwner()
 
     def __call__(self) -> None:
         """Do the step once."""
         if not self._captured and self._before_capture > 0:
             self._before_capture -= 1
-            self._graph.warm_up(self._step)
+            with self._owner:
+                self._graph.warm_up(self._step)
             return
         if not self._captured:
-            self._graph.capture(self._step)
+            with self._owner:
+                self._graph.capture(self._step)
             self._captured = True
         self._graph.replay()
 
