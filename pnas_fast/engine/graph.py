@@ -34,9 +34,14 @@ class Graph(Protocol):
 
 
 class CudaGraph:
-    """A CUDA graph on the current device."""
+    """A CUDA graph on the current device.
 
-    def __init__(self) -> None:
+    Args:
+        generator: of random numbers that the step draws, beside the device's own.
+    """
+
+    def __init__(self, generator: torch.Generator | None = None) -> None:
+        self._generator = generator
         self._graph = torch.cuda.CUDAGraph()
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
@@ -49,6 +54,8 @@ class CudaGraph:
 
     def capture(self, step: Step) -> None:
         """See `Graph.capture`."""
+        if self._generator is not None:
+            self._graph.register_generator_state(self._generator)
         with torch.cuda.graph(self._graph, stream=self._stream):
             step()
 
@@ -123,14 +130,33 @@ class RecordedStep:
         self._next = recording.replay if self.recorded else self._step
 
 
-def graphed(step: Step, device: torch.device, warm_up: int = WARM_UP) -> Step:
-    """The step as a CUDA graph on a card, as it is on a CPU."""
-    return GraphedStep(step, CudaGraph(), warm_up) if device.type == "cuda" else step
+def graphed(
+    step: Step, device: torch.device, warm_up: int = WARM_UP, generator: torch.Generator | None = None
+) -> Step:
+    """The step as a CUDA graph on a card, as it is on a CPU.
+
+    Args:
+        step: see the top of the file.
+        device: that it runs on.
+        warm_up: see `GraphedStep`.
+        generator: see `CudaGraph`.
+    """
+    return GraphedStep(step, CudaGraph(generator), warm_up) if device.type == "cuda" else step
 
 
-def replayed(step: Step, device: torch.device, backend: str) -> Step:
+def replayed(
+    step: Step, device: torch.device, backend: str, generator: torch.Generator | None = None
+) -> Step:
     """A training step without Python in the loop, where there is a way: a CUDA graph, or a recording.
 
     A recording keeps all memory of a step, so other steps than those of a training are better left alone.
+
+    Args:
+        step: see the top of the file.
+        device: that it runs on.
+        backend: of its network.
+        generator: see `CudaGraph`.
     """
-    return RecordedStep(step) if get_backend(backend).records else graphed(step, device)
+    if get_backend(backend).records:
+        return RecordedStep(step)
+    return graphed(step, device, generator=generator)

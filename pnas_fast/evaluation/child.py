@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -27,6 +27,9 @@ from pnas_fast.space import Cell
 
 EpochReport = Callable[[int], None]
 """Called with the images seen so far, after every epoch."""
+
+STEPS_AT_A_TIME = 100
+"""Of a child that trains alone, where it makes no difference."""
 
 
 @dataclass(slots=True)
@@ -89,6 +92,16 @@ def build_child(
     return network
 
 
+def _generator(seed: int, device: torch.device) -> torch.Generator:
+    """One in the state that the device's own has just after `build_child`, which drew weights on the CPU."""
+    generator = torch.Generator(device)
+    if device.type == "cpu":
+        generator.set_state(torch.get_rng_state())
+    else:
+        generator.manual_seed(seed)
+    return generator
+
+
 def train_child(
     cell: Cell,
     settings: TrainingSettings,
@@ -119,14 +132,85 @@ def train_child(
         OSError: a fault of the machine, say a cache of kernels on a full disk.
         DataError: a streamed image cannot be read, which is no cell's fault either.
     """
-    result = ChildResult()
-    started, running = time.monotonic(), RunningTime()
-    network = None
-    try:
+    training = ChildTraining(cell, settings, data, seed, report, tests=tests)
+    while training.advance(STEPS_AT_A_TIME):
+        pass
+    return training.result, training.network
+
+
+class ChildTraining:
+    """The training of a child that is advanced step by step, as `train_child` does it to the end.
+
+    One thread may advance several, in turns. Each has whatever its steps change: network, optimiser, batches,
+    random numbers, and the recording or graph of its step. So its result is the same, to the bit, whatever is
+    done between its steps. Its seconds and its time limit go on meanwhile.
+
+    Args:
+        cell: see `train_child`, as all others.
+        settings: sizes and recipe.
+        data: the data set.
+        seed: of all that is random.
+        report: told about progress after each epoch.
+        tests: whether it is measured on the test images as well.
+
+    Attributes:
+        result: what training gave, when it has finished.
+        network: the trained network; None before it has finished, and of a failed child.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        settings: TrainingSettings,
+        data: DataSet,
+        seed: int,
+        report: EpochReport = lambda _: None,
+        *,
+        tests: bool = False,
+    ) -> None:
+        self.result = ChildResult()
+        self.network: ChildNetwork | None = None
+        self._started = time.monotonic()
+        self._work = self._train(cell, settings, data, seed, report, tests)
+
+    def advance(self, steps: int) -> bool:
+        """Do up to so many training steps; whether there is more to do.
+
+        The first call builds the child. That after the last step measures it, which takes no step.
+
+        Raises:
+            OSError: a fault of the machine, say a cache of kernels on a full disk.
+            DataError: a streamed image cannot be read.
+        """
+        try:
+            for _ in range(steps):
+                next(self._work)
+        except StopIteration:
+            return False
+        except (OSError, DataError):
+            raise
+        except Exception as error:  # whatever a child does, the search goes on without it
+            self.result.error = logged_reason(error)
+            self.result.seconds = time.monotonic() - self._started
+            return False
+        return True
+
+    def _train(
+        self,
+        cell: Cell,
+        settings: TrainingSettings,
+        data: DataSet,
+        seed: int,
+        report: EpochReport,
+        tests: bool,
+    ) -> Iterator[None]:
+        """Do all of it, with a stop after each step."""
+        result, running = self.result, RunningTime()
         settings = _resolved(settings, data)
         network = build_child(cell, settings, data, seed)
+        network.drop.generator = _generator(seed, data.train_images.device)
         result.parameters, result.multiply_adds = network.parameters_count, network.multiply_adds
-        _fit(network, settings, data, seed, running, result, report)
+        yield from _fit(network, settings, data, seed, running, result, report)
         trained = time.monotonic()
         dtype = DTYPES[settings.precision]
         found = evaluate(network, data, dtype)
@@ -134,16 +218,11 @@ def train_child(
             raise TrialError(f"diverged: the validation loss is {found.loss}")
         result.validation, result.accuracy, result.validation_loss = found, found.accuracy, found.loss
         result.evaluation_seconds = time.monotonic() - trained
-        result.seconds = time.monotonic() - started
+        result.seconds = time.monotonic() - self._started
         if tests:
             result.test = evaluate(network, data.tested(), dtype)
         result.status = "done"
-    except (OSError, DataError):
-        raise
-    except Exception as error:  # whatever a child does, the search goes on without it
-        result.error = logged_reason(error)
-        result.seconds = time.monotonic() - started
-    return result, network if result.status == "done" else None
+        self.network = network
 
 
 def _fit(
@@ -154,11 +233,12 @@ def _fit(
     running: RunningTime,
     result: ChildResult,
     report: EpochReport,
-) -> None:
+) -> Iterator[None]:
+    """Train it, with a stop after each step."""
     dtype, weights = DTYPES[settings.precision], class_weights(settings, data)
     with closing(TrainingBatches(data, settings.batch, seed, cutout=settings.cutout, dtype=dtype)) as batches:
         loop = TrainingLoop(network, Stepper(network, settings, weights=weights), batches, settings.epochs)
-        _fit_in(loop, batches, network, settings, running, result, report)
+        yield from _fit_in(loop, batches, network, settings, running, result, report)
 
 
 def _fit_in(
@@ -169,8 +249,8 @@ def _fit_in(
     running: RunningTime,
     result: ChildResult,
     report: EpochReport,
-) -> None:
-    step = replayed(loop.step, batches.device, settings.backend)
+) -> Iterator[None]:
+    step = replayed(loop.step, batches.device, settings.backend, network.drop.generator)
     network.train()
     training_seconds = 0.0
     for epoch in range(settings.epochs):
@@ -182,6 +262,7 @@ def _fit_in(
                 raise TrialError(f"exceeded the time limit of {settings.time_limit:g} s in epoch {epoch + 1}")
             loop.feed()
             step()
+            yield
         loss = loop.loss()
         training_seconds += time.monotonic() - started
         result.images_seen += len(batches) * batches.images

@@ -51,6 +51,8 @@ class ScheduledDropPath(nn.Module):
         self.register_buffer("progress", torch.zeros(()), persistent=False)
         self.depth: Tensor
         self.progress: Tensor
+        self.generator: torch.Generator | None = None
+        """Of the masks, on the network's device; None is the device's own, which all networks share."""
         self.share = 0, 1
         """Which part of the batch is here, and of how many: masks are drawn for the whole batch."""
 
@@ -63,7 +65,7 @@ class ScheduledDropPath(nn.Module):
         if self.probability == 0.0:
             return
         (rank, size), keep = self.share, self.keep()
-        uniform = torch.rand(len(keep), size * images, device=keep.device)
+        uniform = torch.rand(len(keep), size * images, device=keep.device, generator=self.generator)
         kept = uniform[:, rank * images : (rank + 1) * images] < keep
         parts = torch.split(kept / keep, [drop.places for drop in self._cells])
         for drop, part in zip(self._cells, parts, strict=True):
