@@ -32,7 +32,7 @@ from pnas_fast.data.few_shot import check_tasks
 from pnas_fast.data.loader import Staged, resident
 from pnas_fast.data.streamed import Streamed
 from pnas_fast.engine import TrainingSettings
-from pnas_fast.evaluation.child import train_child
+from pnas_fast.evaluation.child import ChildTraining, train_child
 from pnas_fast.evaluation.guard import measure
 from pnas_fast.evaluation.train import Train, plain_settings
 from pnas_fast.executors.shared import read_data, shared_data
@@ -179,6 +179,27 @@ def test_a_child_is_the_one_trained_on_the_same_images_in_memory(split: Path, ba
     assert results[0].status == "done"
     names = ("epoch_losses", "accuracy", "validation_loss", "test", "images_seen")
     assert [getattr(results[0], name) for name in names] == [getattr(results[1], name) for name in names]
+
+
+def test_children_in_turns_read_their_own_images(split: Path) -> None:
+    """Two in one process, step by step; the readers of one that is given up end with it."""
+    data, settings = opened(split), replace(TINY, backend="cpu", batch=16)
+    trainings = [ChildTraining(CELL, settings, data, seed) for seed in (7, 8)]
+    given_up = ChildTraining(CELL, settings, data, 9)
+    assert given_up.advance(1)
+    left = list(trainings)
+    while left:
+        left = [training for training in left if training.advance(1)]
+    del given_up
+    assert not multiprocessing.active_children()
+    for training, seed in zip(trainings, (7, 8), strict=True):
+        result, network = train_child(CELL, settings, in_memory(data), seed)
+        assert training.result.epoch_losses == result.epoch_losses
+        assert training.result.accuracy == result.accuracy
+        assert network is not None
+        assert training.network is not None
+        own, other = training.network.state_dict(), network.state_dict()
+        assert all(torch.equal(value, other[name]) for name, value in own.items())
 
 
 @pytest.mark.slow

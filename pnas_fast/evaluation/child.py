@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -143,7 +143,8 @@ class ChildTraining:
 
     One thread may advance several, in turns. Each has whatever its steps change: network, optimiser, batches,
     random numbers, and the recording or graph of its step. So its result is the same, to the bit, whatever is
-    done between its steps. Its seconds and its time limit go on meanwhile.
+    done between its steps. Its seconds and its time limit go on meanwhile. One that nobody refers to any more
+    is given up: its memory is free, and what reads its images ends.
 
     Args:
         cell: see `train_child`, as all others.
@@ -171,7 +172,7 @@ class ChildTraining:
         self.result = ChildResult()
         self.network: ChildNetwork | None = None
         self._started = time.monotonic()
-        self._work = self._train(cell, settings, data, seed, report, tests)
+        self._work = _train(self.result, self._started, cell, settings, data, seed, report, tests)
 
     def advance(self, steps: int) -> bool:
         """Do up to so many training steps; whether there is more to do.
@@ -185,7 +186,8 @@ class ChildTraining:
         try:
             for _ in range(steps):
                 next(self._work)
-        except StopIteration:
+        except StopIteration as end:
+            self.network = end.value or self.network
             return False
         except (OSError, DataError):
             raise
@@ -195,34 +197,37 @@ class ChildTraining:
             return False
         return True
 
-    def _train(
-        self,
-        cell: Cell,
-        settings: TrainingSettings,
-        data: DataSet,
-        seed: int,
-        report: EpochReport,
-        tests: bool,
-    ) -> Iterator[None]:
-        """Do all of it, with a stop after each step."""
-        result, running = self.result, RunningTime()
-        settings = _resolved(settings, data)
-        network = build_child(cell, settings, data, seed)
-        network.drop.generator = _generator(seed, data.train_images.device)
-        result.parameters, result.multiply_adds = network.parameters_count, network.multiply_adds
-        yield from _fit(network, settings, data, seed, running, result, report)
-        trained = time.monotonic()
-        dtype = DTYPES[settings.precision]
-        found = evaluate(network, data, dtype)
-        if not math.isfinite(found.loss):
-            raise TrialError(f"diverged: the validation loss is {found.loss}")
-        result.validation, result.accuracy, result.validation_loss = found, found.accuracy, found.loss
-        result.evaluation_seconds = time.monotonic() - trained
-        result.seconds = time.monotonic() - self._started
-        if tests:
-            result.test = evaluate(network, data.tested(), dtype)
-        result.status = "done"
-        self.network = network
+
+def _train(
+    result: ChildResult,
+    started: float,
+    cell: Cell,
+    settings: TrainingSettings,
+    data: DataSet,
+    seed: int,
+    report: EpochReport,
+    tests: bool,
+) -> Generator[None, None, ChildNetwork]:
+    """Do all of it, with a stop after each step; the trained network."""
+    # No method: nothing here refers to the training, so this is closed with it and not by a later collection.
+    running = RunningTime()
+    settings = _resolved(settings, data)
+    network = build_child(cell, settings, data, seed)
+    network.drop.generator = _generator(seed, data.train_images.device)
+    result.parameters, result.multiply_adds = network.parameters_count, network.multiply_adds
+    yield from _fit(network, settings, data, seed, running, result, report)
+    trained = time.monotonic()
+    dtype = DTYPES[settings.precision]
+    found = evaluate(network, data, dtype)
+    if not math.isfinite(found.loss):
+        raise TrialError(f"diverged: the validation loss is {found.loss}")
+    result.validation, result.accuracy, result.validation_loss = found, found.accuracy, found.loss
+    result.evaluation_seconds = time.monotonic() - trained
+    result.seconds = time.monotonic() - started
+    if tests:
+        result.test = evaluate(network, data.tested(), dtype)
+    result.status = "done"
+    return network
 
 
 def _fit(
