@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,8 @@ def quit_mps(folder: Path) -> None:
     tool = shutil.which("nvidia-cuda-mps-control")
     if tool is not None and folder.exists():
         environment: dict[str, Any] = os.environ | _mps_environment(folder)
-        subprocess.run([tool], input="quit -t 1\n", text=True, env=environment, check=False, timeout=20)
+        with suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run([tool], input="quit -t 1\n", text=True, env=environment, check=False, timeout=20)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -148,7 +148,10 @@ def run(options: argparse.Namespace) -> int:
                     lease.report["parts"][part.name] = {"status": "left out: no time is left", "result": None}
                     continue
                 print(f"{part.name} …", flush=True)
-                run_part(part, lease, min(part.limit, left))
+                try:
+                    run_part(part, lease, min(part.limit, left))
+                finally:
+                    lease_parts.end(lease)
                 lease_parts.after(part, lease)
                 write()
         except Stopped as stopped:

@@ -89,9 +89,13 @@ def begin(options: argparse.Namespace, folder: Path) -> Lease:
     return Lease(report, folder, options.kernels, options.against, lambda _: None)
 
 
+def end(lease: Lease) -> None:
+    """What no part may leave running, however it ended."""
+    gpu_tools.quit_mps(lease.folder / "mps")
+
+
 def after(part: Part, lease: Lease) -> None:
     """What a part leaves to those behind it."""
-    gpu_tools.quit_mps(lease.folder / "mps")
     row = lease.report["parts"][part.name]["result"]
     if part.name == "facts" and row and not row["card"] and not lease.report["stand-ins"]:
         print("no CUDA card here: stand-ins on the CPU", flush=True)
