@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,13 +58,33 @@ def compile_cases(cases: Sequence[Case]) -> Report:
 
 def compile_children() -> Report:
     """Compile what the children of this benchmark launch, in as many processes as there are processors."""
-    architecture, found = card_numbers()[1], dict[Hashable, Variant]()
+    architecture = card_numbers()[1]
+    variants = distinct(children_variants(architecture))
+    outcome = warm.compile_all(variants, architecture, os.cpu_count() or 1)
+    return dict(outcome._asdict())
+
+
+def children_variants(architecture: int) -> Iterator[Variant]:
+    """Of the kernels that children of this benchmark launch."""
     for image in ((3, SIZE, SIZE), (1, 8, 8)):
         children = warm.Children(REPEATS, FILTERS, image, torch.bfloat16, MAX_BLOCKS, OPERATIONS)
-        for variant in children.variants(Cell.parse(CELL), architecture):
-            found.setdefault(variant.key(), variant)
-    outcome = warm.compile_all(list(found.values()), architecture, os.cpu_count() or 1)
-    return dict(outcome._asdict())
+        yield from children.variants(Cell.parse(CELL), architecture)
+
+
+def cases_variants(cases: Sequence[Case], architecture: int) -> Iterator[Variant]:
+    """Of the kernels that operations launch when they are checked and timed."""
+    for case in cases:
+        for dtype in gpu_cases.LIMITS:
+            problem = Problem(case, get_backend("triton"), dtype, batch=5)
+            with recording(capability=architecture) as launches:
+                problem.results(problem.results(None)[0])
+                problem.both(problem.results(None)[0])
+            yield from map(variant_of, launches)
+
+
+def distinct(variants: Iterable[Variant]) -> list[Variant]:
+    """Each once."""
+    return list({variant.key(): variant for variant in variants}.values())
 
 
 def run_share(share: str) -> None:

@@ -8,8 +8,9 @@ DIR/lease.txt are written anew after each part, and the table is printed at the 
 too. What is expected was written down before (`lease_predictions.py`) and stands beside what was measured.
 A part whose tool is missing says which, and the others go on.
 
---kernels unpacks what `python -m pnas_fast.kernel_tools.warm --pack FILE` made, so that nothing has to be
-compiled here. --against times another checkout's training step in turns with this one's.
+--kernels unpacks a file that `--pack FILE --python 3.12` made, on any machine with the same Triton, or that
+`python -m pnas_fast.kernel_tools.warm --pack FILE` made: compiling takes two of the ten minutes. --against
+times another checkout's training step in turns with this one's.
 
 Needs a CUDA card, torch, numpy, Triton and the checkout: no network, no installation; without compiled
 modules all but the search. Without a card, and with --dry-run, every part runs to its end with stand-ins.
@@ -83,6 +84,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, help="folder of lease.json and lease.txt")
     made.add_argument("--limit", type=_seconds, default=570, help="seconds of all parts together")
     made.add_argument("--kernels", type=Path, metavar="FILE", help="kernels that were packed elsewhere")
+    made.add_argument("--pack", type=Path, metavar="FILE", help="only write a file for --kernels, for sm_90")
+    made.add_argument("--python", metavar="3.N", help="that --pack is for, else the one here")
     made.add_argument("--against", type=Path, metavar="TREE", help="another checkout")
     made.add_argument("--parts", metavar="A,B", help="only these, by name")
     made.add_argument("--dry-run", action="store_true", help="stand-ins, whatever there is")
@@ -101,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run everything; 1 where a check or a part failed, 2 for bad input."""
     made = parser()
     options = made.parse_args(arguments)
-    if options.inside is None and options.out is None:
+    if options.inside is None and options.pack is None and options.out is None:
         made.error("--out DIR is missing")
     for name in ("against", "tree"):
         tree = getattr(options, name)
@@ -110,10 +113,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.kernels is not None and not options.kernels.is_file():
         made.error(f"--kernels {options.kernels}: no such file")
     import_from(options.tree.resolve())
+    import gpu_cases
     import lease_parts
 
     if options.inside is not None:
         return lease_parts.inside(options.inside, dry=options.dry_run)
+    if options.pack is not None:
+        if not options.pack.absolute().parent.is_dir():
+            made.error(f"--pack {options.pack}: no folder {options.pack.parent}")
+        try:
+            return lease_parts.pack(options.pack, options.python, gpu_cases.cases())
+        except (ValueError, OSError) as error:
+            made.error(f"--pack: {error}")
     allowed = [part.name for part in lease_parts.PARTS]
     for name in [] if options.parts is None else options.parts.split(","):
         if name not in allowed:

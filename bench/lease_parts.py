@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,9 @@ import gpu_timing
 import gpu_together
 import gpu_tools
 import lease_predictions
+from gpu_cases import Case
 from gpu_parts import Report
+from pnas_fast.kernel_tools import warm
 from pnas_fast.kernel_tools.cost import H100, Card
 
 ROUNDS = 3
@@ -134,9 +136,7 @@ def kernels(lease: Lease) -> Report:
     """Unpack what was compiled elsewhere, compile what is missing."""
     found: Report = {}
     if lease.kernels is not None:
-        command = [sys.executable, "-m", "pnas_fast.kernel_tools.warm", "--unpack", str(lease.kernels)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        found["unpacked"] = (done.stdout + done.stderr).strip()
+        found["unpacked"] = _unpacked(lease.kernels, dry=lease.report["stand-ins"])
         lease.keep(found)
     found["of children"] = gpu_parts.compile_children()
     lease.keep(found)
@@ -147,6 +147,16 @@ def kernels(lease: Lease) -> Report:
         lease.keep(found)
     found["of checks"] = gpu_parts.compile_cases(gpu_cases.cases())
     return found
+
+
+def _unpacked(path: Path, *, dry: bool) -> Report | str:
+    try:
+        from pnas_fast.kernel_tools import packed
+
+        found = packed.unpack(path, [] if dry else [gpu_parts.card_numbers()[1]])
+    except (ImportError, ValueError, OSError) as error:
+        return f"nothing: {error}"
+    return {"would have had to be compiled": found.put, "were there": found.there}
 
 
 def checks(lease: Lease) -> Report:
@@ -243,6 +253,24 @@ PARTS = (
     Part("torch.compile", 240, compiled),
 )
 """The last five run if there is time."""
+
+
+def pack(path: Path, python: str | None, cases: Sequence[Case]) -> int:
+    """Compile what all parts launch, for Hopper, into a file for --kernels; 1 where a kernel fails."""
+    from pnas_fast.kernel_tools import packed
+
+    gpu_cases.DEVICE = "cpu"
+    variants = gpu_parts.distinct(
+        (*gpu_parts.children_variants(warm.PACKED), *gpu_parts.cases_variants(cases, warm.PACKED))
+    )
+    print(f"{len(variants)} kernels …", flush=True)
+    outcome = warm.compile_all(variants, warm.PACKED, len(os.sched_getaffinity(0)))
+    print(*outcome.errors, sep="\n", file=sys.stderr)
+    if outcome.errors:
+        return 1
+    size = packed.pack(path, variants, warm.PACKED, python or packed.this_python())
+    print(f"{path}: {size / 1e6:.1f} MB, {outcome.compiled} kernels were compiled for it")
+    return 0
 
 
 def inside(name: str, *, dry: bool) -> int:

@@ -246,3 +246,27 @@ def test_what_warps_wait_for_is_read_from_the_profilers_table() -> None:
         {"kernel": "add_kernel", "grid": "(8, 1, 1)", "Achieved Occupancy, %": "12.5"},
         {"kernel": "add_kernel", "grid": "(9, 1, 1)", "Achieved Occupancy, %": "25.0"},
     ]
+
+
+@pytest.mark.slow
+def test_kernels_of_parts_are_listed_for_a_card_elsewhere() -> None:
+    """In a process of its own: Triton's interpreter serves the tests."""
+    program = f"""
+import sys
+sys.path.insert(0, {str(Path(lease.__file__).parent)!r})
+import lease
+lease.import_from(lease.ROOT)
+import gpu_cases, gpu_parts
+gpu_cases.DEVICE = "cpu"
+cases = [gpu_cases.separable(24, 8, 3, 1), gpu_cases.add(24, 8, "max", None)]
+variants = gpu_parts.distinct(gpu_parts.cases_variants(cases, 90))
+names = sorted({{(variant.kernel.__name__, variant.name().split()[1]) for variant in variants}})
+print(*(" ".join(name) for name in names), sep=chr(10))
+assert len(variants) == len({{variant.key() for variant in variants}})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=compiled(), capture_output=True, text=True, check=False
+    )
+    kernels = ("add_backward_kernel", "add_kernel", "separable_backward_kernel", "separable_kernel")
+    expected = {f"{name} {dtype}" for name in kernels for dtype in ("bf16", "fp32")}
+    assert expected <= set(done.stdout.splitlines()), done.stdout + done.stderr
