@@ -1,4 +1,4 @@
-"""What `bench/gpu.py` runs: every operation at one size, on the card and in eager fp64."""
+"""What `bench/lease.py` runs: every operation at one size, on the card and in eager fp64."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from pnas_fast.kernels.activation import Activation
 from pnas_fast.kernels.fused import GroupedBackend
 
 DEVICE = "cuda"
+
+FUSED = "triton"
+"""The backend that is checked and timed."""
 
 LIMITS = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 """Largest relative error, ‖got − expected‖ / ‖expected‖."""
@@ -209,7 +212,7 @@ class Poisoned:
 
 def check(case: Case, dtype: torch.dtype, runs: int) -> float:
     """The largest relative error of results and gradients; infinite where bits differ between runs."""
-    fused = Problem(case, get_backend("triton"), dtype, batch=5)
+    fused = Problem(case, get_backend(FUSED), dtype, batch=5)
     oracle = fused.cast(get_backend("eager"), torch.float64, torch.float64)
     upstream = torch.randn_like(oracle.results(None)[0])
     expected = oracle.results(upstream)

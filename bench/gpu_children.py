@@ -1,4 +1,4 @@
-"""Whole children on a card, trained as a search trains them: for `bench/gpu.py`.
+"""Whole children on a card, trained as a search trains them: for `bench/lease.py`.
 
 One child by the search's own trainer, with its CUDA graph, in a process of its own; several side by side by
 the search's own worker processes; and whether children of two backends are as good after equal epochs.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -30,15 +31,39 @@ def graphed(function: Callable[[], Any]) -> Callable[[], Any]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream):
         function()
-    return graph.replay
+    return Replay(graph, function)
 
 
-def milliseconds(function: Callable[[], Any], repeats: int = 30) -> float:
-    """The median time of a call, from a cold second-level cache."""
-    flush = torch.empty(256 << 20, dtype=torch.int8, device=DEVICE)
+class Replay:
+    """A captured call; it keeps the tensors that the call used and did not make."""
+
+    def __init__(self, graph: Any, function: Callable[[], Any]) -> None:
+        self.graph, self.function = graph, function
+
+    def __call__(self) -> None:
+        """Once."""
+        self.graph.replay()
+
+
+def synchronize() -> None:
+    """Wait for the card."""
+    torch.cuda.synchronize()
+
+
+def stream() -> AbstractContextManager[Any]:
+    """A stream of its own, which calls inside use; may be entered again."""
+    made = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    return torch.cuda.stream(made)
+
+
+def milliseconds(function: Callable[[], Any], repeats: int = 30, *, flushed: bool = True) -> float:
+    """The median time of a call, from a cold second-level cache unless that is not to be flushed."""
+    other = torch.zeros(64 << 20, device=DEVICE)
     times: list[float] = []
     for _ in range(repeats + 5):
-        flush.zero_()
+        if flushed:
+            # Read, not written: what is written is brought back to memory during the call.
+            other.sum()
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in "be")  # type: ignore[no-untyped-call]
         begin.record()
         function()
@@ -71,8 +96,8 @@ def kernel_microseconds(function: Callable[[], Any]) -> list[tuple[str, float]]:
 
 def beside_rooflines(
     timed: Sequence[tuple[str, float]], launches: Sequence[Launch], card: Card
-) -> dict[str, dict[str, float]]:
-    """By kernel: launches, microseconds of all, and the least that a card needs for their work.
+) -> list[dict[str, Any]]:
+    """By launch: kernel, microseconds, and the least that a card needs for its work.
 
     Raises:
         ValueError: other kernels ran than were recorded, or in another order.
@@ -81,10 +106,21 @@ def beside_rooflines(
     ours = [(name, time) for name, time in timed if name in names]
     if [name for name, _ in ours] != [launch.kernel.__name__ for launch in launches]:
         raise ValueError(f"{len(ours)} kernels ran where {len(launches)} were recorded, or in another order")
+    return [
+        {
+            "kernel": name, "grid": list(launch.grid), "microseconds": time,
+            "roofline": 1e6 * card.least_seconds(launch),
+        }
+        for (name, time), launch in zip(ours, launches, strict=True)
+    ]  # fmt: skip
+
+
+def by_kernel(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Launches, microseconds and roofline of all launches of each kernel."""
     found: dict[str, dict[str, float]] = {}
-    for (name, time), launch in zip(ours, launches, strict=True):
-        row = found.setdefault(name, {"launches": 0, "microseconds": 0.0, "roofline": 0.0})
+    for launch in rows:
+        row = found.setdefault(launch["kernel"], {"launches": 0, "microseconds": 0.0, "roofline": 0.0})
         row["launches"] += 1
-        row["microseconds"] += time
-        row["roofline"] += 1e6 * card.least_seconds(launch)
+        row["microseconds"] += launch["microseconds"]
+        row["roofline"] += launch["roofline"]
     return found

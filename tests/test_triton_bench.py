@@ -1,13 +1,9 @@
-"""The GPU benchmark on the CPU: a script that a card sees rarely must not fail for a slip.
-
-Clocks, graphs and the profiler are stand-ins; kernels run in the interpreter.
-"""
+"""What is measured on a card, on the CPU: what a card sees rarely must not fail for a slip."""
 
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-import gpu
 import gpu_cases
 import gpu_children
+import gpu_parts
 import gpu_timing
+import gpu_tools
 import machine_code
 from pnas_fast.data import DataSet
 from pnas_fast.data import load as load_data
@@ -34,41 +31,6 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_cases, "DEVICE", "cpu")
 
 
-@pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A card that is none, with one small case and a small child."""
-
-    def milliseconds(function: Callable[[], Any]) -> float:
-        function()
-        return 2.0
-
-    def kernel_microseconds(function: Callable[[], Any]) -> list[tuple[str, float]]:
-        with recording() as launches:
-            function()
-        return [("memset", 1.0), *((launch.kernel.__name__, 5.0) for launch in launches)]
-
-    # Nothing is compiled in the interpreter.
-    monkeypatch.setattr(gpu, "compile_children", lambda: {"compiled": 30, "cached": 0, "errors": []})
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Stand In")
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    monkeypatch.setattr(gpu, "card_numbers", lambda: (4, 90))
-    monkeypatch.setattr(gpu_timing, "graphed", lambda function: function)
-    monkeypatch.setattr(gpu_timing, "milliseconds", milliseconds)
-    monkeypatch.setattr(gpu_timing, "kernel_microseconds", kernel_microseconds)
-    monkeypatch.setattr(gpu_timing, "ceilings", lambda: H100)
-    # The interpreter truncates to bf16 where cards round.
-    monkeypatch.setattr(gpu_cases, "LIMITS", {torch.float32: 1e-4, torch.bfloat16: 6e-2})
-    monkeypatch.setattr(gpu_cases, "cases", lambda: [gpu_cases.dense(8, 6, 4, (1, 1), (1, 1))])
-    monkeypatch.setattr(gpu_cases, "small_cases", lambda: gpu_cases.cases())
-    for name, value in {"BATCH": 2, "CELL": "0:identity+1:identity", "REPEATS": 1, "FILTERS": 2}.items():
-        monkeypatch.setattr(gpu, name, value)
-    monkeypatch.setattr(gpu, "SIZE", 4)
-    monkeypatch.setattr(gpu_children, "side_by_side", lambda *_: TOGETHER)
-    return monkeypatch
-
-
 ALONE: dict[str, Any] = {
     "first step, s": 1.5,
     "images/s": 7_500.0,
@@ -82,82 +44,6 @@ TOGETHER: dict[str, Any] = {
     "memory of the card, GiB": 2.0,
     "1": {"images/s": None, "reserved, GiB": 0.5},
 }
-
-
-class InThisProcess:
-    """Runs the script's own commands where it is called, and a tool that is none."""
-
-    def __init__(self, command: list[str], **_: Any) -> None:
-        self.command, self.stdout, self.stderr = command, "", ""
-        arguments = command[command.index(gpu.__file__) + 1 :]
-        if "--torch-compile" in arguments:
-            self.returncode, self.stdout = 0, 'words\n{"torch.compile: step, ms": 3.0}\n'
-        elif "--child" in arguments:
-            self.returncode, self.stdout = 0, json.dumps(ALONE)
-        else:
-            self.returncode = gpu.main(arguments)
-
-    def wait(self, seconds: float) -> int:
-        assert seconds > 0
-        return self.returncode
-
-    def kill(self) -> None:
-        """It has ended."""
-
-
-@pytest.mark.slow
-@pytest.mark.interpreter
-def test_everything_runs_and_is_written(
-    card: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    card.setattr(subprocess, "Popen", InThisProcess)
-    card.setattr(subprocess, "run", InThisProcess)
-    card.setattr(shutil, "which", lambda name: f"/tools/{name}")
-    assert gpu.main(["--out", str(tmp_path / "out.json")]) == 0
-    report = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
-    assert list(tmp_path.iterdir()) == [tmp_path / "out.json"]
-    assert report["compilation"] == {"processes": 1, "exit statuses": [0]}
-    assert report["compilation for children"]["compiled"] == 30
-    assert report["checks"]["failed"] == []
-    assert set(report["checks"]["errors"]) == {"dense 1×1 8@4 float32", "dense 1×1 8@4 bfloat16"}
-    assert report["operation dense 1×1 8@4"]["fused both"] == 2.0
-    assert 0 < report["operation dense 1×1 8@4"]["roofline both"] < 1
-    assert report["kernels of a step"]["add_kernel"]["launches"] == 3
-    assert report["steps of triton"]["triton: step in a CUDA graph, ms"] == 2.0
-    assert report["steps of torch.compile"] == {"torch.compile: step, ms": 3.0}
-    assert report["compute-sanitizer"] == "clean"
-    assert report["child of triton"] == report["child of eager"] == ALONE
-    assert report["children side by side"] == TOGETHER
-    assert report["roofline of a step"]["images/s"] > 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "Stand In: 2 checks, failed: none; parts that did not finish: none"
-    assert any(line.startswith("add_kernel") and "3 launches" in line for line in lines)
-
-
-@pytest.mark.slow
-@pytest.mark.interpreter
-def test_a_part_that_fails_leaves_the_others_their_results(
-    card: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def broken(*_: Any, **__: Any) -> Any:
-        raise RuntimeError("CUDA says no")
-
-    card.setattr(gpu_timing, "ceilings", broken)
-    card.setattr(gpu_timing, "kernel_microseconds", broken)
-    card.setattr(subprocess, "Popen", broken)
-    card.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", "words"))
-    card.setattr(shutil, "which", lambda name: None)
-    assert gpu.main(["--no-compile", "--out", str(tmp_path / "out.json")]) == 1
-    report = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
-    for part in ("compilation", "ceilings", "kernels of a step"):
-        assert report[part] is None
-        assert "CUDA says no" in report[f"{part}: failed"]
-    assert report["checks"]["failed"] == []
-    assert report["steps of eager"]
-    assert report["compute-sanitizer"] == "not installed"
-    assert "RuntimeError: --child eager: exit status 1: words" in report["child of eager: failed"]
-    assert "steps of torch.compile" not in report
-    assert "parts that did not finish: ['compilation: failed'," in capsys.readouterr().out.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +66,7 @@ def test_whose_failure_the_sanitizer_reports(
     monkeypatch.setattr(shutil, "which", lambda name: f"/tools/{name}")
     done = subprocess.CompletedProcess("", status, words, "")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
-    assert gpu.sanitize().startswith(said)
+    assert gpu_tools.sanitize().startswith(said)
 
 
 def test_children_count_while_all_are_at_work() -> None:
@@ -232,7 +118,7 @@ def test_a_child_of_either_backend_is_trained_as_a_search_trains_it(
 
 @pytest.mark.slow
 def test_children_side_by_side_in_processes_of_the_search(small: Any) -> None:
-    command = [sys.executable, gpu.__file__, "--worker"]
+    command = [*gpu_parts.INSIDE, "worker"]
     cell = "0:identity+1:max_pool3x3"
     found = gpu_children.side_by_side(cell, small("eager"), [1, 2], "cpu", command)
     assert found["processes"] == 2
@@ -266,7 +152,9 @@ def test_times_are_matched_with_what_was_launched() -> None:
     with recording() as launches:
         case.both(torch.randn(2, 4, 4, 4))
     timed = [(launch.kernel.__name__, 10.0) for launch in launches]
-    rows = gpu_timing.beside_rooflines([("another", 1.0), *timed], launches, H100)
+    launched = gpu_timing.beside_rooflines([("another", 1.0), *timed], launches, H100)
+    assert [row["kernel"] for row in launched] == [name for name, _ in timed]
+    rows = gpu_timing.by_kernel(launched)
     assert [row["launches"] for row in rows.values()] == [1, 2]
     assert rows["add_backward_kernel"]["microseconds"] == 20.0
     with pytest.raises(ValueError, match="2 kernels ran where 3 were recorded"):
@@ -303,14 +191,6 @@ def test_every_kind_of_operation_is_among_the_cases() -> None:
     assert {case.name.split()[0] for case in gpu_cases.small_cases()} == names
 
 
-def test_without_a_card_it_says_so(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert gpu.main([]) == 2
-    assert "needs a CUDA card" in capsys.readouterr().out
-
-
 BARE = """
 import sys
 
@@ -324,9 +204,10 @@ sys.meta_path.insert(0, Missing())
 sys.path.insert(0, "bench")
 import torch
 torch.cuda.is_available = lambda: False
-import gpu
+import lease
+status = lease.main(["--out", "out", "--parts", "checks,search"])
 import pnas_fast.executors.worker
-sys.exit(gpu.main([]))
+sys.exit(status)
 """
 
 
@@ -337,8 +218,11 @@ def test_a_bare_checkout_is_enough(tmp_path: Path) -> None:
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
     command = [sys.executable, "-S", "-c", BARE, str(Path(torch.__file__).parent.parent)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.stdout.startswith("bench/gpu.py needs a CUDA card"), done.stderr
-    assert done.returncode == 2
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "no CUDA card here: stand-ins on the CPU" in done.stdout
+    report = json.loads((tmp_path / "out/lease.json").read_text(encoding="utf-8"))
+    assert report["parts"]["checks"]["result"]["failed"] == []
+    assert report["parts"]["search"]["result"].startswith("compiled modules are missing: python setup.py")
 
 
 def test_loops_are_read_from_machine_code() -> None:

@@ -4,17 +4,21 @@ it changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
+from unittest.mock import patch
 
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.runtime import driver
+from triton.runtime import cache, driver
 from triton.runtime.jit import JITFunction, MockTensor
 
-__all__ = ["JITFunction", "MockTensor", "build_elsewhere", "build_launcher", "cuobjdump", "hash_of"]
+__all__ = [
+    "JITFunction", "MockTensor", "build_elsewhere", "build_launcher", "cached_files", "cuobjdump", "hash_of",
+    "installation", "name_in_cache", "put_files",
+]  # fmt: skip
 
 
 class _Elsewhere:
@@ -62,6 +66,71 @@ def build_elsewhere(kernel: Any, arguments: list[Any], options: dict[str, int], 
         finally:
             # Machine code is kept in files: in memory nobody asks for it again.
             kernel.device_caches.pop(elsewhere.get_current_device(), None)
+
+
+class _Named(Exception):  # noqa: N818
+    """The name under which a kernel is looked for."""
+
+
+def _named(name: str) -> NoReturn:
+    raise _Named(name)
+
+
+def name_in_cache(build: Callable[[], Any], *, neutral: bool = False) -> str:
+    """The hash, in hexadecimal digits, under which a kernel is looked for in the cache; nothing is compiled.
+
+    Args:
+        build: calls `build_elsewhere`.
+        neutral: leave the installation out, which the hash is of besides source, target, options and
+            environment.
+    """
+    key = (lambda: "") if neutral else cache.triton_key
+    with (
+        patch.object(triton.compiler.compiler, "get_cache_manager", _named),
+        patch.object(cache, "triton_key", key),
+    ):
+        try:
+            build()
+        except _Named as found:
+            return str(found.args[0])
+    raise RuntimeError("Triton compiled without looking into its cache")
+
+
+def installation() -> list[str]:
+    """The hashes of an installation's parts, which are one key; Pythons differ in that of the library."""
+    key: str = cache.triton_key()
+    return key.split("-")
+
+
+class CachedFiles(NamedTuple):
+    """Of a kernel in the cache: its files' name, what Triton knows of it as JSON, its machine code."""
+
+    name: str
+    metadata: str
+    cubin: bytes
+
+
+def cached_files(name: str) -> CachedFiles | None:
+    """What the cache has under the hash of `name_in_cache`, None where that is not a whole kernel."""
+    folder = Path(triton.knobs.cache.dir) / cache._base32(name)
+    for group in folder.glob("__grp__*.json"):
+        file = group.name.removeprefix("__grp__").removesuffix(".json")
+        # As a launch looks: a group names its files by their whole paths.
+        found = cache.get_cache_manager(name).get_group(f"{file}.json") or {}
+        if {f"{file}.json", f"{file}.cubin"} <= found.keys():
+            metadata, cubin = (Path(found[f"{file}.{kind}"]) for kind in ("json", "cubin"))
+            return CachedFiles(file, metadata.read_text(encoding="utf-8"), cubin.read_bytes())
+    return None
+
+
+def put_files(name: str, file: str, metadata: str, cubin: bytes) -> None:
+    """Put a kernel into the cache, under the hash of `name_in_cache`."""
+    manager = cache.get_cache_manager(name)
+    group = {
+        f"{file}.cubin": manager.put(cubin, f"{file}.cubin"),
+        f"{file}.json": manager.put(metadata, f"{file}.json", binary=False),
+    }
+    manager.put_group(f"{file}.json", group)
 
 
 def build_launcher(compiled: Any) -> None:

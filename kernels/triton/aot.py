@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pnas_fast.kernels.triton._triton_internals import MockTensor, build_elsewhere, cuobjdump
+from pnas_fast.kernels.triton._triton_internals import MockTensor, build_elsewhere, cuobjdump, name_in_cache
 from pnas_fast.kernels.triton.cache_keys import settle_name
 from pnas_fast.kernels.triton.launch import Launch, Pointer
 
@@ -90,6 +90,10 @@ class Variant(NamedTuple):
             for index, parameter in enumerate(self.kernel.params)
         ]
         return build_elsewhere(self.kernel, given, self.options, architecture)
+
+    def name_in_cache(self, architecture: int, *, neutral: bool = False) -> str:
+        """The name under which `build` looks into Triton's cache; ``neutral``: of any installation's."""
+        return name_in_cache(lambda: self.build(architecture), neutral=neutral)
 
     def compile(self, architecture: int) -> Resources:
         """Compile as `build` does; what the machine code uses."""

@@ -8,6 +8,12 @@ every pair of operations launch, training and evaluating, and compiled by severa
 a GPU they are compiled for it. Without one, --arch compiles for one that is elsewhere: its cache must then
 be this one, or a copy, and its Triton the same version. What was compiled before, by the same sources, is not
 listed again. Exits with 1 where a kernel does not compile.
+
+    python -m pnas_fast.kernel_tools.warm --pack kernels.zip --arch sm_90 --python 3.12
+    python -m pnas_fast.kernel_tools.warm --unpack kernels.zip
+
+--pack also writes them to one file, for a machine with the same version of Triton; --unpack puts them there
+where launches find them, and says how many would have had to be compiled.
 """
 
 from __future__ import annotations
@@ -24,6 +30,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -44,6 +51,9 @@ IMAGES = 8
 
 OLDEST = 80
 """The first compute capability with bf16 in its tensor cores."""
+
+PACKED = 90
+"""What --pack is for, unless something else is asked for or here."""
 
 KINDS = ("sep3x3", "identity", "avg_pool3x3", "max_pool3x3")
 """What a block can add: two convolutions' outputs are added alike."""
@@ -222,6 +232,12 @@ def _image(text: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def _python(text: str) -> str:
+    if not re.fullmatch(r"3\.\d{1,2}", text):
+        raise argparse.ArgumentTypeError(f"{text!r}, allowed is a version of Python, say 3.12")
+    return text
+
+
 def _parser() -> Parser:
     title, _, rest = (__doc__ or "").partition("\n\n")
     parser = Parser(
@@ -241,6 +257,13 @@ def _parser() -> Parser:
     parser.add_argument(
         "--arch", help="a compute capability, where not that of the GPUs here", metavar="sm_NN"
     )
+    archive = parser.add_mutually_exclusive_group()
+    archive.add_argument("--pack", type=Path, metavar="FILE", help="also write the kernels to this file")
+    archive.add_argument(
+        "--unpack", type=Path, metavar="FILE", help="only put a file's kernels into the cache"
+    )
+    parser.add_argument("--python", type=_python, metavar="3.N", help="that --pack is for, else the one here")
+    parser.add_argument("--most", type=positive, metavar="N", help="pack only the first so many")
     parser.add_argument(
         "--processes", type=positive, default=len(os.sched_getaffinity(0)), help="that compile side by side"
     )
@@ -254,16 +277,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if INTERPRETED:
             raise ValueError("TRITON_INTERPRET is set: nothing is compiled in the interpreter")
+        if options.unpack is not None:
+            return _unpack(options.unpack, options.arch)
         operations = check_operations(tuple(options.operations.split(",")))
-        wanted = architectures(options.arch)
+        wanted = _wanted(options)
     except (ValueError, CellError) as error:
-        print(f"python -m pnas_fast.kernel_tools.warm: error: {error}", file=sys.stderr)
-        return 2
+        return _refused(str(error))
+    except OSError as error:
+        return _refused(f"{error.filename or options.unpack}: {error.strerror}")
     children = Children(
         # A fourth cell of a stage asks for what the third does.
         min(options.repeats, 3), options.filters, options.image, DTYPES[options.dtype],
         options.blocks, operations,
     )  # fmt: skip
+    if options.pack is not None:
+        return _pack(children, wanted[0], options)
     outcomes = [_warm(children, architecture, options.processes, options.dtype) for architecture in wanted]
     if not torch.cuda.is_available():
         print(
@@ -271,6 +299,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"GPU, in {triton.knobs.cache.dir} or a copy of it (TRITON_CACHE_DIR)."
         )
     return 1 if any(outcome.errors for outcome in outcomes) else 0
+
+
+def _refused(why: str) -> int:
+    print(f"python -m pnas_fast.kernel_tools.warm: error: {why}", file=sys.stderr)
+    return 2
+
+
+def _wanted(options: argparse.Namespace) -> list[int]:
+    """Compute capabilities: a packed file has one, Hopper's where there is no GPU."""
+    if options.pack is None:
+        for name in ("python", "most"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name} is an option of --pack")
+        return architectures(options.arch)
+    if not options.pack.absolute().parent.is_dir():
+        raise ValueError(f"--pack {options.pack}: no folder {options.pack.parent}")
+    if options.arch is None and not torch.cuda.is_available():
+        return [PACKED]
+    found = architectures(options.arch)
+    if len(found) > 1:
+        raise ValueError(f"--pack is for one kind of GPU, here are {len(found)}: name one by --arch")
+    return found
+
+
+def _pack(children: Children, architecture: int, options: argparse.Namespace) -> int:
+    # Here, so that a benchmark without this library can compile too.
+    from pnas_fast.kernel_tools.packed import PackError, pack, this_python
+
+    variants = list(itertools.islice(list_variants(children, architecture), options.most))
+    outcome = compile_all(variants, architecture, options.processes)
+    for line in outcome.errors:
+        print(line, file=sys.stderr)
+    if outcome.errors:
+        return 1
+    python = options.python or this_python()
+    try:
+        size = pack(options.pack, variants, architecture, python)
+    except PackError as error:
+        return _refused(str(error))
+    except OSError as error:
+        return _refused(f"--pack {options.pack}: {error.strerror}")
+    print(
+        f"{options.pack}: {outcome.kernels} kernels in {size / 1e6:.1f} MB for sm_{architecture}, "
+        f"Triton {triton.__version__}, Python {python}; {outcome.compiled} were compiled for it"
+    )
+    return 0
+
+
+def _unpack(path: Path, asked: str | None) -> int:
+    from pnas_fast.kernel_tools.packed import unpack
+
+    here = architectures(asked) if asked is not None or torch.cuda.is_available() else []
+    found = unpack(path, here)
+    print(
+        f"{path}: {found.put + found.there} kernels; {found.put} would have had to be compiled and are now "
+        f"in {triton.knobs.cache.dir}, {found.there} were there"
+    )
+    return 0
 
 
 def _warm(children: Children, architecture: int, processes: int, dtype: str) -> Outcome:

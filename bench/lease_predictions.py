@@ -1,0 +1,106 @@
+"""What is expected of a card, written down before it was asked, and what was measured beside it.
+
+All of an H100, from its measured times of older kernels, counted launches, bytes and instructions. Latency
+and instructions, not bandwidth, bound most launches, so an H200 should be near, and never 1.4 times as fast.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import gpu_children
+
+Report = dict[str, Any]
+
+
+class Prediction(NamedTuple):
+    """Of one number.
+
+    Attributes:
+        name: of it, with its unit.
+        path: names that lead to it in the report, from the part's on.
+        low: the least that is expected.
+        high: the most.
+        why: it is expected.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    low: float
+    high: float
+    why: str
+
+
+def _kernel(name: str, roofline: float, before: float) -> Prediction:
+    path = ("replay by launch", "kernels", f"{name}_kernel", "microseconds")
+    why = "between its roofline and what the older kernel took"
+    return Prediction(f"{name}, µs a step", path, roofline, before, why)
+
+
+PREDICTIONS = (
+    Prediction("step in a graph, ms", ("step", "in a graph, ms"), 8.3, 9.0, "9.9 before taps got cheaper"),
+    Prediction("launches of a step", (gpu_children.CEILING, "launches"), 180, 194, "counted"),
+    Prediction(
+        "roofline of a step, ms", (gpu_children.CEILING, "step, ms"), 1.3, 1.9, "counted; 1.85 at 3.0 TB/s"
+    ),
+    _kernel("separable_backward", 768, 4492),
+    _kernel("separable", 216, 2182),
+    _kernel("add_backward", 292, 1395),
+    _kernel("pointwise_backward", 229, 593),
+    _kernel("dense", 124, 543),
+    _kernel("dense_backward", 74, 406),
+    _kernel("add", 137, 292),
+    Prediction(
+        "packing: 8 t(128) / t(1024)", ("batches", "step", "gain"), 2.0, 2.3,
+        "more than half of a launch's time is waiting that does not grow",
+    ),
+    *(
+        Prediction(
+            f"streams: gain of {count} with shares",
+            ("graphs on streams", f"{count}, 1/{count} of the card", "gain"),
+            low, 2.1, "what one child waits for, another uses",
+        )
+        for count, low in ((2, 1.4), (4, 1.8), (8, 1.8))
+    ),
+    Prediction(
+        "processes: gain of 4 without MPS", ("processes", "without MPS", "4", "gain"), 0.9, 1.05,
+        "kernels of different processes never run at once",
+    ),
+    Prediction(
+        "processes: gain of 4 with MPS", ("processes", "with MPS", "4", "gain"), 1.3, 1.8,
+        "they do, with the launch costs of each",
+    ),
+    Prediction(
+        "a child alone, images/s", (f"{gpu_children.ALONE} triton", "images/s"), 14_000, 15_000,
+        "128 images in a step and 0.14 ms of optimiser",
+    ),
+)  # fmt: skip
+
+
+def table() -> list[Report]:
+    """Predictions alone."""
+    return [_row(prediction, None) for prediction in PREDICTIONS]
+
+
+def compare(report: Report) -> list[Report]:
+    """Each beside what was measured: ``verdict`` is what that is, beside what was expected."""
+    return [_row(prediction, _measured(report, prediction.path)) for prediction in PREDICTIONS]
+
+
+def _measured(report: Report, path: tuple[str, ...]) -> float | None:
+    value: Any = report["parts"].get(path[0], {}).get("result")
+    for name in path[1:]:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, (int, float)) else None
+
+
+def _row(prediction: Prediction, measured: float | None) -> Report:
+    verdict = "not measured"
+    if measured is not None:
+        verdict = "as predicted"
+        if not prediction.low <= measured <= prediction.high:
+            verdict = "below" if measured < prediction.low else "above"
+    return {
+        "name": prediction.name, "low": prediction.low, "high": prediction.high, "why": prediction.why,
+        "measured": measured, "verdict": verdict,
+    }  # fmt: skip
