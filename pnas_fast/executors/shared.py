@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -36,6 +37,15 @@ def shared_data(data: DataSet, folder: Path) -> Iterator[Path]:
         What `read_data` takes.
     """
     place = folder / _FOLDER
+    write_data(data, place)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def write_data(data: DataSet, place: Path) -> None:
+    """Lay a data set out in a folder, for `read_data`; `has_data` says when it is whole."""
     place.mkdir(exist_ok=True)
     rest: dict[str, Any] = {_STREAMED: {}}
     for item in fields(data):
@@ -48,14 +58,31 @@ def shared_data(data: DataSet, folder: Path) -> Iterator[Path]:
         else:
             rest[item.name] = value
     write_text(place / _REST, json.dumps(rest))
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+
+
+def has_data(place: Path) -> bool:
+    """Whether a whole data set is laid out in a folder."""
+    return (place / _REST).is_file()
+
+
+def pack(data: DataSet) -> dict[str, np.ndarray]:
+    """The files that `write_data` writes, as bytes by their names; of images that are in memory."""
+    with tempfile.TemporaryDirectory(prefix="pnas_fast-") as scratch:
+        place = Path(scratch, _FOLDER)
+        write_data(data, place)
+        return {file.name: np.fromfile(file, np.uint8) for file in place.iterdir()}
+
+
+def unpack(files: Mapping[str, np.ndarray], place: Path) -> None:
+    """Lay a data set out of which `pack` has made files."""
+    place.mkdir(exist_ok=True)
+    for name in sorted(files, key=lambda name: name == _REST):  # that last: then it is whole
+        with replacing(place / name) as temporary:
+            files[name].tofile(temporary)
 
 
 def read_data(place: Path) -> DataSet:
-    """The data set that `shared_data` laid out; its pages are in memory once for all who read it."""
+    """The data set that was laid out there; its pages are in memory once for all who read it."""
     values: dict[str, Any] = json.loads((place / _REST).read_text(encoding="utf-8"))
     streamed = values.pop(_STREAMED)
     values.update({name: Streamed.load(place / name, rest) for name, rest in streamed.items()})

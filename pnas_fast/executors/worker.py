@@ -12,6 +12,7 @@ import os
 import queue
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -31,8 +32,11 @@ from pnas_fast.executors.messages import (
 )
 from pnas_fast.executors.settings import settle
 from pnas_fast.executors.shared import read_data
-from pnas_fast.protocols import Context, Evaluator, EvaluatorError, Task
+from pnas_fast.protocols import Context, Evaluator, EvaluatorError, MachineError, Task
 from pnas_fast.threads import granted
+
+STOPS = (EvaluatorError, MachineError, OSError)
+"""What ends the run that a worker is part of."""
 
 
 def main() -> None:
@@ -49,42 +53,64 @@ def main() -> None:
     with contextlib.suppress(BrokenPipeError):
         try:
             _serve(setup, lines, replies)
-        except EvaluatorError as error:
-            send(replies, {"evaluator": _one_line(error)})
-        except OSError as error:
-            send(replies, {"machine": faults.of_os(error)})
+        except STOPS as error:
+            send(replies, stopped(error))
 
 
 def _serve(setup: Setup, lines: queue.Queue[str], replies: TextIO) -> None:
+    evaluator, data = prepare(setup)
+    send(replies, {"ready": True})
+
+    def report(images: int) -> None:
+        send(replies, {"images": int(images)})
+
+    while True:
+        send(replies, answer(evaluator, decode_task(receive(lines.get())), setup, data, report))
+
+
+def prepare(setup: Setup) -> tuple[Evaluator, Any]:
+    """Settle this process for a setup: its evaluator, and the data on its device.
+
+    Raises:
+        MachineError, OSError: the device or the data cannot be used.
+        EvaluatorError: the evaluator cannot be made.
+    """
     settle(setup.threads)
     try:
         if setup.device != "cpu":
             torch.cuda.set_device(setup.device)
         data = read_data(Path(setup.data)).to(setup.device)
     except (ValueError, RuntimeError) as error:
-        send(replies, {"machine": f"{setup.device} cannot be used: {str(error).splitlines()[0]}"})
-        return
+        raise MachineError(f"{setup.device} cannot be used: {str(error).splitlines()[0]}") from error
     evaluator = make_evaluator(setup.evaluator)
-    send(replies, {"ready": True})
     # What is here now stays: collecting garbage need not look at it again, many times a child.
     gc.collect()
     gc.freeze()
-    while True:
-        _measure(evaluator, decode_task(receive(lines.get())), setup, data, replies)
+    return evaluator, data
 
 
-def _measure(evaluator: Evaluator, task: Task, setup: Setup, data: Any, replies: TextIO) -> None:
-    def report(images: int) -> None:
-        send(replies, {"images": int(images)})
+def answer(
+    evaluator: Evaluator, task: Task, setup: Setup, data: Any, report: Callable[[int], None]
+) -> dict[str, Any]:
+    """The message with a task's result.
 
+    Raises:
+        OSError, EvaluatorError: as `measure`.
+    """
     context = Context(task.number, task.seed, data, setup.device, Path(setup.folder), report, task.traced)
     measurement = measure(evaluator, task.proposal, context)
-    message = {
+    return {
         "result": encode_measurement(measurement),
         "memory": not measurement.done and is_out_of_memory(measurement.error or ""),
         "unusable": not measurement.done and not _usable(setup.device),
     }
-    send(replies, message)
+
+
+def stopped(error: Exception) -> dict[str, str]:
+    """The message that the run cannot go on, for one of `STOPS`."""
+    if isinstance(error, EvaluatorError):
+        return {"evaluator": _one_line(error)}
+    return {"machine": faults.of_os(error) if isinstance(error, OSError) else str(error)}
 
 
 def _usable(device: str) -> bool:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from pnas_fast.cli.commands import (
     Parser,
@@ -20,8 +21,17 @@ from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import fetchable
 from pnas_fast.engine.few_shot import OPTIONS as FEW_SHOT
 from pnas_fast.engine.few_shot import REPTILE, check_evaluator
+from pnas_fast.executors.ray_cluster import AUTO, Wish
 from pnas_fast.runs.folder import check_same, saved_config
-from pnas_fast.search.config import PRESETS, SearchConfig, check_belongs, default_preset, device_note, preset
+from pnas_fast.search.config import (
+    PRESETS,
+    TABLE,
+    SearchConfig,
+    check_belongs,
+    default_preset,
+    device_note,
+    preset,
+)
 from pnas_fast.search.profiled import Profiled
 from pnas_fast.tracking.trackers import add_track_option
 from pnas_fast.watch.serving import PORT, port_number
@@ -47,6 +57,8 @@ kernels and time limits; nothing else changes.
 
 exit status: 0 done, 1 it cannot go on, 2 bad input, 75 asked to end by SIGTERM, SIGUSR1 or --max-hours: run
 the same command again, 130 stopped by Ctrl-C."""
+
+MOST_SLOTS = 10_000
 
 GROUPS = {
     "the search": (
@@ -89,6 +101,7 @@ class Request:
     note: str | None
     limits: Limits
     serve: int | None
+    ray: Wish | None
 
 
 def parse(arguments: Sequence[str] | None = None) -> Request:
@@ -102,6 +115,7 @@ def parse(arguments: Sequence[str] | None = None) -> Request:
     plan, download, retry = given.pop("plan"), given.pop("download"), given.pop("retry_failed")
     track = tuple(given.pop("track"))
     limits, serve = take_limits(given), given.pop("serve")
+    ray = _take_wish(given)
     chosen_preset: str | None = given.pop("preset")
     choose_backend(given)
     saved = None if out is None else saved_config(out, SearchConfig)
@@ -115,13 +129,36 @@ def parse(arguments: Sequence[str] | None = None) -> Request:
     if evaluator == REPTILE and (plan or profiled):
         name = "plan" if plan else "profile"
         raise ConfigError(f"--{name} with --evaluator {REPTILE}, allowed are other evaluators")
+    if ray is not None:
+        _check_remote(evaluator, plan, "workers" in given)
     asked = replace(base.for_strategy(strategy), **given)
     config = asked.resolved()
     if saved is not None and out is not None:
         check_same(out, saved, config)
     return Request(
-        config, out, plan, download, retry, profiled, track, device_note(asked, config), limits, serve
+        config, out, plan, download, retry, profiled, track, device_note(asked, config), limits, serve, ray
     )
+
+
+def _take_wish(given: dict[str, Any]) -> Wish | None:
+    """Take the options of a cluster out of what was given; None where children train on this machine."""
+    executor, address, most = (given.pop(name) for name in ("executor", "ray_address", "max_children"))
+    if executor == "ray":
+        return Wish(address or AUTO, most or 0)
+    for name, value in (("--ray-address", address), ("--max-children", most)):
+        if value is not None:
+            raise ConfigError(f"{name} with --executor {executor}, allowed is --executor ray")
+    return None
+
+
+def _check_remote(evaluator: str, plan: bool, workers: bool) -> None:
+    """Raise `ConfigError` for what has no sense on a cluster."""
+    if evaluator.startswith(TABLE):
+        raise ConfigError(f"--executor ray with --evaluator {TABLE}FILE, allowed is --executor local")
+    if plan:
+        raise ConfigError("--executor ray with --plan, allowed is --executor local: it tries children here")
+    if workers:
+        raise ConfigError("--workers with --executor ray, allowed is --max-children, which counts there")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -146,6 +183,7 @@ def _parser() -> argparse.ArgumentParser:
         help="show the report in a browser on this machine while the search runs "
         f"[{PORT}, or another where that is taken]",
     )
+    _add_executor_options(run)
     run.add_argument(
         "--plan",
         action="store_true",
@@ -171,3 +209,34 @@ def _parser() -> argparse.ArgumentParser:
         parser, GROUPS, fields(SearchConfig), lambda name: [getattr(values, name) for values in presets]
     )
     return parser
+
+
+def _add_executor_options(group: Any) -> None:
+    group.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        default="local",
+        help="where children train: on this machine, or in a Ray cluster (pip install 'pnas_fast[ray]') "
+        "[local]",
+    )
+    group.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        default=None,
+        help="auto, the cluster that this machine is part of; local, one of this search's own; or HOST:PORT "
+        "[auto]",
+    )
+    group.add_argument(
+        "--max-children",
+        type=_slots,
+        metavar="N",
+        default=None,
+        help="ask the Ray cluster for so many children side by side at most, also where there are no nodes "
+        "for them yet [as many as its nodes have room for]",
+    )
+
+
+def _slots(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= MOST_SLOTS):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}, allowed is a number from 1 to {MOST_SLOTS}")
+    return int(text)

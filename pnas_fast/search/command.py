@@ -14,10 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from pnas_fast.cli.commands import interrupt, one_line, output, say
-from pnas_fast.cli.ending import Stop, stop_status
+from pnas_fast.cli.ending import Ending, Stop, stop_status
 from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import DataError
 from pnas_fast.data.watching import watching
+from pnas_fast.executors import ray_cluster
 from pnas_fast.executors.fork_server import end_servers
 from pnas_fast.protocols import EvaluatorError, MachineError, StrategyError
 from pnas_fast.report.text import duration, magnitude, share
@@ -49,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = output()
     try:
         request = parse(arguments)
-        if request.config.device != CPU:
-            end_servers()  # workers of a GPU are not forked
+        if request.config.device != CPU or request.ray is not None:
+            end_servers()  # workers of a GPU are not forked, nor those of a cluster
         if request.plan:
             _print_plan(console, request)
             return 0
@@ -65,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _search(console: Console, request: Request) -> int:
     config = request.config
     check_usable(request.track)
+    if request.ray is not None:
+        ray_cluster.require()
     with watching(console, config.data) as watch:
         data = source_of(config, download=request.download, watch=watch)
         folder = request.folder or default_folder(config, data.identity())
@@ -74,24 +77,37 @@ def _search(console: Console, request: Request) -> int:
     stop = Stop(request.limits)
     try:
         with stop.heard(), ExitStack() as stack:
+            if request.ray is not None:
+                stack.enter_context(ray_cluster.connected(request.ray.address))
             if request.serve is not None:
                 url = stack.enter_context(shown_beside(folder, request.serve))
                 notes = (*notes, f"the report, as it grows: {url}")
             result = Search(
                 config, data, folder, console, notes, request.profiled, request.retry_failed,
-                track=request.track, stop=stop,
+                track=request.track, stop=stop, ray=request.ray,
             ).run()  # fmt: skip
-    except KeyboardInterrupt as stopped:
+    except KeyboardInterrupt as interrupted:
+        # Ray's calls make its base class of what ends them.
+        asked = request.ray is not None and stop.asked
+        stopped = Ending() if asked else interrupted
         say(
             console,
             "stopped; nothing finished is lost. "
-            f"Continue with: python -m pnas_fast.search --out {quoted(folder)}",
+            f"Continue with: python -m pnas_fast.search --out {quoted(folder)}{_same_cluster(request)}",
         )
         return stop_status(stopped)
     console.print(_summary(result))
     for line in _next_steps(result):
         say(console, line)
     return 0
+
+
+def _same_cluster(request: Request) -> str:
+    """The options of a cluster, which a run does not remember."""
+    if request.ray is None:
+        return ""
+    most = f" --max-children {request.ray.most}" if request.ray.most else ""
+    return f" --executor ray --ray-address {request.ray.address}{most}"
 
 
 def quoted(folder: Path) -> str:

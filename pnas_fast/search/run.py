@@ -17,6 +17,7 @@ from pnas_fast.evaluation.guard import make_evaluator
 from pnas_fast.evaluation.profiling import trace_file
 from pnas_fast.executors.inline import InlineExecutor
 from pnas_fast.executors.local import LocalExecutor
+from pnas_fast.executors.ray_cluster import Wish
 from pnas_fast.objectives.aims import Aims
 from pnas_fast.protocols import (
     DataSource,
@@ -53,6 +54,7 @@ from pnas_fast.search.parts import make_spec, make_strategy, notes_on
 from pnas_fast.search.plan import describe_devices
 from pnas_fast.search.preflight import choose_devices
 from pnas_fast.search.profiled import Profiled
+from pnas_fast.search.remote import ray_executor
 from pnas_fast.search.result import SearchResult
 from pnas_fast.search.sources import opened
 from pnas_fast.search.warming import warm_kernels
@@ -97,6 +99,7 @@ class Search:
         finishing: whether a report is written, and the best child trained once more where its weights are
             not there; the report command and running the search again do that later.
         stop: who asks this ends the search once its running children are over.
+        ray: what is wanted of the Ray cluster that this process is connected to; None trains here.
     """
 
     config: SearchConfig
@@ -111,6 +114,7 @@ class Search:
     track: tuple[str, ...] = ()
     finishing: bool = True
     stop: Stop = field(default_factory=Stop)
+    ray: Wish | None = None
 
     def run(self) -> SearchResult:
         """Search, or go on searching.
@@ -219,6 +223,8 @@ class Search:
         data, config = self.source.open(), self.config
         if unfinished and config.evaluator in ("train", REPTILE):
             warm_kernels(config, data.image_shape, say)
+        if self.ray is not None:
+            return ray_executor(config, data, self.folder, self.ray, say)
         devices, _ = choose_devices(
             config, data, lambda: say("trying how many children a GPU should train at once")
         )

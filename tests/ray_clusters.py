@@ -1,0 +1,30 @@
+"""Ray clusters of several nodes on one machine, as small as they can be, by Ray's own test tool."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_STORE = 80 * 2**20
+
+
+@contextmanager
+def cluster(nodes: int) -> Iterator[Any]:
+    """A head without places for children, and nodes of one each; whatever happens nothing of it is left."""
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    head = {"num_cpus": 0, "object_store_memory": _STORE, "include_dashboard": False}
+    made = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        for _ in range(nodes):
+            add_node(made)
+        yield made
+    finally:
+        made.shutdown()
+
+
+def add_node(made: Any) -> Any:
+    return made.add_node(num_cpus=1, object_store_memory=_STORE)

@@ -1,0 +1,366 @@
+"""Children in a Ray cluster: the same trials as here, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faulty import SPEC, Source
+from made_up import OPERATIONS, MadeUp, driven
+from pnas_fast.cli.options import ConfigError
+from pnas_fast.engine import TrainingSettings
+from pnas_fast.executors import ray_cluster
+from pnas_fast.executors.host_folder import HostFolder
+from pnas_fast.executors.ray_cluster import Demand, Wish, connected
+from pnas_fast.protocols import (
+    Drained,
+    Event,
+    ExecutorEvent,
+    Finished,
+    MachineError,
+    Measurement,
+    Progressed,
+    Proposal,
+    Spec,
+    Started,
+    Task,
+    Trial,
+)
+from pnas_fast.runs.record import RunRecord
+from pnas_fast.runs.store import TrialStore
+from pnas_fast.search.cli import parse
+from pnas_fast.search.command import main as search
+from pnas_fast.search.driver import Driver
+from pnas_fast.space import Cell
+from pnas_fast.strategies.random import Random
+from ray_children import HOLD, begun, logging_spec
+from ray_clusters import add_node, cluster
+
+ROOT = Path(__file__).parents[1]
+CELL = Cell.parse("0:sep3x3+1:max_pool3x3")
+SETTINGS = TrainingSettings(device="cpu", backend="eager", train_images=128, time_limit=60.0)
+
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="pnas_fast[ray] is not installed")
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    """Two nodes of one slot each."""
+    with cluster(2) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def joined(nodes: Any) -> Iterator[Any]:
+    """The same, this process being a driver of them."""
+    with connected(nodes.address):
+        yield nodes
+
+
+def executor(folder: Path, settings: TrainingSettings = SETTINGS, **more: Any) -> Any:
+    from pnas_fast.executors.ray_executor import RayExecutor
+
+    return RayExecutor(Demand.of("cpu", 1, 1), "cpu", folder, settings, **more)
+
+
+def task(number: int, what: str = "works", **more: Any) -> Task:
+    return Task(number, Proposal(CELL, 2, note={"do": what}), number, **more)
+
+
+def run(made: Any, tasks: Sequence[Task]) -> tuple[dict[int, Measurement], list[ExecutorEvent]]:
+    events = list[ExecutorEvent]()
+    for one in tasks:
+        made.submit(one)
+    while happened := list(made.events()):
+        events += happened
+    return {event.task.number: event.measurement for event in events if isinstance(event, Finished)}, events
+
+
+def without_device(trial: Trial) -> Trial:
+    return replace(trial, measurement=replace(trial.measurement, device=None))
+
+
+def random_of(budget: int) -> Random:
+    return Random(2, OPERATIONS, budget, 2, 0)
+
+
+# Whatever dies.
+
+
+@needs_ray
+@pytest.mark.slow
+def test_killed_actors_and_nodes_cost_the_child_in_flight_alone(joined: Any, tmp_path: Path) -> None:
+    expected = driven(tmp_path / "expected", strategy=random_of(10))
+    finished, started, said = list[int](), list[int](), list[str]()
+    hold, ends, new = tmp_path / HOLD, [(6, "join"), (4, "node"), (2, "actor")], list[str]()
+
+    def end(what: str, number: int) -> bool:
+        """Whether it is done; children wait until then."""
+        _, node, process = next(entry for entry in reversed(begun(tmp_path)) if entry[0] == number)
+        if what == "actor":
+            os.kill(process, signal.SIGKILL)
+        elif what == "node":
+            joined.remove_node(next(one for one in joined.worker_nodes if one.node_id == node))
+        elif not new:
+            new.append(add_node(joined).node_id)
+        return what != "join" or new[0] in {node for _, node, _ in begun(tmp_path)}
+
+    def on(event: Event) -> None:
+        match event:
+            case Started(one):
+                assert one.number not in finished
+                started.append(one.number)
+            case Finished(one):
+                finished.append(one.number)
+                if ends and len(finished) >= ends[-1][0]:
+                    hold.touch()
+            case Progressed(one) if hold.exists() and end(ends[-1][1], one.number):
+                ends.pop()
+                hold.unlink()
+            case _:
+                pass
+
+    with TrialStore(tmp_path / "store", write=True) as store, executor(tmp_path, say=said.append) as made:
+        made.start(logging_spec(tmp_path), Source())
+        Driver(random_of(10), "random", MadeUp(), made, store, 0, on).run()
+        assert [without_device(trial) for trial in store.trials()] == expected
+    assert not ends
+    assert sorted(finished) == list(range(10))
+    again = len(started) - 10
+    assert 1 <= again <= 3
+    assert len([line for line in said if line.endswith("is trained again")]) == again
+    assert {path.name for path in (tmp_path / "left").iterdir()} == set(map(str, range(10)))
+
+
+SEARCH = (
+    "--strategy=random --budget=4 --blocks=1 --epochs=1 --train-images=64 --filters=4 --device=cpu "
+    "--finalists=0"
+).split()  # noqa: SIM905
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_killed_driver_goes_on_with_the_trials_and_weights_of_a_local_run(
+    nodes: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert search([*SEARCH, "--out", str(tmp_path / "here"), "--workers", "1"]) == 0
+    there = tmp_path / "there"
+    remote = [*SEARCH, "--out", str(there), "--executor", "ray", "--ray-address", nodes.address]
+    command = [sys.executable, "-m", "pnas_fast.search", *remote]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True) as driver:
+        assert driver.stdout is not None
+        next(line for line in driver.stdout if re.search(r"\b[1-4]/4\b|accuracy", line) or _measured(there))
+        driver.kill()
+    kept = {trial.number for trial in RunRecord.load(there).trials} if _measured(there) else set()
+    ended = subprocess.run(command, capture_output=True, cwd=ROOT, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "\x1b" not in ended.stdout + ended.stderr
+    mine, theirs = (RunRecord.load(tmp_path / name).trials for name in ("here", "there"))
+    assert [(trial.cell, trial.accuracy, trial.value("loss")) for trial in mine] == [
+        (trial.cell, trial.accuracy, trial.value("loss")) for trial in theirs
+    ]
+    assert kept <= {trial.number for trial in theirs}
+    digests = {
+        hashlib.sha256((tmp_path / name / "best.safetensors").read_bytes()).hexdigest()
+        for name in ("here", "there")
+    }
+    assert len(digests) == 1
+
+
+def _measured(folder: Path) -> bool:
+    return (folder / "trials.sqlite").exists() and bool(RunRecord.load(folder).trials)
+
+
+# What children do.
+
+
+@needs_ray
+@pytest.mark.slow
+def test_children_fail_run_out_of_memory_hang_and_crash_as_they_do_here(joined: Any, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, time_limit=1.0)
+    with executor(tmp_path, settings, losses=1, grace=1.0, most=2) as made:
+        made.start(SPEC, Source())
+        tasks = [task(0), task(1, "raises"), task(2, "is big"), task(3, "hangs"), task(4, exclusive=True)]
+        found, events = run(made, tasks)
+        assert isinstance(events[-1], Drained)
+        assert found[0].values == {"accuracy": 0.0}
+        assert (found[1].error or "").startswith("ValueError: this cell is cursed")
+        assert (found[2].error or "").endswith("(2 times, the last time alone)")
+        assert found[3].error == "hung: no result 1 s past the time limit of 1 s"
+        assert found[4].done
+        assert not list(made.events())
+        with pytest.raises(MachineError, match=r"with child 6 .*, 2 times, the last time alone: see Ray's"):
+            run(made, [task(6, "is killed")])
+
+
+@needs_ray
+@pytest.mark.slow
+def test_data_that_a_host_cannot_open_or_that_are_others_there_are_sent(joined: Any, tmp_path: Path) -> None:
+    for name, images, reason in (("npz:/nowhere.npz", 0, "nowhere"), ("digits", 64, "is other images there")):
+        said = list[str]()
+        settings = replace(SETTINGS, data=name, train_images=images)
+        with executor(tmp_path, settings, most=1, say=said.append) as made:
+            made.start(SPEC, Source())
+            assert run(made, [task(0)])[0][0].done
+        (line,) = said
+        assert "receives the data through the object store" in line
+        assert reason in line
+
+
+@needs_ray
+@pytest.mark.slow
+def test_hosts_that_are_not_alike_are_refused_in_one_line(
+    joined: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pnas_fast.executors import ray_executor
+
+    here = ray_executor.facts
+    monkeypatch.setattr(ray_executor, "facts", lambda *given: here(*given) | {"torch": "1.0", "machine": "x"})
+    with executor(tmp_path, most=1) as made:
+        made.start(SPEC, Source())
+        made.submit(task(0))
+        with pytest.raises(
+            MachineError, match=r"^\S+ has torch \S+, this host 1\.0: install the same[^\n]*$"
+        ):
+            list(made.events())
+    monkeypatch.setattr(ray_executor, "facts", lambda *given: here(*given) | {"machine": "another"})
+    said = list[str]()
+    with executor(tmp_path, most=1, say=said.append) as made:
+        made.start(SPEC, Source())
+        assert run(made, [task(0)])[0][0].done
+        made.drain()
+        made.submit(task(1))
+        assert not list(made.events())
+    assert len(said) == 1
+    assert said[0].startswith("hosts differ (another; ")
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_draining_executor_finishes_what_it_has_begun(joined: Any, tmp_path: Path) -> None:
+    (tmp_path / HOLD).touch()
+    with executor(tmp_path, most=1) as made:
+        made.start(logging_spec(tmp_path), Source())
+        for number in range(3):
+            made.submit(task(number))
+        events = list[Any]()
+        while not any(isinstance(event, Progressed) for event in events):
+            events += made.events()
+        made.drain()
+        (tmp_path / HOLD).unlink()
+        while happened := list(made.events()):
+            events += happened
+    assert [event.task.number for event in events if isinstance(event, Finished)] == [0]
+    assert [number for number, _, _ in begun(tmp_path)] == [0]
+
+
+@needs_ray
+@pytest.mark.slow
+def test_an_evaluator_that_a_host_cannot_make_ends_the_run(joined: Any, tmp_path: Path) -> None:
+    from pnas_fast.protocols import EvaluatorError
+
+    with executor(tmp_path, most=1) as made:
+        made.start(Spec("nowhere_to_be_found:F", {}), Source())
+        made.submit(task(0))
+        with pytest.raises(EvaluatorError, match="nowhere_to_be_found cannot be imported"):
+            list(made.events())
+
+
+# Without a cluster.
+
+
+def test_without_ray_there_is_one_line_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ray_cluster, "find_spec", lambda name: None)
+    assert search([*SEARCH, "--out", str(tmp_path / "run"), "--executor", "ray"]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith("install it with: pip install 'pnas_fast[ray]'\n")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@needs_ray
+@pytest.mark.slow
+def test_without_a_cluster_there_is_one_line_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    arguments = ["--out", str(tmp_path / "run"), "--executor", "ray", "--ray-address", "127.0.0.1:1"]
+    assert search([*SEARCH, *arguments]) == 2
+    assert re.fullmatch(
+        r".*--ray-address 127\.0\.0\.1:1: no cluster can be used \([^\n]*\n", capsys.readouterr().err
+    )
+    assert not (tmp_path / "run").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--ray-address auto", "--ray-address with --executor local, allowed is --executor ray"),
+        ("--max-children 3", "--max-children with --executor local"),
+        ("--executor ray --workers 2", "--workers with --executor ray"),
+        ("--executor ray --plan", "--executor ray with --plan"),
+        ("--executor ray --evaluator table:x", "--executor ray with --evaluator table:FILE"),
+        ("--executor ray --ray-address ray://x:1", "allowed are auto, local and HOST:PORT"),
+    ],
+)
+def test_options_that_do_not_go_together_are_one_line(given: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(given.split())
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "x", "1e3", "10001", "²"])
+def test_slots_that_cannot_be_are_one_line(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse(["--executor", "ray", f"--max-children={given}"])
+    assert end.value.code == 2
+    assert "allowed is a number from 1 to 10000" in capsys.readouterr().err
+
+
+def test_where_children_train_is_no_part_of_a_run() -> None:
+    here = parse(["--device", "cpu"])
+    there = parse(["--device=cpu", "--executor=ray", "--ray-address=[::1]:6379", "--max-children=7"])
+    assert there.config == here.config
+    assert (here.ray, there.ray) == (None, Wish("[::1]:6379", 7))
+
+
+@pytest.mark.parametrize("per_gpu", range(1, 40))
+def test_a_gpu_holds_the_slots_that_it_is_divided_by(per_gpu: int) -> None:
+    demand = Demand.of("cuda", 1, per_gpu)
+    assert demand.gpus * per_gpu <= 1
+    assert ray_cluster.fitting({"CPU": 1000.0, "GPU": 3.0}, demand) == 3 * per_gpu
+    assert ray_cluster.fitting({"CPU": 5.0, "GPU": 3.0}, demand) == min(5, 3 * per_gpu)
+    assert ray_cluster.fitting({"CPU": 5.0}, demand) == 0
+
+
+def test_a_host_s_folder_goes_with_the_last_who_holds_it(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    first, second = HostFolder("run", base), HostFolder("run", base)
+    (first.path / "data").mkdir()
+    first.leave()
+    first.leave()
+    assert second.path.is_dir()
+    program = (
+        "import os, sys\nfrom pathlib import Path\nfrom pnas_fast.executors.host_folder import HostFolder\n"
+    )
+    program += "HostFolder('killed', Path(sys.argv[1]))\nos._exit(1)"
+    subprocess.run([sys.executable, "-c", program, str(base)], check=False, cwd=ROOT)
+    assert (base / "killed").is_dir()
+    other = HostFolder("other", base)
+    assert not (base / "killed").exists()
+    second.leave()
+    assert sorted(path.name for path in base.iterdir()) == [".lock", "other"]
+    other.leave()
