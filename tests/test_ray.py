@@ -143,10 +143,8 @@ def test_killed_actors_and_nodes_cost_the_child_in_flight_alone(joined: Any, tmp
     assert {path.name for path in (tmp_path / "left").iterdir()} == set(map(str, range(10)))
 
 
-SEARCH = (
-    "--strategy=random --budget=4 --blocks=1 --epochs=1 --train-images=64 --filters=4 --device=cpu "
-    "--finalists=0"
-).split()  # noqa: SIM905
+RECIPE = "--strategy random --budget 4 --blocks 1 --epochs 1 --train-images 64 --filters 4 --device cpu"
+SEARCH = [*RECIPE.split(), "--finalists", "0"]
 
 
 @needs_ray
@@ -224,8 +222,9 @@ def test_hosts_that_are_not_alike_are_refused_in_one_line(
     joined: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pnas_fast.executors import ray_executor
+    from pnas_fast.executors.ray_slot import facts
 
-    here = ray_executor.facts
+    here = facts
     monkeypatch.setattr(ray_executor, "facts", lambda *given: here(*given) | {"torch": "1.0", "machine": "x"})
     with executor(tmp_path, most=1) as made:
         made.start(SPEC, Source())
@@ -364,3 +363,68 @@ def test_a_host_s_folder_goes_with_the_last_who_holds_it(tmp_path: Path) -> None
     second.leave()
     assert sorted(path.name for path in base.iterdir()) == [".lock", "other"]
     other.leave()
+
+
+# The page on it.
+
+
+def block_of(heading: str, language: str) -> str:
+    """The first block in a language below a heading of docs/ray.md."""
+    text = (ROOT / "docs" / "ray.md").read_text("utf-8").split(f"## {heading}\n")[1]
+    found = re.search(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def asked(words: str) -> Wish | None:
+    return parse([*words.partition("pnas_fast.search ")[2].split(), "--device", "cpu"]).ray
+
+
+def test_the_commands_for_two_hosts_are_allowed() -> None:
+    (command,) = [line for line in block_of("Two hosts", "sh").splitlines() if "search" in line]
+    assert asked(command.partition("#")[0]) == Wish()
+
+
+@pytest.mark.parametrize("nodes", [1, 4])
+@pytest.mark.parametrize(("status", "signalled"), [(75, True), (75, False), (0, False), (2, False)])
+def test_the_script_for_slurm_starts_ray_everywhere_tells_the_search_and_requeues(
+    tmp_path: Path, nodes: int, status: int, signalled: bool
+) -> None:
+    # A search that is told to end by the script, which was told so by Slurm.
+    told = f"trap 'exit {status}' USR1; kill -USR1 $PPID; while :; do sleep 0.05; done"
+    bodies = {
+        "ray": "", "srun": "", "scontrol": "", "hostname": "echo first",
+        "python": told if signalled else f"exit {status}",
+    }  # fmt: skip
+    for name, body in bodies.items():
+        (tmp_path / name).write_text(f'#!/bin/bash\necho {name} "$@" >> {tmp_path}/said\n{body}\n')
+        (tmp_path / name).chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": str(nodes),
+        "SLURM_CPUS_PER_TASK": "16",
+    }  # fmt: skip
+    script = ["bash", "-c", block_of("Slurm", "bash")]
+    done = subprocess.run(script, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
+    said = [line for line in (tmp_path / "said").read_text().splitlines() if not line.startswith("hostname")]
+    steps = [line for line in said if line.startswith("srun")]
+    assert len(steps) == (nodes > 1)
+    assert all(line.startswith("srun --nodes=3 --ntasks=3 --exclude=first ray start") for line in steps)
+    (command,) = [line for line in said if line.startswith("python")]
+    assert asked(command) == Wish("first:6379")
+    rest = [line for line in said if line not in (command, *steps)]
+    again = ["scontrol requeue 17"] * (status == 75)
+    assert [line.split(" --")[0] for line in rest] == ["ray start", "ray stop", *again]
+
+
+def test_the_manifest_for_kuberay_is_of_its_form_and_its_search_is_allowed() -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML, which comes with ray, is not installed")
+    manifest = yaml.safe_load(block_of("Kubernetes", "yaml"))
+    assert (manifest["apiVersion"], manifest["kind"]) == ("ray.io/v1", "RayJob")
+    assert asked(manifest["spec"]["entrypoint"]) == Wish(most=16)
+    ray = manifest["spec"]["rayClusterSpec"]
+    for group in (ray["headGroupSpec"], *ray["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        volumes = {volume["name"] for volume in pod.get("volumes", [])}
+        for container in pod["containers"]:
+            assert {mount["name"] for mount in container.get("volumeMounts", [])} == volumes

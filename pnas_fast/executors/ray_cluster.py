@@ -110,6 +110,7 @@ def _connect(address: str, cpus: int) -> Any:
     if address == LOCAL:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = importlib.import_module("ray")
+    _tame()
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # of many kinds, whatever is wrong
@@ -118,20 +119,24 @@ def _connect(address: str, cpus: int) -> Any:
             f"--ray-address {address}: no cluster can be used ({printable(reason(error))})"
             + (f"; {hint}" if hint else "")
         ) from error
-    _silence()
     return ray
 
 
-def _silence() -> None:
-    """Keep what Ray says of every dead worker, in colours, off standard output: the executor says it."""
-    module: Any = importlib.import_module("ray._private.worker")
-    if hasattr(module, "print_to_stdstream"):
-        module.print_to_stdstream = lambda *arguments, **more: None
+def _tame() -> None:
+    """Have Ray leave SIGTERM to whoever handles it, and standard output to this program.
+
+    Where it would say, in colours, that a worker has died, the executor says so.
+    """
+    utils: Any = importlib.import_module("ray._private.utils")
+    worker: Any = importlib.import_module("ray._private.worker")
+    for module, name in ((utils, "set_sigterm_handler"), (worker, "print_to_stdstream")):
+        if hasattr(module, name):
+            setattr(module, name, lambda *arguments, **more: None)
 
 
 @contextmanager
 def _handlers_kept() -> Iterator[None]:
-    """Have signals handled afterwards as before: Ray takes SIGTERM for itself."""
+    """Have signals handled afterwards as before, whatever Ray does about them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
