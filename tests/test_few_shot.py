@@ -29,7 +29,6 @@ from pnas_fast.engine import TrainingSettings, replayed
 from pnas_fast.engine.adapted import Questions, judge
 from pnas_fast.engine.few_shot import NOT_TAKEN, OPTIONS, FewShotSettings
 from pnas_fast.engine.reptile import Adam, Adaptation, Reptile
-from pnas_fast.engine.settings import LATER
 from pnas_fast.evaluation import build_child
 from pnas_fast.evaluation.guard import make_evaluator
 from pnas_fast.evaluation.reptile import Learning, few_shot_spec
@@ -388,7 +387,8 @@ def test_other_searches_are_the_runs_they_were() -> None:
     config = SearchConfig(seed=3)
     before = {name: value for name, value in config.values().items() if name not in OPTIONS}
     assert SearchConfig.from_values(before) == config
-    told = {name: value for name, value in config.identity().items() if name not in (*OPTIONS, *LATER)}
+    told = {name: value for name, value in config.identity().items() if name not in SearchConfig.SINCE}
+    assert set(OPTIONS) <= set(SearchConfig.SINCE)
     assert config.digest("x") == short_digest(told, "x")
     few_shot = SearchConfig(evaluator="reptile", meta_iterations=7)
     assert few_shot.digest("x") != replace(few_shot, meta_iterations=8).digest("x")

@@ -18,7 +18,7 @@ KEPT = Kept((CONFIG, HISTORY, BEST, CURVES, TEST), stopped=Stopped)
 
 
 class TrackedTraining:
-    """Makes points of epochs. A step is an epoch, counted from 1; values are those of the history.
+    """Makes points of epochs. A step is an epoch, counted from 1; values are the history's but for recalls.
 
     Args:
         tracking: is offered the points.
@@ -30,8 +30,12 @@ class TrackedTraining:
 
     def epoch(self, record: Epoch) -> None:
         """Offer the next epoch, the first ones being those of a training that is gone on with."""
-        values = {name: value for name, value in asdict(record).items() if value is not None}
-        del values["epoch"]
+        left_out = ("epoch", "recall")
+        values = {
+            name: value
+            for name, value in asdict(record).items()
+            if name not in left_out and value is not None
+        }
         self._best = max(self._best, best_accuracy([record]))
         if self._best >= 0:
             values["best_accuracy"] = self._best
