@@ -5,7 +5,7 @@
 # make lint     ruff, mypy, import-linter, cython-lint
 # make sanitize tests of the compiled modules, built with address and bounds checks (GCC)
 # make bench    benchmarks: each fast path beside the plain version of the same work
-# make bench-gate      fails where the CPU kernels have become slower beside plain PyTorch, or cannot be compared
+# make bench-gate      fails where CPU kernels have become slower beside plain PyTorch or cannot be compared, or searches worse
 # make bench-baseline  measure anew what bench-gate compares with; on a machine that does nothing else
 # make lock     write requirements.txt anew from what .venv holds
 
@@ -69,6 +69,7 @@ bench: $(READY)
 bench-gate: $(READY)
 	$(BIN)/python bench/gate.py $(RATIO_GATE)
 	$(BIN)/python bench/instructions.py $(INSTRUCTION_GATE)
+	$(BIN)/python bench/quality.py
 
 bench-baseline: $(READY)
 	$(BIN)/python bench/gate.py --update

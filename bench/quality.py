@@ -39,6 +39,7 @@ class Baseline:
     operations: list[str]
     blocks: int
     epochs: int
+    beam: int
     budget: int
     repeats: int
     margin: float
@@ -49,7 +50,7 @@ class Baseline:
         values = {
             "--strategies": ",".join(self.children), "--evaluator": f"table:{table}",
             "--operations": ",".join(self.operations), "--blocks": self.blocks, "--epochs": self.epochs,
-            "--budget": self.budget, "--repeats": self.repeats, "--out": out,
+            "--beam": self.beam, "--budget": self.budget, "--repeats": self.repeats, "--out": out,
         }  # fmt: skip
         return [*(str(part) for pair in values.items() for part in pair), "--independent"]
 

@@ -37,7 +37,8 @@ def baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_table(tmp_path / "made-up.csv", trials)
     path = tmp_path / "quality.json"
     content = {
-        "table": "made-up.csv", "operations": OPERATIONS, "blocks": 2, "epochs": 1, "budget": 60,
+        "table": "made-up.csv", "operations": OPERATIONS, "blocks": 2, "epochs": 1, "beam": 39,
+        "budget": 60,
         "repeats": 3, "margin": 0.25, "children": {"progressive": None, "random": None},
     }  # fmt: skip
     path.write_text(json.dumps(content), encoding="utf-8")
@@ -61,7 +62,7 @@ def test_a_broken_surrogate_turns_it_red(
 
 
 def test_complaints_know_margins_and_what_never_came_there() -> None:
-    baseline = quality.Baseline("t", [], 2, 1, 100, 5, 0.25, {"a": 40, "b": None, "c": 8})
+    baseline = quality.Baseline("t", [], 2, 1, 45, 100, 5, 0.25, {"a": 40, "b": None, "c": 8})
     assert quality.complaints(baseline, {"a": 50, "b": None, "c": 10}) == []
     assert quality.complaints(baseline, {"a": 51, "b": 3, "c": None}) == [
         "a: 51 children until the best 1 % of cells, baseline 40, allowed are 25 % more",
