@@ -110,6 +110,12 @@ def test_what_is_not_reached_is_censored() -> None:
     assert np.isnan(reach(theirs, mine, 0.85, 0.85).fair)
 
 
+def test_nothing_is_divided_by_trainings_that_took_no_time() -> None:
+    mine = side([0, 0], [[0.5, 0.8], [0.5, 0.8]])
+    found = reach(side([0, 2], [[0.5, 0.8]] * 2), mine, 0.8, 0.8)
+    assert np.isnan([found.paper, found.fair]).all()
+
+
 def test_the_target_table_of_runs_made_by_hand() -> None:
     """Progressive is at 0.9 after 3 children, random after 6 of 8, evolution never."""
     runs = [record("progressive", [0.5, 0.6, 0.9, 0.8], seed) for seed in range(3)]

@@ -111,7 +111,7 @@ def reach(side: Side, reference: Side, target: float, resampled: Floats | float)
     if len(side.curves) > 1 and len(reference.curves) > 1:
         costs = first_reach(side.grid, side.resampled, resampled)
         owns = first_reach(reference.grid, reference.resampled, resampled)
-        paper_interval = percentile_interval(costs / reference.whole)
+        paper_interval = percentile_interval(_ratios(costs, np.full(len(costs), reference.whole)))
         fair_interval = percentile_interval(_ratios(costs, owns))
     return Reach(
         cost=cost,
@@ -129,7 +129,7 @@ def reach(side: Side, reference: Side, target: float, resampled: Floats | float)
 
 
 def _ratios(costs: Floats, references: Floats) -> npt.NDArray[np.float64]:
-    known = np.isfinite(references)
+    known = np.isfinite(references) & (references > 0)
     return np.where(known, costs / np.where(known, references, 1.0), nan)
 
 
