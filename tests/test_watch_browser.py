@@ -74,7 +74,7 @@ window.addEventListener("load", async () => {
   find().setSelectionRange(2, 5);
   const before = state();
   await say(before);
-  await until(() => state().trials !== before.trials);
+  await until(() => state().trials === "All 42 trials");  // the store may be read before all are there
   await until(() => state().live !== before.live);
   await say(state());
 });
