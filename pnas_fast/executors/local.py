@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import queue
-import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from pnas_fast.executors import faults, fork_server, launch
 from pnas_fast.executors.fork_server import ForkServer, ForkServerError
 from pnas_fast.executors.messages import Setup, decode_measurement
 from pnas_fast.executors.process import WORKER, Process, Program, Start, Worker
+from pnas_fast.executors.queued import Queued
 from pnas_fast.executors.seats import Alone, Device, Seat
 from pnas_fast.executors.shared import shared_data
 from pnas_fast.protocols import (
     DataSource,
-    Drained,
     EvaluatorError,
-    ExecutorEvent,
-    Finished,
     MachineError,
     Measurement,
     Progressed,
@@ -43,7 +38,7 @@ LOG = "workers.log"
 _LOOK_SECONDS = 0.2
 
 
-class LocalExecutor:
+class LocalExecutor(Queued):
     """Runs tasks in a process for each of some devices' seats; see `pnas_fast.protocols.Executor`.
 
     Tasks are taken in the order they were submitted in. On Linux, workers on the CPU are forked from a
@@ -75,27 +70,23 @@ class LocalExecutor:
         start_limit: float = fork_server.START_SECONDS,
         start: Start | None = None,
     ) -> None:
+        super().__init__()
         self._folder = folder.resolve()
         self._log = self._folder / LOG
         self._log_begin = 0
         self._threads, self._attempts = threads, attempts
         self._time_limit, self._grace, self._start_limit = time_limit, grace, start_limit
         self._start = start or self._start_worker
-        self._devices = {name: Device(name) for name in devices}
-        self._seats = [Seat(self._devices[name]) for name in devices]
+        self._devices: dict[str, Device] = {name: Device(name) for name in devices}
+        self._seats: list[Seat] = [Seat(self._devices[name]) for name in devices]
         for seat in self._seats:
             seat.device.seats.append(seat)
         self._setup: Setup | None = None
         self._server: ForkServer | None = None
         self._opened = ExitStack()
         self._inbox: queue.Queue[tuple[Worker, Any]] = queue.Queue()
-        self._waiting: deque[Task] = deque()
-        self._events: deque[ExecutorEvent] = deque()
-        self._fault: MachineError | EvaluatorError | None = None
-        self._out = self._stillborn = 0
-        self._draining = False
+        self._stillborn = 0
         self._tries: dict[int, int] = {}
-        self._waited: dict[int, float] = {}
 
     def start(self, evaluator: Spec, data: DataSource) -> None:
         """Lay the data out for workers and begin to import what they need.
@@ -114,41 +105,6 @@ class LocalExecutor:
             raise MachineError(faults.of_os(error)) from error
         self._setup = Setup(evaluator, "", str(place), str(self._folder), self._threads)
 
-    def submit(self, task: Task) -> None:
-        """Queue a task; returns at once."""
-        if not self._out:
-            now = time.monotonic()
-            for seat in self._seats:
-                seat.idle_since = now
-        self._out += 1
-        self._waiting.append(task)
-
-    def events(self) -> Iterator[ExecutorEvent]:
-        """What has happened since: one event at least while anything is out, else none.
-
-        Every task has one `Started` for each time it is tried and one `Finished`; after the last, one
-        `Drained`. What finished before a fault is told before the fault is raised.
-
-        Raises:
-            MachineError: the machine is at fault.
-            EvaluatorError: the evaluator cannot be made, or cannot answer at all.
-        """
-        while self._out and not self._events and self._fault is None:
-            try:
-                self._advance()
-            except OSError as error:
-                self._fault = MachineError(faults.of_os(error))
-            except (MachineError, EvaluatorError) as fault:
-                self._fault = fault
-        if self._fault is not None and not self._events:
-            raise self._fault
-        while self._events:
-            yield self._events.popleft()
-
-    def drain(self) -> None:
-        """Begin no more tasks; see `pnas_fast.protocols.Executor`."""
-        self._draining = True
-
     def close(self) -> None:
         """End all workers at once."""
         server, self._server = self._server, None
@@ -158,17 +114,7 @@ class LocalExecutor:
             seat.dismiss()
         self._opened.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _advance(self) -> None:
-        if self._draining:
-            self._forget_waiting()
         self._place_exclusive()
         self._start_processes()
         self._assign()
@@ -180,13 +126,6 @@ class LocalExecutor:
                 self._fault = self._fault or fault
         if self._fault is None:
             self._judge()
-
-    def _forget_waiting(self) -> None:
-        self._out -= len(self._waiting)
-        self._waiting.clear()
-        for device in self._devices.values():
-            self._out -= len(device.alone)
-            device.alone.clear()
 
     def _replies(self) -> Iterator[tuple[Worker, Any]]:
         with suppress(queue.Empty):
@@ -270,10 +209,7 @@ class LocalExecutor:
     def _finish(self, seat: Seat, task: Task, measurement: Measurement) -> None:
         seat.free()
         self._tries.pop(task.number, None)
-        self._events.append(Finished(task, measurement, self._waited.pop(task.number)))
-        self._out -= 1
-        if not self._out:
-            self._events.append(Drained(sum(seat.waited() for seat in self._seats), len(self._seats)))
+        self._tell_finished(task, measurement)
 
     def _try_again(self, seat: Seat, task: Task) -> bool:
         """Whether a task has another try: alone on its device, for others may have taken the memory."""

@@ -6,13 +6,12 @@ import json
 import os
 import secrets
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import ray
 
@@ -22,6 +21,7 @@ from pnas_fast.evaluation.train import plain_settings
 from pnas_fast.executors import faults
 from pnas_fast.executors.local import ATTEMPTS, GRACE_SECONDS
 from pnas_fast.executors.messages import Setup, decode_measurement, encode_setup
+from pnas_fast.executors.queued import Queued
 from pnas_fast.executors.ray_cluster import Demand, places
 from pnas_fast.executors.ray_seat import LostError, RayDevice, RaySeat
 from pnas_fast.executors.ray_slot import Packed, digests, facts
@@ -30,10 +30,7 @@ from pnas_fast.executors.shared import pack
 from pnas_fast.files import replacing
 from pnas_fast.protocols import (
     DataSource,
-    Drained,
     EvaluatorError,
-    ExecutorEvent,
-    Finished,
     MachineError,
     Measurement,
     Progressed,
@@ -58,7 +55,7 @@ _LOOKS_A_SECOND = 100
 _STARTS = 10
 
 
-class RayExecutor:
+class RayExecutor(Queued):
     """Runs tasks in an actor for each of a cluster's slots; see `pnas_fast.protocols.Executor`.
 
     This process is connected to the cluster (`pnas_fast.executors.ray_cluster.connected`). A slot is a share
@@ -92,6 +89,7 @@ class RayExecutor:
         losses: int = LOSSES,
         grace: float = GRACE_SECONDS,
     ) -> None:
+        super().__init__()
         self._demand, self._folder, self._settings, self._most = demand, folder.resolve(), settings, most
         self._device = "cpu" if device == "cpu" else "cuda:0"  # of the GPUs that an actor sees
         self._say, self._losses, self._grace = say, losses, grace
@@ -102,17 +100,12 @@ class RayExecutor:
         self._packed: Any = None
         self._seats: list[RaySeat] = []
         self._devices: dict[tuple[str, str], RayDevice] = {}
-        self._waiting: deque[Task] = deque()
-        self._events: deque[ExecutorEvent] = deque()
-        self._fault: MachineError | EvaluatorError | None = None
-        self._out = self._stillborn = self._places = 0
+        self._stillborn = self._places = 0
         self._polled = float("-inf")
-        self._draining = False
         self._said = set[str]()
         self._lost: Counter[int] = Counter()
         self._tries: Counter[int] = Counter()
         self._fresh = set[int]()
-        self._waited: dict[int, float] = {}
 
     def start(self, evaluator: Spec, data: DataSource) -> None:
         """Know what workers are told; they are asked for with the first task."""
@@ -123,45 +116,6 @@ class RayExecutor:
         self._setup = json.dumps(encode_setup(setup))
         told = {"settings": plain_settings(self._settings), "digests": digests(self._data)}
         self._told = json.dumps(told)
-
-    def submit(self, task: Task) -> None:
-        """Queue a task; returns at once."""
-        if not self._out:
-            now = time.monotonic()
-            for seat in self._seats:
-                seat.idle_since = now
-        self._out += 1
-        self._waiting.append(task)
-
-    def events(self) -> Iterator[ExecutorEvent]:
-        """What has happened since: one event at least while anything is out, else none.
-
-        Every task has one `Started` for each time it is tried and one `Finished`; after the last, one
-        `Drained`. What finished before a fault is told before the fault is raised.
-
-        Raises:
-            MachineError: a host or the cluster is at fault.
-            EvaluatorError: the evaluator cannot be made, or cannot answer at all.
-        """
-        while self._out and not self._events and self._fault is None:
-            try:
-                self._advance()
-            except OSError as error:
-                self._fault = MachineError(faults.of_os(error))
-            except (MachineError, EvaluatorError) as fault:
-                self._fault = fault
-            except ray.exceptions.RayError as error:
-                self._fault = MachineError(
-                    f"the Ray cluster cannot be used ({_words(error)}), {faults.GO_ON}"
-                )
-        if self._fault is not None and not self._events:
-            raise self._fault
-        while self._events:
-            yield self._events.popleft()
-
-    def drain(self) -> None:
-        """Begin no more tasks; see `pnas_fast.protocols.Executor`."""
-        self._draining = True
 
     def close(self) -> None:
         """End all actors at once; hosts forget the data."""
@@ -175,20 +129,13 @@ class RayExecutor:
         self._devices.clear()
         self._packed = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _advance(self) -> None:
-        if self._draining:
-            self._out -= len(self._waiting) + sum(len(device.alone) for device in self._devices.values())
-            self._waiting.clear()
-            for device in self._devices.values():
-                device.alone.clear()
+        try:
+            self._look_round()
+        except ray.exceptions.RayError as error:
+            raise MachineError(f"the Ray cluster cannot be used ({_words(error)}), {faults.GO_ON}") from error
+
+    def _look_round(self) -> None:
         self._grow()
         self._place_alone()
         self._assign()
@@ -373,11 +320,7 @@ class RayExecutor:
     def _finish(self, task: Task, measurement: Measurement) -> None:
         for counts in (self._tries, self._lost):
             counts.pop(task.number, None)
-        self._events.append(Finished(task, measurement, self._waited.pop(task.number)))
-        self._out -= 1
-        if not self._out:
-            waited = sum(seat.waited() for seat in self._seats)
-            self._events.append(Drained(waited, len(self._seats)))
+        self._tell_finished(task, measurement)
 
     def _lose(self, seat: RaySeat, why: str) -> None:
         """An actor is gone: its task is submitted again, for as long as that may be chance."""
