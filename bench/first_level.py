@@ -54,7 +54,8 @@ def level_of(name: str, blocks: int) -> Level:
 def places(codes: Codes, count: int, seed: int, how: str) -> list[int]:
     """Which of the one-block cells are trained: ``how`` is "balanced" or "random"."""
     if how == "random":
-        return np.random.default_rng(seed).permutation(len(codes))[:count].tolist()
+        order: list[int] = np.random.default_rng(seed).permutation(len(codes)).tolist()
+        return order[:count]
     taken = {row.tobytes() for row in balanced(codes, count, seed)}
     return [place for place, row in enumerate(codes) if row.tobytes() in taken]
 
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found = []
             for seed in range(wanted.draws):
                 taken = places(first.codes, count, seed, how)
-                seen = Level(*(values[taken] for values in first))
+                seen = Level(first.codes[taken], first.accuracies[taken], first.test[taken])
                 found.append(choice(wanted.predictor, seen, second, seed))
             rho, gain = np.mean(found, axis=0)
             print(f"{how:8} {min(count, len(first.codes)):4}: ρ {rho:.2f}, gain {gain:.2f}", flush=True)
