@@ -1,7 +1,7 @@
 """Whole children on a card, trained as a search trains them: for `bench/lease.py`.
 
-One child by the search's own trainer, with its CUDA graph, in a process of its own; several side by side by
-the search's own worker processes; and whether children of two backends are as good after equal epochs.
+One child by the search's own trainer, with its CUDA graph, in a process of its own; several side by side in
+one worker process of the search's own; and whether children of two backends are as good after equal epochs.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _good(result: ChildResult) -> ChildResult:
 def side_by_side(
     text: str, settings: TrainingSettings, counts: Sequence[int], device: str, command: Sequence[str]
 ) -> Report:
-    """So many children at a time in processes that stay, as a search's do.
+    """So many children at a time in a process that stays, as a search's do.
 
     Args:
         text: their cell.
@@ -123,7 +123,7 @@ def side_by_side(
 
     Returns:
         By the number of children: images a second of all together, and what PyTorch reserved for them;
-        besides, how long the processes took to start, and what all of them took of the card.
+        besides, how long it took to start, and what all of them took of the card.
     """
     gc.collect()
     source = as_source(load(settings.data).subset(settings.train_images))
@@ -131,7 +131,7 @@ def side_by_side(
     with (
         tempfile.TemporaryDirectory(prefix="pnas_fast-") as name,
         LocalExecutor(
-            [device] * most, Path(name), settings.time_limit,
+            [device], Path(name), settings.time_limit, lanes=most,
             start=lambda stderr, device: Program(command, stderr),
         ) as executor,
     ):  # fmt: skip
@@ -139,10 +139,10 @@ def side_by_side(
         begin = time.monotonic()
         try:
             times, _ = _run(executor, text, most, settings.epochs)
-            found: Report = {"processes": most, "start, s": max(own[0][0] for own in times) - begin}
+            found: Report = {"children": most, "start, s": max(own[0][0] for own in times) - begin}
             for count in sorted(counts, reverse=True):
                 found[str(count)] = _together(executor, text, count, settings.epochs)
-                # Of all of them at work; with fewer the others would wait with their memory.
+                # Of all of them at work; with fewer the process keeps what the others had.
                 found.setdefault("memory of the card, GiB", (used_memory() - before) / GIB)
         except RuntimeError as error:
             log = Path(name) / LOG
@@ -162,7 +162,7 @@ def _together(executor: LocalExecutor, text: str, count: int, epochs: int) -> Re
 
 
 def _run(executor: LocalExecutor, text: str, count: int, epochs: int) -> tuple[list[Times], int]:
-    """Train so many children; the times of each, and the bytes that were reserved for all."""
+    """Train so many children; the times of each, and the bytes that their process reserved."""
     times: list[list[tuple[float, int]]] = [[] for _ in range(count)]
     started = finished = reserved = 0
     for number in range(count):
@@ -177,7 +177,7 @@ def _run(executor: LocalExecutor, text: str, count: int, epochs: int) -> tuple[l
                 finished += 1
                 if not event.measurement.done:
                     raise RuntimeError(f"a child failed: {event.measurement.error}")
-                reserved += int(event.measurement.values.get("memory", 0))
+                reserved = max(reserved, int(event.measurement.values.get("memory", 0)))
     if started > count:
         raise RuntimeError(f"{started - count} of {count} children had to begin again")
     return list(times), reserved
@@ -230,8 +230,8 @@ def lines(report: Report) -> list[str]:
         add(f"triton: {count} side by side", together[str(count)])
     if together:
         start, memory = together["start, s"], together["memory of the card, GiB"]
-        processes = f"{together['processes']} processes"
+        children = f"{together['children']} children in a process"
         found.append(
-            f"{processes}: {start:.0f} s until all had an epoch behind them, {memory:.1f} GiB of the card"
+            f"{children}: {start:.0f} s until all had an epoch behind them, {memory:.1f} GiB of the card"
         )
     return found

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -49,10 +48,6 @@ def _nothing() -> None:
     pass
 
 
-def _stream() -> AbstractContextManager[Any]:
-    return nullcontext()
-
-
 def _cases() -> list[Case]:
     return [gpu_cases.separable(4, 6, 3, 1), gpu_cases.add(4, 6, "max", None)]
 
@@ -67,7 +62,7 @@ _MEMBERS: list[tuple[ModuleType, dict[str, Any]]] = [
         gpu_timing,
         {
             "graphed": _same, "milliseconds": _milliseconds, "kernel_microseconds": _kernel_microseconds,
-            "synchronize": _nothing, "stream": _stream, "ceilings": lambda: H100,
+            "synchronize": _nothing, "ceilings": lambda: H100,
         },
     ),
     (

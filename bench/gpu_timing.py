@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import statistics
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -48,12 +47,6 @@ class Replay:
 def synchronize() -> None:
     """Wait for the card."""
     torch.cuda.synchronize()
-
-
-def stream() -> AbstractContextManager[Any]:
-    """A stream of its own, which calls inside use; may be entered again."""
-    made = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    return torch.cuda.stream(made)
 
 
 def milliseconds(function: Callable[[], Any], repeats: int = 30, *, flushed: bool = True) -> float:

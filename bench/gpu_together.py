@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+
+import torch
 
 import gpu_cases
 import gpu_parts
 import gpu_timing
 import gpu_tools
 from gpu_parts import Report
-from pnas_fast.kernels.triton import tiles
-from pnas_fast.kernels.triton.launch import multiprocessors
+from pnas_fast.engine.graph import WARM_UP, graphed
+from pnas_fast.engine.streams import new_stream
+from pnas_fast.kernels.triton.planning import planned_for
 
 SECONDS = 2.0
 """For which processes replay their graphs."""
@@ -26,13 +26,11 @@ REPLAYS = 40
 """Of each graph on a stream."""
 
 
-def on_streams(keep: Callable[[Report], None]) -> Report | str:
+def on_streams(keep: Callable[[Report], None]) -> Report:
     """Steps a second of graphs on streams of their own, with kernels planned for the whole card and a share.
 
     ``gain`` is beside one graph alone, planned for the whole card.
     """
-    if not _have_own_tickets():
-        return "all graphs share one buffer of tickets in this tree: two at once are wrong or hang"
     found: Report = {}
     for count in gpu_parts.COUNTS:
         for share in sorted({1, count}):
@@ -44,49 +42,30 @@ def on_streams(keep: Callable[[Report], None]) -> Report | str:
     return found
 
 
-def _have_own_tickets() -> bool:
-    # Eager takes none.
-    return gpu_cases.FUSED != "triton" or _tickets() is not None
-
-
-def _tickets() -> Any:
-    name = "pnas_fast.kernels.triton.tickets"
-    return importlib.import_module(name) if importlib.util.find_spec(name) else None
-
-
-def _owner() -> AbstractContextManager[Any]:
-    """Whose tickets a graph takes: those of nobody else."""
-    module = _tickets()
-    owner: AbstractContextManager[Any] = module.TicketOwner() if module else nullcontext()
-    return owner
-
-
 def _streamed(count: int, share: int) -> float:
-    owners = [_owner() for _ in range(count)]
-    replays = []
-    for owner in owners:
-        with owner, planned_for(share):
-            replays.append(gpu_timing.graphed(gpu_parts.step_of(gpu_cases.FUSED)))
-    streams = [gpu_timing.stream() for _ in replays]
+    """Of steps that are captured and replayed as a search's children are, each on its stream."""
+    device = torch.device(gpu_cases.DEVICE)
+    streams = [new_stream(device) for _ in range(count)]
+    steps = []
+    with planned_for(share):
+        for stream in streams:
+            with stream.entered():
+                step = graphed(gpu_parts.step_of(gpu_cases.FUSED), device)
+                for _ in range(WARM_UP + 1):
+                    step()
+            steps.append(step)
 
     def run(times: int) -> None:
         for _ in range(times):
-            for stream, replay in zip(streams, replays, strict=True):
-                with stream:
-                    replay()
+            for stream, step in zip(streams, steps, strict=True):
+                with stream.entered():
+                    step()
         gpu_timing.synchronize()
 
     run(3)
     begin = time.perf_counter()
     run(REPLAYS)
     return count * REPLAYS / (time.perf_counter() - begin)
-
-
-@contextmanager
-def planned_for(share: int) -> Iterator[None]:
-    """While it lasts, launches are planned for so small a part of the card's multiprocessors."""
-    with patch.object(tiles, "multiprocessors", lambda device: max(1, multiprocessors(device) // share)):
-        yield
 
 
 def in_processes(keep: Callable[[Report], None], folder: Path) -> Report:

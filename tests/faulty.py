@@ -19,10 +19,11 @@ from pnas_fast.data.source import Description, described
 from pnas_fast.evaluation import child
 from pnas_fast.evaluation.train import Train
 from pnas_fast.network import ChildNetwork
-from pnas_fast.protocols import Context, EvaluatorError, Measurement, Proposal, Spec
+from pnas_fast.protocols import Context, EvaluatorError, Measurement, Measuring, Proposal, Spec
 from pnas_fast.space import Cell
 
 SPEC = Spec("faulty:Faulty", {})
+STEPPING = Spec("faulty:Stepping", {})
 
 
 class Source:
@@ -52,7 +53,7 @@ class Faulty:
     def measure(self, proposal: Proposal, context: Context) -> Measurement:
         what = str(proposal.note.get("do", "works"))
         log(context.folder, context.number, what)
-        tries = len([line for line in logged(context.folder) if line[1] == context.number])
+        tries = len([line for line in logged(context.folder) if line[1:] == (context.number, what)])
         if what.endswith(" once"):
             what = what.removesuffix(" once") if tries == 1 else "works"
         context.report(10)
@@ -108,6 +109,18 @@ class Faulty:
         return self.works(context)
 
 
+class Stepping(Faulty):
+    """Does it after some steps, and not before as many tasks have begun as its note says."""
+
+    def measuring(self, proposal: Proposal, context: Context) -> Measuring:
+        log(context.folder, context.number, "begins")
+        while len({number for _, number, _ in logged(context.folder)}) < int(proposal.note.get("beside", 1)):
+            yield True
+        for _ in range(int(proposal.note.get("steps", 30))):
+            yield False
+        return self.measure(proposal, context)
+
+
 class Unready(Faulty):
     """Hangs before it is made."""
 
@@ -131,7 +144,7 @@ class FaultyTrain(Train):
         super().__init__(settings, data)
         self._faults = faults
 
-    def measure(self, proposal: Proposal, context: Context) -> Measurement:
+    def measuring(self, proposal: Proposal, context: Context) -> Measuring:
         build = child.build_child
 
         def build_or_fail(cell: Cell, *others: Any) -> ChildNetwork:
@@ -143,7 +156,14 @@ class FaultyTrain(Train):
             return build(cell, *others)
 
         with patch.object(child, "build_child", build_or_fail):
-            return super().measure(proposal, context)
+            steps = super().measuring(proposal, context)
+            try:
+                first = next(steps)  # in which the child is built
+            except StopIteration as end:
+                found: Measurement = end.value
+                return found
+        yield first
+        return (yield from steps)
 
 
 class Fault:

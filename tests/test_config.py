@@ -76,7 +76,7 @@ def test_a_run_is_not_a_path_nor_a_machine(tmp_path: Path) -> None:
     config = quick()
     other: dict[str, Any] = {
         "data": "cifar10:elsewhere", "device": "cuda", "backend": "eager", "precision": "fp16", "threads": 4,
-        "time_limit": 1.0, "children_per_gpu": 3,
+        "time_limit": 1.0, "children_per_gpu": 3, "share": 3,
     }  # fmt: skip
     check_same(tmp_path, config, replace(config, **other))
 
@@ -128,6 +128,8 @@ def test_children_have_the_searchs_seed_or_one_of_their_own() -> None:
 def test_a_run_is_named_as_before_there_was_cutout_or_class_weights() -> None:
     config = quick()
     old = {name: value for name, value in config.identity().items() if name not in SearchConfig.SINCE}
+    # What a GPU's kernels are planned for changes last bits, as threads do.
+    assert replace(config, share=4).digest("x") == short_digest(old, "x")
     changes: list[dict[str, Any]] = [{}, {"cutout": 2}, {"class_weights": "balanced"}]
     names = [replace(config, **change).digest("x") for change in changes]
     assert names[0] == short_digest(old, "x")
@@ -174,8 +176,9 @@ def test_every_option_changes_its_field() -> None:
         "children_per_gpu": 0, "strategy": "progressive", "evaluator": "mine:own", "evaluation_seed": 4,
         "test_children": True, "finalists": 2, "final_replicas": 5, "final_epochs": 9,
         "image_size": 8, "skip_unreadable": True, "cache": "somewhere", "crop_padding": 3, "cutout": 2,
-        "class_weights": "balanced", "flip": "yes", "loaders": 3, "objectives": ("accuracy", "memory"),
-        "limit": ("memory_mib<=5", "parameters<=7"), "deploy": "filters=6,image=32", "explore": 0.25,
+        "class_weights": "balanced", "flip": "yes", "loaders": 3, "share": 2,
+        "objectives": ("accuracy", "memory"), "limit": ("memory_mib<=5", "parameters<=7"),
+        "deploy": "filters=6,image=32", "explore": 0.25,
     }  # fmt: skip
     of_others = {name for name, own in OPTIONS_OF.items() if "progressive" not in own}
     of_others |= {"draw_replicas", "device_file", *FEW_SHOT}
@@ -336,3 +339,10 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     others = ["out", "plan", "download", "fused", "preset", "profile", "retry_failed"]
     for name in [*(item.name for item in fields(SearchConfig)), *others]:
         assert f"--{name.replace('_', '-')}" in output
+
+
+def test_runs_from_before_there_was_a_share_were_planned_for_whole_gpus() -> None:
+    values = quick().values()
+    assert values.pop("share") == 0
+    assert SearchConfig.from_values(values).share == 1
+    assert SearchConfig.from_values(values | {"share": 4}).share == 4

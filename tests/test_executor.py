@@ -60,6 +60,7 @@ SETTINGS = TrainingSettings(
     filters=4, epochs=2, batch=32, train_images=128, device="cpu", backend="eager", time_limit=60.0
 )
 CELL = Cell.parse("0:sep3x3+1:max_pool3x3")
+RESULT = {"result": encode_measurement(Measurement("done", {})), "memory": False, "unusable": False}
 
 # A stand-in for a worker on a GPU: it does to each task what its note says, and logs when.
 FAKE = """
@@ -71,7 +72,7 @@ def log(what):
     with (folder / "log").open("a") as file:
         file.write(json.dumps([device, os.getpid(), what]) + "\\n")
 log("born")
-print(json.dumps({"ready": True}), flush=True)
+print(json.dumps({"ready": True, "lanes": 1}), flush=True)
 for line in sys.stdin:
     task = json.loads(line)
     what, number = task["note"]["do"], task["number"]
@@ -91,7 +92,7 @@ for line in sys.stdin:
     if big or broken:
         result |= {"status": "failed", "error": "out of memory: 9 GiB" if big else "CUDA error"}
     log(f"ends {what}")
-    print(json.dumps({"result": result, "memory": big, "unusable": broken}), flush=True)
+    print(json.dumps({"number": number, "result": result, "memory": big, "unusable": broken}), flush=True)
 """
 
 
@@ -261,13 +262,12 @@ def test_what_finished_before_a_fault_is_told_first(tmp_path: Path) -> None:
         workers = [seat.worker for seat in executor._seats]
         executor.submit(task(2, "hangs"))
         executor.submit(task(3, "hangs"))
-        while any(worker is None or worker.task is None for worker in workers):
+        while not all(seat.tasks for seat in executor._seats):
             list(executor.events())
         assert workers[0] is not None
         assert workers[1] is not None
         executor._inbox.put((workers[0], {"machine": "the disk is full"}))
-        result = {"result": encode_measurement(Measurement("done", {})), "memory": False, "unusable": False}
-        executor._inbox.put((workers[1], result))
+        executor._inbox.put((workers[1], {"number": 3} | RESULT))
         seen: list[ExecutorEvent] = []
         with pytest.raises(MachineError, match="a worker on cpu: the disk is full"):
             run(executor, [task(4, "hangs"), task(5, "hangs")], seen.append)
@@ -305,7 +305,8 @@ def test_a_result_that_was_said_counts_whatever_the_time(tmp_path: Path) -> None
         (tmp_path / "go").write_text("go")
         while executor._inbox.empty():
             time.sleep(0.01)
-        worker._watched.running = 100.0
+        assert executor._seats[0].lanes[0].watched is not None
+        executor._seats[0].lanes[0].watched.running = 100.0
         while not any(isinstance(event, Finished) for event in seen):
             seen += executor.events()
     assert [event.measurement.done for event in seen if isinstance(event, Finished)] == [True]
@@ -315,10 +316,11 @@ def test_a_deadline_over_which_a_result_came_keeps_the_result(tmp_path: Path) ->
     """It comes in the moment in which the worker is given up."""
     with faulty(tmp_path) as executor:
         executor.submit(task(0, "hangs"))
-        while not (worker := executor._seats[0].worker) or worker.task is None:
+        while not executor._seats[0].tasks:
             list(executor.events())
-        result = {"result": encode_measurement(Measurement("done", {})), "memory": False, "unusable": False}
-        executor._inbox.put((worker, result))
+        worker = executor._seats[0].worker
+        assert worker is not None
+        executor._inbox.put((worker, {"number": 0} | RESULT))
         worker.give_up()
         events = list(executor.events())
         assert run(executor, [task(1)])[1].done
@@ -364,7 +366,7 @@ def test_workers_that_cannot_start_are_a_fault_with_their_last_words(tmp_path: P
 
 
 def test_workers_that_end_as_soon_as_they_are_ready_are_a_fault(tmp_path: Path) -> None:
-    program = "import sys; sys.stdin.readline(); print('{\"ready\": true}', flush=True)"
+    program = 'import sys; sys.stdin.readline(); print(\'{"ready": true, "lanes": 1}\', flush=True)'
     with fake_executor(tmp_path, ("cpu",), program=program) as executor, pytest.raises(MachineError):
         run(executor, [task(0)])
 
@@ -711,7 +713,7 @@ def test_messages_survive_the_wire() -> None:
     one = Task(3, Proposal(CELL, 5, 2, {"level": 1, "parent": "x"}), 2**62, traced=True)
     assert decode_task(wired(encode_task(one))) == one
     assert decode_task(wired(encode_task(replace(one, exclusive=True)))) == one
-    setup = Setup(Spec("a:b", {"settings": {"x": [1]}}), "cuda:1", "data", "run", 3)
+    setup = Setup(Spec("a:b", {"settings": {"x": [1]}}), "cuda:1", "data", "run", 3, 4)
     assert decode_setup(wired(encode_setup(setup))) == setup
 
 

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from pnas_fast.evaluation.probe import probe_child
 from pnas_fast.search import placement, preflight
 from pnas_fast.search.command import main
 from pnas_fast.search.config import paper
+from pnas_fast.search.placement import Placement
 from pnas_fast.search.preflight import Load, PreflightError, choose_load, random_cell, try_children
 from pnas_fast.search.warming import warm_kernels
 
@@ -31,11 +33,11 @@ CELL = Cell.parse("0:sep3x3+1:max_pool3x3")
 
 def card(
     best: int, each: int = 2, total: int = 80, others: int = 1
-) -> tuple[Callable[[int], Load | None], list[int]]:
+) -> tuple[Callable[[int, int], Load | None], list[int]]:
     """A card whose rate grows up to ``best`` children of ``each`` GiB, and the numbers it was asked for."""
     asked = []
 
-    def measure(count: int) -> Load | None:
+    def measure(count: int, share: int) -> Load | None:
         asked.append(count)
         used = others + each * count
         return None if used > total else Load(count, 100.0 * min(count, best), used * GIB, total * GIB)
@@ -59,7 +61,8 @@ def test_as_many_children_as_pay_and_fit(
     best: int, each: int, most: int, chosen: int, asked: list[int]
 ) -> None:
     measure, numbers = card(best, each)
-    load, loads = choose_load(measure, most)
+    counts = sorted({*(count for count in (1, 2, 4, 8, 16) if count <= most), most})
+    load, loads = choose_load(measure, counts)
     assert load.children == chosen
     assert numbers == asked
     assert [load.children for load in loads] == asked
@@ -67,40 +70,96 @@ def test_as_many_children_as_pay_and_fit(
 
 def test_more_children_that_do_not_fit_after_all_are_not_chosen() -> None:
     measure, _ = card(64)
-    load, _ = choose_load(lambda count: measure(count) if count < 4 else None, 16)
+    load, _ = choose_load(lambda count, share: measure(count, share) if count < 4 else None, [1, 2, 4, 8])
     assert load.children == 2
     with pytest.raises(PreflightError, match="not even one child fits the GPU"):
-        choose_load(lambda count: None, 16)
+        choose_load(lambda count, share: None, [1, 2])
+    with pytest.raises(PreflightError, match="4 children at once do not fit the GPU"):
+        choose_load(lambda count, share: None, [4])
+
+
+@pytest.mark.parametrize(("bonus", "chosen"), [(1.2, (4, 4)), (0.9, (4, 1))])
+def test_kernels_are_planned_for_what_is_fastest_of_the_whole_card_and_a_part(
+    bonus: float, chosen: tuple[int, int]
+) -> None:
+    asked = []
+
+    def measure(count: int, share: int) -> Load | None:
+        asked.append((count, share))
+        return Load(count, 100.0 * min(count, 4) * (bonus if share > 1 else 1), GIB, 80 * GIB, share)
+
+    load, loads = choose_load(measure, [1, 2, 4, 8], lambda children: sorted({1, children}))
+    assert (load.children, load.share) == chosen
+    assert asked == [(1, 1), (2, 1), (2, 2), (4, 1), (4, 4), (8, 1), (8, 8)]
+    assert len(loads) == len(asked)
 
 
 def test_the_number_is_measured_with_all_children_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """The card and the workers are stand-ins; what is chosen from what they say is not."""
     memory = {"used": 0}
-    seen: list[int] = []
+    seen: list[tuple[int, int]] = []
 
     def tried(
-        config: SearchConfig, data: DataSet, devices: Sequence[str], cells: Sequence[Cell],
+        config: SearchConfig, data: DataSet, placement: Placement, cells: Sequence[Cell],
         look: Callable[[], None],
     ) -> list[ChildResult]:  # fmt: skip
-        assert set(devices) == {"cuda:0"}
+        assert placement.devices == ("cuda:0",)  # one process, whatever it trains
         assert all(len(cell) == config.blocks for cell in cells)
-        seen.append(len(devices))
-        if len(devices) > 4:
+        assert len(cells) >= placement.children
+        seen.append((placement.lanes, placement.share))
+        if placement.lanes > 4:
             return [ChildResult(error="out of memory: CUDA")] * len(cells)
-        memory["used"] = 3 * GIB * len(devices)
+        memory["used"] = 3 * GIB * placement.lanes
         look()
         memory["used"] = 0
         return [ChildResult("done", images_per_second=1000.0)] * len(cells)
 
     monkeypatch.setattr(preflight, "try_children", tried)
-    monkeypatch.setattr(preflight, "cores", lambda: 32)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (80 * GIB - memory["used"], 80 * GIB))
-    config = SearchConfig(device="cuda")
-    load, loads = preflight.choose_for_gpu(config, load_digits())
-    assert seen == [1, 2, 4, 8]
-    assert load == Load(4, 4000.0, 12 * GIB, 80 * GIB)
-    assert [load.children for load in loads] == [1, 2, 4]
+    config = SearchConfig(device="cuda", backend="triton")
+    placement, loads = preflight.choose_placement(config, load_digits())
+    assert seen == [(1, 1), (2, 1), (2, 2), (4, 1), (4, 4), (8, 1), (8, 8)]
+    assert placement == Placement(("cuda:0", "cuda:1"), 4, 1)
+    assert loads[3] == Load(4, 4000.0, 12 * GIB, 80 * GIB)
+    assert [load.children for load in loads] == [1, 2, 2, 4, 4]
+    assert preflight.describe_choice(placement, loads) == (
+        "children at a time on a GPU, of those tried, by images a second (1: 1,000; 2: 2,000; "
+        "2 (1/2): 2,000; 4: 4,000; 4 (1/4): 4,000): the fewest within 5% of the most, "
+        "1 worker with 4 children at a time on each of 2 GPUs"
+    )
+
+
+def test_what_was_asked_for_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    tried: list[tuple[Sequence[int], Sequence[int]]] = []
+
+    def choose(
+        config: SearchConfig, data: DataSet, counts: Sequence[int], shares: Callable[[int], Sequence[int]]
+    ) -> tuple[Load, list[Load]]:
+        tried.append((counts, shares(counts[-1])))
+        return Load(2, 1.0, 1, 1, 2), []
+
+    monkeypatch.setattr(preflight, "choose_for_gpu", choose)
+    monkeypatch.setattr(preflight, "cores", lambda: 5)
+
+    def placed(**options: Any) -> Placement:
+        return preflight.choose_placement(SearchConfig(device="cuda", **options), load_digits())[0]
+
+    both = {"children_per_gpu": 4, "share": 2}
+    assert placed(backend="triton", **both) == Placement(("cuda:0",), 4, 2)
+    assert placed(backend="triton", children_per_gpu=1) == Placement(("cuda:0",), 1, 1)
+    assert placed(backend="eager", children_per_gpu=4) == Placement(("cuda:0",), 4, 1)
+    assert placed(backend="triton", evaluator="mine:own", children_per_gpu=4) == Placement(("cuda:0",) * 4)
+    assert not tried
+    assert placed(backend="triton", children_per_gpu=4) == Placement(("cuda:0",), 2, 2)
+    placed(backend="triton", share=4)
+    placed(backend="triton")
+    placed(backend="eager")
+    placed(backend="triton", evaluator="mine:own")
+    assert tried == [
+        ([4], [1, 4]), ([1, 2, 4, 8], (4,)), ([1, 2, 4, 8], [1, 8]), ([1, 2, 4, 8], [1]), ([1, 2, 4, 5], [1]),
+    ]  # fmt: skip
 
 
 def load_digits() -> DataSet:
@@ -110,13 +169,19 @@ def load_digits() -> DataSet:
 def test_workers_have_devices_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(placement, "cores", lambda: 8)
-    config = SearchConfig(device="cuda")
-    assert placement.places(config, 3) == ["cuda:0", "cuda:1"] * 3
-    assert placement.places(SearchConfig(device="cpu", threads=3), 0) == ["cpu"] * 2
-    assert placement.places(SearchConfig(device="cpu", threads=3, workers=5), 0) == ["cpu"] * 5
-    assert planning.describe_devices(["cuda:0", "cuda:1"] * 3) == "3 workers on each of 2 GPUs"
-    assert planning.describe_devices(["cuda:0"]) == "1 worker on a GPU"
-    assert planning.describe_devices(["cpu"] * 2) == "2 workers on the CPU"
+    own = SearchConfig(device="cuda", evaluator="mine:own")
+    assert placement.on_gpus(own, placement.gpus(), 3, 1).devices == ("cuda:0", "cuda:1") * 3
+    trained = placement.on_gpus(SearchConfig(device="cuda"), placement.gpus(), 3, 2)
+    assert trained == Placement(("cuda:0", "cuda:1"), 3, 2)
+    assert trained.children == 6
+    assert placement.on_cpu(SearchConfig(device="cpu", threads=3)).devices == ("cpu",) * 2
+    assert placement.on_cpu(SearchConfig(device="cpu", threads=3, workers=5)).devices == ("cpu",) * 5
+    assert str(Placement(("cuda:0", "cuda:1") * 3)) == "3 workers on each of 2 GPUs"
+    assert str(Placement(("cuda:0",), 4, 4)) == (
+        "1 worker with 4 children at a time on a GPU, kernels for 1/4 of it"
+    )
+    assert str(Placement(("cuda:0",))) == "1 worker on a GPU"
+    assert str(Placement(("cpu",) * 2)) == "2 workers on the CPU"
 
 
 def test_a_probe_trains_for_about_as_long_as_it_is_told() -> None:
@@ -139,12 +204,13 @@ def test_a_probe_of_a_child_that_fails_says_why() -> None:
         planning.make_plan(config)
 
 
-def test_children_are_tried_side_by_side_and_nothing_is_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("placed", [Placement(("cpu",) * 2), Placement(("cpu",), 3)])
+def test_children_are_tried_side_by_side_and_nothing_is_left(tmp_path: Path, placed: Placement) -> None:
     config = SearchConfig(device="cpu", filters=4, batch=32)
     generator = random.Random(0)
     cells = [random_cell(blocks, config.operations, generator) for blocks in (1, 2, 1)]
     looks = []
-    results = try_children(config, load_digits(), ["cpu"] * 2, cells, lambda: looks.append(1))
+    results = try_children(config, load_digits(), placed, cells, lambda: looks.append(1))
     assert [result.status for result in results] == ["done"] * 3
     assert results[1].parameters > max(results[0].parameters, results[2].parameters)
     assert looks
@@ -194,15 +260,16 @@ def test_a_plan_for_gpus_says_what_was_tried(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answer_at_once(monkeypatch)
-    loads = [Load(1, 100.0, 3 * GIB, 80 * GIB), Load(2, 199.0, 5 * GIB, 80 * GIB)]
+    loads = [Load(1, 100.0, 3 * GIB, 80 * GIB), Load(2, 199.0, 5 * GIB, 80 * GIB, 2)]
     monkeypatch.setattr(preflight, "choose_for_gpu", lambda *given: (loads[1], loads))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert main(["--preset", "paper", "--plan", "--device", "cuda"]) == 0
     output = capsys.readouterr().out
-    assert "2 at once on a GPU: 199 images/s, 5.0 of 80 GiB in use" in output
-    assert "about 30 d 05 h with 2 workers on each of 2 GPUs" in output
+    assert "2 at once on a GPU, kernels for 1/2 of it: 199 images/s, 5.0 of 80 GiB in use" in output
+    planned = "1 worker with 2 children at a time on each of 2 GPUs, kernels for 1/2 of it"
+    assert f"about 30 d 05 h with {planned}" in " ".join(output.split())
     assert "1.00" in output
 
 

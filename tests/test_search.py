@@ -14,14 +14,17 @@ import pytest
 
 from pnas_fast import Cell, SearchConfig, run_search
 from pnas_fast.candidates import expand, one_block_cells
+from pnas_fast.executors.local import LocalExecutor
 from pnas_fast.network import Genotype
-from pnas_fast.protocols import StrategyError
+from pnas_fast.protocols import DataSource, Spec, StrategyError
 from pnas_fast.runs.folder import RunError
 from pnas_fast.runs.record import RunRecord
 from pnas_fast.runs.store import TrialStore
 from pnas_fast.runs.weights import load_child
 from pnas_fast.search import run as run_module
 from pnas_fast.search.command import main
+from pnas_fast.search.placement import Placement
+from pnas_fast.search.preflight import Load
 from pnas_fast.search.result import SearchResult
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm_workers")]
@@ -299,6 +302,41 @@ def test_a_folder_in_cifar10s_binary_format_trains_and_a_truncated_one_is_refuse
     assert refused.stderr.count("\n") == 1
     assert "data_batch_3.bin: 30,000,000 bytes, expected 30,730,000" in refused.stderr
     assert not (tmp_path / "no").exists()
+
+
+def test_children_side_by_side_and_what_kernels_are_planned_for_are_the_runs(
+    finished: SearchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: what was chosen with the number of children stays, and the number of children is free."""
+    given: list[int] = []
+
+    def choose(placement: Placement) -> None:
+        def chosen(config: SearchConfig, *_: object) -> tuple[Placement, list[Load]]:
+            given.append(config.share)
+            return replace(placement, share=config.share or placement.share), []
+
+        monkeypatch.setattr(run_module, "choose_placement", chosen)
+
+    monkeypatch.setattr(run_module, "CPU", "another")
+    specs: list[Spec] = []
+    start = LocalExecutor.start
+
+    def noted(self: LocalExecutor, spec: Spec, data: DataSource) -> None:
+        specs.append(spec)
+        start(self, spec, data)
+
+    monkeypatch.setattr(LocalExecutor, "start", noted)
+    folder = tmp_path / "together"
+    choose(Placement(("cpu",), 3, 4))
+    small = replace(TINY, blocks=2)
+    run_search(small, out=folder, progress=False)
+    assert SearchConfig.load(folder / "config.json").share == 4
+    choose(Placement(("cpu",), 2, 8))
+    result = run_search(TINY, out=folder, progress=False)
+    assert SearchConfig.load(folder / "config.json").share == 4
+    assert given == [0, 4]
+    assert [spec.settings["settings"]["share"] for spec in specs] == [4, 4]
+    assert essence(result) == essence(finished)
 
 
 def test_levels_epochs_and_the_beam_can_be_raised(finished: SearchResult, tmp_path: Path) -> None:

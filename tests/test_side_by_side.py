@@ -4,6 +4,7 @@ import gc
 import itertools
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -12,8 +13,10 @@ import torch
 
 from pnas_fast.data import DataSet, load
 from pnas_fast.engine import TrainingSettings
+from pnas_fast.engine import graph as graph_module
 from pnas_fast.engine.graph import CudaGraph, GraphedStep, RecordedStep, Step, replayed
 from pnas_fast.evaluation import ChildResult, ChildTraining, train_child
+from pnas_fast.kernels.triton.planning import part_of
 from pnas_fast.network import ChildNetwork
 from pnas_fast.space import Cell
 from pnas_fast.threads import torch_threads
@@ -176,6 +179,25 @@ def test_after_its_end_a_training_stays_as_it_is() -> None:
     assert training.network is network
 
 
+@pytest.mark.parametrize("share", [0, 1, 4])
+def test_all_of_a_child_is_planned_for_its_share(monkeypatch: pytest.MonkeyPatch, share: int) -> None:
+    """Building, steps and evaluation; whoever else is at work between them is planned for another."""
+    parts: set[int] = set()
+    forward = ChildNetwork.forward
+
+    def watched(self: ChildNetwork, images: torch.Tensor) -> Any:
+        parts.add(part_of(120))
+        return forward(self, images)
+
+    monkeypatch.setattr(ChildNetwork, "forward", watched)
+    training = SECOND.start(replace(SETTINGS, epochs=1, backend="eager", share=share))
+    while training.advance(3):
+        assert part_of(120) == 120
+    assert training.result.status == "done"
+    assert parts == {120 // (share or 1)}
+    assert part_of(120) == 120
+
+
 def test_a_training_that_is_given_up_leaves_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     networks: list[weakref.ref[Any]] = []
     forward = ChildNetwork.forward
@@ -214,23 +236,112 @@ def test_a_step_is_given_the_childs_generator(
     assert given[0] is not given[1]
 
 
-def test_a_graph_is_told_of_the_generator_before_it_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Any] = []
+class Card:
+    """Stand-ins for what `CudaGraph` uses of a card, and a journal of what it does there."""
 
-    class Graph:
-        def register_generator_state(self, generator: torch.Generator) -> None:
-            told.append(generator)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        card, self.told, self.pools = self, list[Any](), list[Any]()
+        self.fails_to_end = False
+        made = itertools.count(1)
 
-        def __enter__(self) -> None:
-            told.append("capture")
+        class Stream:
+            device = torch.device("cpu")
 
-        def __exit__(self, *error: object) -> None:
-            pass
+            def __init__(self, *_: Any) -> None:
+                self.cuda_stream = next(made)
 
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda: None)
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream: graph)
+            def wait_stream(self, other: Any) -> None:
+                card.told.append(f"{self.cuda_stream} after {other.cuda_stream}")
+
+        class Graph:
+            def register_generator_state(self, generator: torch.Generator) -> None:
+                card.told.append(generator)
+
+            def capture_begin(self, pool: Any, capture_error_mode: str) -> None:
+                assert capture_error_mode == "thread_local"
+                assert not gc.isenabled()
+                card.pools.append(pool)
+                card.told.append(f"capture on {card.current.cuda_stream}")
+
+            def capture_end(self) -> None:
+                card.told.append("end")
+                if card.fails_to_end:
+                    raise RuntimeError("the capture is invalid")
+
+            def replay(self) -> None:
+                card.told.append(f"replay on {card.current.cuda_stream}")
+
+        @contextmanager
+        def on(stream: Any) -> Iterator[None]:
+            before, card.current = card.current, stream
+            try:
+                yield
+            finally:
+                card.current = before
+
+        self.default = self.current = Stream()
+        self.new_stream: Callable[[], Any] = Stream
+        self.on: Callable[[Any], AbstractContextManager[None]] = on
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+        monkeypatch.setattr(torch.cuda, "Stream", Stream)
+        monkeypatch.setattr(torch.cuda, "stream", on)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: self.current)
+        monkeypatch.setattr(torch.cuda, "default_stream", lambda device=None: self.default)
+        monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: object())
+        monkeypatch.setattr(graph_module, "_broken", False)
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
+    graph_module._place_of.cache_clear()
+    yield Card(monkeypatch)
+    graph_module._place_of.cache_clear()
+
+
+def test_a_graph_is_told_of_the_generator_before_it_is_captured(card: Card) -> None:
     generator = torch.Generator()
-    CudaGraph(generator).capture(lambda: told.append("step"))
-    CudaGraph().capture(lambda: None)
-    assert told == [generator, "capture", "step", "capture"]
+    first, second = CudaGraph(generator), CudaGraph()
+    card.told.clear()
+    first.capture(lambda: card.told.append("step"))
+    assert card.told == ["2 after 1", generator, "capture on 2", "step", "end", "1 after 2"]
+    card.told.clear()
+    second.capture(lambda: None)
+    assert card.told == ["2 after 1", "capture on 2", "end", "1 after 2"]
+    assert gc.isenabled()
+
+
+def test_a_childs_graphs_are_captured_on_its_stream_in_its_memory(card: Card) -> None:
+    """The next child of a stream has the memory of the one before."""
+    streams = [card.new_stream() for _ in range(2)]
+    steps = []
+    for stream in (*streams, *streams):
+        with card.on(stream):
+            steps.append((stream, GraphedStep(lambda: card.told.append("step"), CudaGraph(), warm_up=1)))
+    card.told.clear()
+    for stream, step in steps:
+        with card.on(stream):
+            step()
+            step()
+    numbers = [stream.cuda_stream for stream, _ in steps]
+    here = [line for line in card.told if "on" in str(line)]
+    assert here == [f"{what} on {number}" for number in numbers for what in ("capture", "replay")]
+    one, other, again, other_again = card.pools[-4:]
+    assert one is again
+    assert other is other_again
+    assert one is not other
+
+
+def test_a_capture_that_fails_is_ended_and_says_why(card: Card) -> None:
+    def fail() -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    graph = CudaGraph()
+    with pytest.raises(torch.OutOfMemoryError):
+        graph.capture(fail)
+    assert card.told[-1] == "end"
+    assert gc.isenabled()
+    assert graph_module.capturing_works()
+    card.fails_to_end = True
+    with pytest.raises(torch.OutOfMemoryError):
+        graph.capture(fail)
+    assert not graph_module.capturing_works()

@@ -335,7 +335,7 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     output = capsys.readouterr().out
-    hidden = ("time_limit", "init_identity", "data_identity", "test_identity")
+    hidden = ("time_limit", "share", "init_identity", "data_identity", "test_identity")
     for name in [*(item.name for item in fields(TrainConfig)), "out", "run", "download", "fused"]:
         assert (f"--{name.replace('_', '-')}" in output) == (name not in hidden)
     assert "at most half an image's side" in output

@@ -38,7 +38,7 @@ ALONE: dict[str, Any] = {
     "equal epochs": {"data": "digits", "epochs": 5, "accuracy": 0.975, "images": 360, "losses": [0.1]},
 }
 TOGETHER: dict[str, Any] = {
-    "processes": 2,
+    "children": 2,
     "start, s": 20.0,
     "2": {"images/s": 15_000.0, "reserved, GiB": 1.0},
     "memory of the card, GiB": 2.0,
@@ -117,11 +117,11 @@ def test_a_child_of_either_backend_is_trained_as_a_search_trains_it(
 
 
 @pytest.mark.slow
-def test_children_side_by_side_in_processes_of_the_search(small: Any) -> None:
+def test_children_side_by_side_in_a_process_of_the_search(small: Any) -> None:
     command = [*gpu_parts.INSIDE, "worker"]
     cell = "0:identity+1:max_pool3x3"
     found = gpu_children.side_by_side(cell, small("eager"), [1, 2], "cpu", command)
-    assert found["processes"] == 2
+    assert found["children"] == 2
     assert found["start, s"] > 0
     assert found["1"]["images/s"] > 0
     assert set(found["2"]) == {"images/s", "reserved, GiB"}
@@ -142,7 +142,7 @@ def test_what_is_said_of_children() -> None:
         "accuracy 0.9750 after 5 epochs of digits, of 360 images",
         "triton: 1 side by side at no time all at once, 0.50 GiB reserved",
         "triton: 2 side by side 15,000 images/s, 50.0% of roofline, 20.0% of 75,000, 1.00 GiB reserved",
-        "2 processes: 20 s until all had an epoch behind them, 2.0 GiB of the card",
+        "2 children in a process: 20 s until all had an epoch behind them, 2.0 GiB of the card",
     ]
     assert gpu_children.lines({}) == []
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pnas_fast.kernels.triton.device import TEAM
 from pnas_fast.kernels.triton.launch import Tile, capability, multiprocessors
+from pnas_fast.kernels.triton.planning import part_of
 from pnas_fast.kernels.triton.tuned_tiles import measured
 
 
@@ -63,10 +64,10 @@ def _usual_tile(kernel: str, x: Tensor, block: int, align: int, card: int) -> Ti
 def spread(device: torch.device, tile: Tile, pieces: int, groups: int) -> int:
     """Programs that share so many pieces of work, at least one each; each of so many groups has its own.
 
-    As many as the card holds, less those without which the last piece is done no later: each has partial
-    results to write and to read.
+    As many as the card holds, or the part of it that is planned for, less those without which the last piece
+    is done no later: each has partial results to write and to read.
     """
-    held = max(1, min(pieces, tile.programs * multiprocessors(device) // groups))
+    held = max(1, min(pieces, tile.programs * part_of(multiprocessors(device)) // groups))
     return -(-pieces // -(-pieces // held))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pnas_fast.data import DataSet, ValidationBatches
 from pnas_fast.engine.graph import graphed
+from pnas_fast.engine.streams import Ahead, Steps, current_stream, to_end
 
 EVALUATION_BATCH = 512
 
@@ -77,7 +78,13 @@ def evaluate(network: nn.Module, data: DataSet, dtype: torch.dtype = torch.float
     Raises:
         DataError: a streamed image cannot be read.
     """
+    return to_end(evaluating(network, data, dtype))
+
+
+def evaluating(network: nn.Module, data: DataSet, dtype: torch.dtype = torch.float32) -> Steps[Evaluation]:
+    """`evaluate` that stops while it waits for the device, having given it all there is to do."""
     network.eval()
+    # No stop in here: what else is done meanwhile would be done in this mode.
     with torch.inference_mode(), closing(ValidationBatches(data, EVALUATION_BATCH, dtype=dtype)) as batches:
         counter = _Counter(network, batches, data.classes)
         step = graphed(counter.step, counter.right.device, warm_up=1)
@@ -85,6 +92,7 @@ def evaluate(network: nn.Module, data: DataSet, dtype: torch.dtype = torch.float
         for _ in range(len(batches)):
             batches.feed()
             step()
+    yield from Ahead(current_stream(counter.right.device)).until_done()
     of = data.validation_labels.bincount(minlength=data.classes)
     loss = float(counter.loss) / len(data.validation_labels)
     return Evaluation(tuple(counter.right[1:].tolist()), tuple(of.tolist()), loss)

@@ -6,8 +6,11 @@ are, and waits for nothing. Then replaying what it launched once is doing it aga
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Protocol
 
 import torch
 
@@ -34,7 +37,10 @@ class Graph(Protocol):
 
 
 class CudaGraph:
-    """A CUDA graph on the current device.
+    """A CUDA graph on the current device, and the current stream where that is not the default one.
+
+    Nothing waits for the whole device: other streams' work goes on while it is warmed up and captured. Memory
+    is shared with other graphs of the stream, so those are replayed on it as well.
 
     Args:
         generator: of random numbers that the step draws, beside the device's own.
@@ -43,25 +49,99 @@ class CudaGraph:
     def __init__(self, generator: torch.Generator | None = None) -> None:
         self._generator = generator
         self._graph = torch.cuda.CUDAGraph()
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream = torch.cuda.current_stream()
+        self._place = _place_of(stream.device, stream.cuda_stream)
 
     def warm_up(self, step: Step) -> None:
-        """See `Graph.warm_up`: on a stream of its own, as PyTorch asks for before a capture."""
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
+        """See `Graph.warm_up`: on a stream where a capture is possible, as PyTorch asks for."""
+        with self._place.entered():
             step()
-        torch.cuda.current_stream().wait_stream(self._stream)
 
     def capture(self, step: Step) -> None:
         """See `Graph.capture`."""
-        if self._generator is not None:
-            self._graph.register_generator_state(self._generator)
-        with torch.cuda.graph(self._graph, stream=self._stream):
-            step()
+        with self._place.entered():
+            if self._generator is not None:
+                self._graph.register_generator_state(self._generator)
+            self._place.capture(self._graph, step)
 
     def replay(self) -> None:
         """See `Graph.replay`."""
         self._graph.replay()
+
+
+class _Place:
+    """Where graphs are captured: a stream, and memory that all of them share.
+
+    What a graph that is gone leaves is the next one's. With a pool of its own each would leave it to be given
+    back to the card when memory is short, which waits for the whole card, and cannot be during a capture.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._pool = torch.cuda.graph_pool_handle()
+        # A pool lasts as long as a graph has it. One of nothing at all would be warned of.
+        self._keeper = torch.cuda.CUDAGraph()
+        with self.entered():
+            something = torch.zeros(1, device=stream.device)
+            self.capture(self._keeper, something.zero_)
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Work on its stream, between what comes before and after on the current one."""
+        current = torch.cuda.current_stream()
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            yield
+        current.wait_stream(self._stream)
+
+    def capture(self, graph: torch.cuda.CUDAGraph, step: Callable[[], Any]) -> None:
+        """Capture what a step launches, on the stream, which is entered.
+
+        Threads of this process may go on using the card: calls that others make are no error.
+        """
+        global _broken
+        with _nothing_collected():
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                step()
+            except BaseException:
+                # What went wrong is what the step says, whatever a half-done capture adds to it.
+                try:
+                    graph.capture_end()
+                except RuntimeError:
+                    _broken = True
+                raise
+            graph.capture_end()
+
+
+@cache
+def _place_of(device: torch.device, handle: int) -> _Place:
+    """That of the current stream; the default one cannot be captured and has another beside it."""
+    stream = torch.cuda.current_stream(device)
+    assert stream.cuda_stream == handle
+    if stream == torch.cuda.default_stream(device):
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return _Place(stream)
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Collect no garbage: there may be a graph among it, and calls that end one are not for a capture."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+_broken = False
+
+
+def capturing_works() -> bool:
+    """Whether this process can capture graphs: not after one whose capture could not be ended."""
+    return not _broken
 
 
 class GraphedStep:

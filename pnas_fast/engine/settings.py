@@ -20,6 +20,7 @@ LATER = (
     "cutout",
     "class_weights",
     "loaders",
+    "share",
 )
 """Settings that the first configurations did not have.
 
@@ -33,7 +34,7 @@ content, augmentation included."""
 AUGMENTATION = ("flip", "crop_padding")
 """Those of them that say how images are augmented."""
 
-HOW = (*OF_DATA, "backend", "precision", "device", "threads", "loaders", "time_limit")
+HOW = (*OF_DATA, "backend", "precision", "device", "threads", "share", "loaders", "time_limit")
 """Settings that may change while a run is continued: where data lie, and how children are carried out."""
 
 CLASS_WEIGHTS = ("none", "balanced")
@@ -42,6 +43,7 @@ MOST_EPOCHS = 100_000
 MOST_BATCH = 2**20
 MOST_PIXELS_A_SIDE = 4096
 MOST_LOADERS = 1024
+MOST_SHARE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +116,13 @@ class TrainingSettings:
     time_limit: float = option(600.0, "seconds after which a child is given up", minimum=0.001, maximum=1e9)
     threads: int = option(
         1, "CPU threads of one child; their number changes rounding", minimum=1, maximum=1024
+    )
+    share: int = option(
+        0,
+        "triton kernels fill one part of so many of a GPU, which leaves other children room; their number "
+        "changes rounding; 0 is what is chosen with the number of children, which a search keeps",
+        minimum=0,
+        maximum=MOST_SHARE,
     )
     backend: str = option("auto", "kernels; auto is the fastest on this device", choices=("auto", *BACKENDS))
     precision: str = option(

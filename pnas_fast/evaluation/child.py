@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -13,23 +13,22 @@ import torch
 
 from pnas_fast.data import DataError, DataSet, TrainingBatches
 from pnas_fast.engine.class_weights import class_weights
-from pnas_fast.engine.evaluation import Evaluation, evaluate
+from pnas_fast.engine.evaluation import Evaluation, evaluating
 from pnas_fast.engine.graph import replayed
 from pnas_fast.engine.loop import TrainingLoop
 from pnas_fast.engine.precision import DTYPES, resolve_precision
 from pnas_fast.engine.settings import TrainingSettings
 from pnas_fast.engine.stepper import Stepper
+from pnas_fast.engine.streams import Ahead, Steps, Stream, current_stream, to_end
 from pnas_fast.evaluation.reasons import TrialError, is_out_of_memory, logged_reason
 from pnas_fast.kernels import resolve_backend
+from pnas_fast.kernels.triton.planning import planned_for
 from pnas_fast.network import ChildNetwork
 from pnas_fast.running import RunningTime
 from pnas_fast.space import Cell
 
 EpochReport = Callable[[int], None]
 """Called with the images seen so far, after every epoch."""
-
-STEPS_AT_A_TIME = 100
-"""Of a child that trains alone, where it makes no difference."""
 
 
 @dataclass(slots=True)
@@ -132,19 +131,33 @@ def train_child(
         OSError: a fault of the machine, say a cache of kernels on a full disk.
         DataError: a streamed image cannot be read, which is no cell's fault either.
     """
+    return to_end(training_child(cell, settings, data, seed, report, tests=tests))
+
+
+def training_child(
+    cell: Cell,
+    settings: TrainingSettings,
+    data: DataSet,
+    seed: int,
+    report: EpochReport = lambda _: None,
+    *,
+    tests: bool = False,
+) -> Steps[tuple[ChildResult, ChildNetwork | None]]:
+    """`train_child` that stops after every step, so that others may be trained meanwhile."""
     training = ChildTraining(cell, settings, data, seed, report, tests=tests)
-    while training.advance(STEPS_AT_A_TIME):
-        pass
+    while training.advance(1):
+        yield training.waits
     return training.result, training.network
 
 
 class ChildTraining:
     """The training of a child that is advanced step by step, as `train_child` does it to the end.
 
-    One thread may advance several, in turns. Each has whatever its steps change: network, optimiser, batches,
-    random numbers, and the recording or graph of its step. So its result is the same, to the bit, whatever is
-    done between its steps. Its seconds and its time limit go on meanwhile. One that nobody refers to any more
-    is given up: its memory is free, and what reads its images ends.
+    One thread may advance several, in turns, each on a stream of its own, the same in all turns. Each has
+    whatever its steps change: network, optimiser, batches, random numbers, and the recording or graph of its
+    step. So its result is the same, to the bit, whatever is done between its steps. Its seconds and its time
+    limit go on meanwhile. One that nobody refers to any more is given up: its memory is free, once its stream
+    no longer uses it, and what reads its images ends.
 
     Args:
         cell: see `train_child`, as all others.
@@ -157,6 +170,7 @@ class ChildTraining:
     Attributes:
         result: what training gave, when it has finished.
         network: the trained network; None before it has finished, and of a failed child.
+        waits: whether it can go on only when its device is further.
     """
 
     def __init__(
@@ -171,28 +185,35 @@ class ChildTraining:
     ) -> None:
         self.result = ChildResult()
         self.network: ChildNetwork | None = None
+        self.waits = False
+        self._share = settings.share or 1
         self._started = time.monotonic()
         self._work = _train(self.result, self._started, cell, settings, data, seed, report, tests)
 
     def advance(self, steps: int) -> bool:
         """Do up to so many training steps; whether there is more to do.
 
-        The first call builds the child. That after the last step measures it, which takes no step.
+        The first call builds the child. That after the last step measures it, which takes no step. On a card
+        steps are given to the current stream, as long as no more than `AHEAD` wait there and no result is
+        due: then it returns early, and ``waits``.
 
         Raises:
             OSError: a fault of the machine, say a cache of kernels on a full disk.
             DataError: a streamed image cannot be read.
         """
         try:
-            for _ in range(steps):
-                next(self._work)
+            with planned_for(self._share):
+                for _ in range(steps):
+                    self.waits = next(self._work)
+                    if self.waits:
+                        break
         except StopIteration as end:
-            self.network = end.value or self.network
+            self.waits, self.network = False, end.value or self.network
             return False
         except (OSError, DataError):
             raise
         except Exception as error:  # whatever a child does, the search goes on without it
-            self.result.error = logged_reason(error)
+            self.waits, self.result.error = False, logged_reason(error)
             self.result.seconds = time.monotonic() - self._started
             return False
         return True
@@ -207,30 +228,50 @@ def _train(
     seed: int,
     report: EpochReport,
     tests: bool,
-) -> Generator[None, None, ChildNetwork]:
+) -> Steps[ChildNetwork]:
     """Do all of it, with a stop after each step; the trained network."""
     # No method: nothing here refers to the training, so this is closed with it and not by a later collection.
+    stream = current_stream(data.train_images.device)
+    try:
+        return (yield from _train_on(stream, result, started, cell, settings, data, seed, report, tests))
+    finally:
+        # However it ends: what the stream still works with is not to be another child's memory.
+        stream.finish()
+
+
+def _train_on(
+    stream: Stream,
+    result: ChildResult,
+    started: float,
+    cell: Cell,
+    settings: TrainingSettings,
+    data: DataSet,
+    seed: int,
+    report: EpochReport,
+    tests: bool,
+) -> Steps[ChildNetwork]:
     running = RunningTime()
     settings = _resolved(settings, data)
     network = build_child(cell, settings, data, seed)
     network.drop.generator = _generator(seed, data.train_images.device)
     result.parameters, result.multiply_adds = network.parameters_count, network.multiply_adds
-    yield from _fit(network, settings, data, seed, running, result, report)
+    yield from _fit(stream, network, settings, data, seed, running, result, report)
     trained = time.monotonic()
     dtype = DTYPES[settings.precision]
-    found = evaluate(network, data, dtype)
+    found = yield from evaluating(network, data, dtype)
     if not math.isfinite(found.loss):
         raise TrialError(f"diverged: the validation loss is {found.loss}")
     result.validation, result.accuracy, result.validation_loss = found, found.accuracy, found.loss
     result.evaluation_seconds = time.monotonic() - trained
     result.seconds = time.monotonic() - started
     if tests:
-        result.test = evaluate(network, data.tested(), dtype)
+        result.test = yield from evaluating(network, data.tested(), dtype)
     result.status = "done"
     return network
 
 
 def _fit(
+    stream: Stream,
     network: ChildNetwork,
     settings: TrainingSettings,
     data: DataSet,
@@ -238,15 +279,16 @@ def _fit(
     running: RunningTime,
     result: ChildResult,
     report: EpochReport,
-) -> Iterator[None]:
+) -> Iterator[bool]:
     """Train it, with a stop after each step."""
     dtype, weights = DTYPES[settings.precision], class_weights(settings, data)
     with closing(TrainingBatches(data, settings.batch, seed, cutout=settings.cutout, dtype=dtype)) as batches:
         loop = TrainingLoop(network, Stepper(network, settings, weights=weights), batches, settings.epochs)
-        yield from _fit_in(loop, batches, network, settings, running, result, report)
+        yield from _fit_in(Ahead(stream), loop, batches, network, settings, running, result, report)
 
 
 def _fit_in(
+    ahead: Ahead,
     loop: TrainingLoop,
     batches: TrainingBatches,
     network: ChildNetwork,
@@ -254,7 +296,7 @@ def _fit_in(
     running: RunningTime,
     result: ChildResult,
     report: EpochReport,
-) -> Iterator[None]:
+) -> Iterator[bool]:
     step = replayed(loop.step, batches.device, settings.backend, network.drop.generator)
     network.train()
     training_seconds = 0.0
@@ -262,12 +304,15 @@ def _fit_in(
         started = time.monotonic()
         loop.begin(epoch)
         for _ in range(len(batches)):
-            # A card is still at work on earlier steps: it may be over the limit by an epoch at the most.
+            yield from ahead.until_few()
+            # A card is still at work on earlier steps: it may be over the limit by those.
             if running.seconds() > settings.time_limit:
                 raise TrialError(f"exceeded the time limit of {settings.time_limit:g} s in epoch {epoch + 1}")
             loop.feed()
             step()
-            yield
+            ahead.count()
+            yield False
+        yield from ahead.until_done()
         loss = loop.loss()
         training_seconds += time.monotonic() - started
         result.images_seen += len(batches) * batches.images

@@ -9,8 +9,18 @@ from dataclasses import replace
 from typing import Any
 
 from pnas_fast.data import DataError
+from pnas_fast.engine.streams import to_end
 from pnas_fast.evaluation.reasons import TrialError, logged_reason, reason
-from pnas_fast.protocols import Context, Evaluator, EvaluatorError, Measurement, Proposal, Spec
+from pnas_fast.protocols import (
+    Context,
+    Evaluator,
+    EvaluatorError,
+    Measurement,
+    Measuring,
+    Proposal,
+    Spec,
+    Stepped,
+)
 
 ELSEWHERE = (
     "worker processes do not see what a notebook or a program itself defines: put it into a module that can "
@@ -63,8 +73,16 @@ def measure(evaluator: Evaluator, proposal: Proposal, context: Context) -> Measu
         OSError: the machine is at fault.
         EvaluatorError: the evaluator cannot answer at all, or its data cannot be read.
     """
+    return to_end(measuring(evaluator, proposal, context))
+
+
+def measuring(evaluator: Evaluator, proposal: Proposal, context: Context) -> Measuring:
+    """`measure` that stops wherever the evaluator does; one that cannot stop does all of it at once."""
     try:
-        found = evaluator.measure(proposal, context)
+        if isinstance(evaluator, Stepped):
+            found = yield from evaluator.measuring(proposal, context)
+        else:
+            found = evaluator.measure(proposal, context)
         if not isinstance(found, Measurement):
             raise TrialError(f"the evaluator returned {_kind(found)}, allowed is a Measurement")
         checked = replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,9 +13,10 @@ import torch
 from pnas_fast.data import DataSet
 from pnas_fast.engine import TrainingSettings
 from pnas_fast.engine.evaluation import EVALUATION_BATCH
-from pnas_fast.evaluation.child import ChildResult, train_child
+from pnas_fast.engine.streams import Steps, to_end
+from pnas_fast.evaluation.child import ChildResult, training_child
 from pnas_fast.evaluation.train import as_measurement, plain_settings, training_identity
-from pnas_fast.protocols import Context, Measurement, Proposal, Spec
+from pnas_fast.protocols import Context, Measurement, Measuring, Proposal, Spec
 from pnas_fast.space import Cell
 from pnas_fast.space.operations import effort
 
@@ -22,6 +24,9 @@ NAME = f"{__name__}:Probe"
 
 CPU_BATCH = 32
 """On a CPU, where it hardly matters to the rate: a paper's step of 128 images takes seconds there."""
+
+EPOCHS = 4
+"""Parts of a training's steps, of which the first does not count: it has what is done once, say a capture."""
 
 GROWTH = 16
 """Most times as many steps as in the training before."""
@@ -55,9 +60,13 @@ class Probe:
 
     def measure(self, proposal: Proposal, context: Context) -> Measurement:
         """Try a child; budgets do not count."""
+        return to_end(self.measuring(proposal, context))
+
+    def measuring(self, proposal: Proposal, context: Context) -> Measuring:
+        """`measure`, with a stop after every training step."""
         if context.data.train_images.is_cuda:
             torch.cuda.reset_peak_memory_stats()
-        result = probe_child(proposal.cell, self._settings, context.data, context.seed, self._seconds)
+        result = yield from _probing(proposal.cell, self._settings, context.data, context.seed, self._seconds)
         if context.data.train_images.is_cuda:
             result.memory = torch.cuda.max_memory_reserved()
         return as_measurement(result)
@@ -94,14 +103,20 @@ def probe_child(
         Its result, or that of the first which failed. ``evaluation_seconds`` is what evaluating all
         validation images would take, and is in ``seconds``.
     """
+    return to_end(_probing(cell, settings, data, seed, seconds))
+
+
+def _probing(
+    cell: Cell, settings: TrainingSettings, data: DataSet, seed: int, seconds: float
+) -> Steps[ChildResult]:
     gpu = data.train_images.is_cuda
     if not gpu:
         settings = replace(settings, batch=min(settings.batch, CPU_BATCH))
     few = _cut_validation(data, EVALUATION_BATCH if gpu else settings.batch)
-    result = _train_steps(cell, settings, few, seed, 1)
+    result = yield from _training(cell, settings, few, seed, 1)
     steps = 1
     while result.status == "done":
-        result = _train_steps(cell, settings, few, seed, steps)
+        result = yield from _training(cell, settings, few, seed, steps)
         spent = result.images_seen / result.images_per_second if result.status == "done" else seconds
         if spent >= seconds / 2:
             break
@@ -110,12 +125,23 @@ def probe_child(
     return replace(result, evaluation_seconds=result.evaluation_seconds + more, seconds=result.seconds + more)
 
 
-def _train_steps(cell: Cell, settings: TrainingSettings, data: DataSet, seed: int, steps: int) -> ChildResult:
-    images = len(data.train_labels)
-    an_epoch = max(1, min(steps, images // settings.batch))
+def _training(
+    cell: Cell, settings: TrainingSettings, data: DataSet, seed: int, steps: int
+) -> Steps[ChildResult]:
+    images, times = len(data.train_labels), list[tuple[int, float]]()
+    an_epoch = max(1, min(math.ceil(steps / EPOCHS), images // settings.batch))
     epochs = math.ceil(steps / an_epoch)
     part = data.subset(min(images, an_epoch * settings.batch))
-    return train_child(cell, replace(settings, epochs=epochs), part, seed)[0]
+    settings = replace(settings, epochs=epochs)
+
+    def report(seen: int) -> None:
+        times.append((seen, time.monotonic()))
+
+    result, _ = yield from training_child(cell, settings, part, seed, report)
+    if result.status == "done" and len(times) > 1:
+        (before, began), (after, ended) = times[0], times[-1]
+        result.images_per_second = (after - before) / max(ended - began, 1e-9)
+    return result
 
 
 def _cut_validation(data: DataSet, images: int) -> DataSet:

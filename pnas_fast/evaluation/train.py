@@ -13,9 +13,10 @@ import torch
 from pnas_fast.engine import TrainingSettings
 from pnas_fast.engine.evaluation import Evaluation
 from pnas_fast.engine.settings import HOW, LATER
-from pnas_fast.evaluation.child import ChildResult, train_child
+from pnas_fast.engine.streams import to_end
+from pnas_fast.evaluation.child import ChildResult, training_child
 from pnas_fast.evaluation.profiling import trace_file, write_trace
-from pnas_fast.protocols import Context, Measurement, Proposal, Spec
+from pnas_fast.protocols import Context, Measurement, Measuring, Proposal, Spec
 from pnas_fast.runs.weights import child_file, save_child
 from pnas_fast.space import Cell
 from pnas_fast.space.operations import effort
@@ -69,6 +70,13 @@ class Train:
         Raises:
             OSError: weights or trace cannot be written.
         """
+        return to_end(self.measuring(proposal, context))
+
+    def measuring(self, proposal: Proposal, context: Context) -> Measuring:
+        """`measure`, with a stop after every training step.
+
+        On a card ``memory`` is the most that the process had reserved since a child of it began.
+        """
         cell, data = proposal.cell.canonical(), context.data
         settings = replace(self._settings, epochs=proposal.budget)
         if context.traced:
@@ -76,7 +84,9 @@ class Train:
         if data.train_images.is_cuda:
             torch.cuda.reset_peak_memory_stats()
         tests = self._tests or (proposal.is_final and data.test_images is not None)
-        result, network = train_child(cell, settings, data, context.seed, context.report, tests=tests)
+        result, network = yield from training_child(
+            cell, settings, data, context.seed, context.report, tests=tests
+        )
         if data.train_images.is_cuda:
             result.memory = torch.cuda.max_memory_reserved()
         if network is not None:

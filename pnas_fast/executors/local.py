@@ -1,4 +1,8 @@
-"""Tasks side by side in long-lived worker processes of this machine, and what happens when one dies."""
+"""Tasks side by side in long-lived worker processes of this machine, and what happens when one dies.
+
+A worker may be at several tasks, a lane for each. What one of them does is its own; what ends the process, or
+the process's use of its device, may be any one's doing: each is then tried again alone.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import queue
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,7 +19,7 @@ from pnas_fast.executors.fork_server import ForkServer, ForkServerError
 from pnas_fast.executors.messages import Setup, decode_measurement
 from pnas_fast.executors.process import WORKER, Process, Program, Start, Worker
 from pnas_fast.executors.queued import Queued
-from pnas_fast.executors.seats import Alone, Device, Seat
+from pnas_fast.executors.seats import Alone, Device, Lane, Seat
 from pnas_fast.executors.shared import shared_data
 from pnas_fast.protocols import (
     DataSource,
@@ -50,6 +55,7 @@ class LocalExecutor(Queued):
         folder: the run's; workers leave their complaints in its ``workers.log``.
         time_limit: seconds that a child has by its evaluator; a worker that is `grace` seconds over it hangs.
         threads: over which each operation on a CPU is split.
+        lanes: tasks that a process may be at, where its evaluator can stop (`pnas_fast.protocols.Stepped`).
         attempts: how often a task is tried for which memory is short or whose worker dies, at the most.
         grace: see ``time_limit``.
         start_limit: seconds within which a worker must be ready.
@@ -65,6 +71,7 @@ class LocalExecutor(Queued):
         time_limit: float,
         threads: int = 1,
         *,
+        lanes: int = 1,
         attempts: int = ATTEMPTS,
         grace: float = GRACE_SECONDS,
         start_limit: float = fork_server.START_SECONDS,
@@ -74,13 +81,11 @@ class LocalExecutor(Queued):
         self._folder = folder.resolve()
         self._log = self._folder / LOG
         self._log_begin = 0
-        self._threads, self._attempts = threads, attempts
+        self._threads, self._lanes_of_seat, self._attempts = threads, lanes, attempts
         self._time_limit, self._grace, self._start_limit = time_limit, grace, start_limit
         self._start = start or self._start_worker
         self._devices: dict[str, Device] = {name: Device(name) for name in devices}
-        self._seats: list[Seat] = [Seat(self._devices[name]) for name in devices]
-        for seat in self._seats:
-            seat.device.seats.append(seat)
+        self._seats: list[Seat] = [Seat.on(self._devices[name], lanes) for name in devices]
         self._setup: Setup | None = None
         self._server: ForkServer | None = None
         self._opened = ExitStack()
@@ -103,7 +108,7 @@ class LocalExecutor(Queued):
                 self._log_begin = self._log.stat().st_size
         except OSError as error:
             raise MachineError(faults.of_os(error)) from error
-        self._setup = Setup(evaluator, "", str(place), str(self._folder), self._threads)
+        self._setup = Setup(evaluator, "", str(place), str(self._folder), self._threads, self._lanes_of_seat)
 
     def close(self) -> None:
         """End all workers at once."""
@@ -144,8 +149,9 @@ class LocalExecutor(Queued):
 
     def _start_processes(self) -> None:
         seats = self._open_seats()
-        missing = len(self._waiting)
-        missing -= sum(seat.worker is not None and not seat.busy for seat in seats if not seat.reserved)
+        # One for each task, so that few are spread over all devices.
+        missing = len(self._waiting) + sum(seat.tasks for seat in seats)
+        missing -= sum(seat.worker is not None for seat in seats)
         for seat in seats:
             if seat.worker is None and (seat.reserved or missing > 0):
                 self._start_process(seat)
@@ -161,19 +167,27 @@ class LocalExecutor(Queued):
             self._count_stillborn(f"{error}{faults.bracketed(complaints)}", len(self._seats))
 
     def _assign(self) -> None:
-        for seat in self._open_seats():
-            worker = seat.worker
-            if worker is None or not worker.ready or seat.busy:
+        # The first of every seat, then the second: devices have as much to do as one another.
+        for lane in self._in_turns(self._open_seats()):
+            seat = lane.seat
+            if seat.worker is None or not seat.worker.ready or lane.task is not None:
                 continue
-            if seat.reserved and seat.device.alone:
+            if seat.reserved and seat.device.alone and not seat.tasks:
                 task = seat.device.alone.popleft().task
             elif self._waiting and not seat.reserved and not self._waiting[0].exclusive:
                 task = self._waiting.popleft()
             else:
                 continue
-            self._waited[task.number] = self._waited.get(task.number, 0.0) + seat.waited()
-            worker.assign(task)
+            self._waited[task.number] = self._waited.get(task.number, 0.0) + lane.waited()
+            lane.begin(task)
             self._events.append(Started(task))
+
+    def _in_turns(self, seats: Sequence[Seat]) -> list[Lane]:
+        turns = zip_longest(*(seat.lanes for seat in seats))
+        return [lane for turn in turns for lane in turn if lane is not None]
+
+    def _lanes(self) -> list[Lane]:
+        return self._in_turns(self._seats)
 
     def _hear(self, worker: Worker, message: dict[str, Any] | None) -> None:
         seat = next((seat for seat in self._seats if seat.worker is worker), None)
@@ -187,27 +201,40 @@ class LocalExecutor(Queued):
             raise EvaluatorError(message["evaluator"])
         elif "ready" in message:
             worker.ready = True
+            del seat.lanes[message["lanes"] :]  # it has fewer where its evaluator cannot stop
+        elif (lane := seat.lane_of(message["number"])) is None or lane.task is None:
+            return
         elif "result" in message:
-            self._take_result(seat, worker, message)
-        elif worker.task is not None:
-            self._events.append(Progressed(worker.task, message["images"]))
+            self._take_result(lane, message)
+        else:
+            self._events.append(Progressed(lane.task, message["images"]))
 
-    def _take_result(self, seat: Seat, worker: Worker, message: dict[str, Any]) -> None:
-        measurement = decode_measurement(message["result"])
-        task = worker.release()
+    def _take_result(self, lane: Lane, message: dict[str, Any]) -> None:
+        measurement, seat = decode_measurement(message["result"]), lane.seat
         self._stillborn = 0
-        if message["memory"] or message["unusable"]:
-            if not worker.overdue:
-                seat.dismiss()
-            if self._try_again(seat, task):
-                return
-            if self._attempts > 1:
-                times = f"({self._attempts} times, the last time alone)"
-                measurement = replace(measurement, error=f"{measurement.error} {times}")
-        self._finish(seat, task, measurement)
+        if message["unusable"]:  # what one of them did, and none of them can go on
+            seat.dismiss()
+            for task in seat.free():
+                self._fail(seat, task, measurement)
+            return
+        task = lane.free()
+        if not message["memory"]:
+            self._finish(task, measurement)
+            return
+        if not seat.tasks:
+            seat.dismiss()
+        self._fail(seat, task, measurement)
 
-    def _finish(self, seat: Seat, task: Task, measurement: Measurement) -> None:
-        seat.free()
+    def _fail(self, seat: Seat, task: Task, measurement: Measurement) -> None:
+        """A task failed, perhaps for what others did: it is tried once more, or that is its measurement."""
+        if self._try_again(seat, task):
+            return
+        if self._attempts > 1:
+            times = f"({self._attempts} times, the last time alone)"
+            measurement = replace(measurement, error=f"{measurement.error} {times}")
+        self._finish(task, measurement)
+
+    def _finish(self, task: Task, measurement: Measurement) -> None:
         self._tries.pop(task.number, None)
         self._tell_finished(task, measurement)
 
@@ -216,24 +243,24 @@ class LocalExecutor(Queued):
         tries = self._tries[task.number] = self._tries.get(task.number, 0) + 1
         if tries >= self._attempts:
             return False
-        seat.free()
         seat.device.alone.append(Alone(task, fresh=True))
         return True
 
     def _bury(self, seat: Seat, worker: Worker) -> None:
-        """A worker has died: its task is tried once more; then something is wrong with the machine."""
+        """A worker has died: its tasks are tried once more; then something is wrong with the machine."""
         seat.worker = None
-        death = faults.of_end(worker.end())
-        if worker.task is None:
-            if not worker.overdue:
-                self._count_stillborn(f"one {death}")
-            return
-        task = worker.release()
-        if worker.overdue:
-            error = f"hung: no result {self._grace:g} s past the time limit of {self._time_limit:g} s"
-            seconds = {"seconds": self._time_limit + self._grace}
-            self._finish(seat, task, Measurement("failed", seconds, error, device=seat.device.name))
-        elif not self._try_again(seat, task):
+        death, tasks = faults.of_end(worker.end()), seat.free()
+        if not tasks and not worker.overdue:
+            self._count_stillborn(f"one {death}")
+        for task in tasks:
+            # Of several one hangs, and nobody knows which.
+            if (not worker.overdue or len(tasks) > 1) and self._try_again(seat, task):
+                continue
+            if worker.overdue:
+                error = f"hung: no result {self._grace:g} s past the time limit of {self._time_limit:g} s"
+                seconds = {"seconds": self._time_limit + self._grace}
+                self._finish(task, Measurement("failed", seconds, error, device=seat.device.name))
+                continue
             times = "" if self._attempts == 1 else f", {self._attempts} times, the last time alone"
             raise MachineError(
                 f"a worker on {seat.device.name} {death}{self._last_words()} with child {task.number} "
@@ -252,16 +279,21 @@ class LocalExecutor(Queued):
         """Nobody is waited for without a limit."""
         for seat in self._seats:
             worker = seat.worker
-            if worker is None or worker.overdue or (worker.ready and worker.task is None):
+            if worker is None or worker.overdue:
                 continue
-            watch = worker.watch()
-            limit = self._time_limit + self._grace if worker.ready else self._start_limit
-            if watch.stopped > limit:
+            if worker.ready:
+                limit = self._time_limit + self._grace
+                watched = [lane.watched for lane in seat.lanes if lane.watched is not None]
+            else:
+                limit, watched = self._start_limit, [worker.watched]
+            for one in watched:
+                one.look()
+            if any(one.stopped > limit for one in watched):
                 raise MachineError(
                     f"worker {worker.pid} on {seat.device.name} is stopped: continue it (kill -CONT "
                     f"{worker.pid}) or end it, {faults.GO_ON}"
                 )
-            if watch.running > limit:
+            if any(one.running > limit for one in watched):
                 if not worker.ready:
                     raise MachineError(
                         f"workers do not start (worker {worker.pid} on {seat.device.name} is not ready "

@@ -1,7 +1,8 @@
 """What an executor and its workers say to one another: one JSON object a line, never a pickle.
 
-A worker is told a `Setup`, then tasks. It answers ``ready``, then for each task ``images`` any number of
-times and ``result``; or ``machine`` or ``evaluator``, with a text, where the run cannot go on.
+A worker is told a `Setup`, then tasks. It answers ``ready``, with its number of ``lanes``: of tasks that it
+may be at. For each task, by its ``number``, follow ``images`` any number of times and ``result``; or
+``machine`` or ``evaluator``, with a text, where the run cannot go on.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ class Setup:
     """What a worker is told first.
 
     ``device`` is its own, ``cpu`` or ``cuda:1``; ``data`` a folder that `shared_data` gave; what
-    measurements leave goes into ``folder``; each operation is split over so many ``threads``.
+    measurements leave goes into ``folder``; each operation is split over so many ``threads``. It may be at up
+    to so many tasks side by side as there are ``lanes``.
     """
 
     evaluator: Spec
@@ -27,6 +29,7 @@ class Setup:
     data: str
     folder: str
     threads: int
+    lanes: int = 1
 
 
 def send(stream: IO[str], message: dict[str, Any]) -> None:

@@ -56,13 +56,18 @@ Inbox = queue.Queue[tuple["Worker", Any]]
 
 
 class Worker:
-    """A process, a thread that reads its replies, and the task it is at.
+    """A process, and a thread that reads its replies.
 
     Args:
         start: starts the process.
         setup: sent first.
         log: its standard error is added to this file.
         inbox: gets (this worker, message), and (this worker, None) when the process ends.
+
+    Attributes:
+        ready: whether it has said so.
+        overdue: whether it was given up.
+        watched: how long it has run, or been stopped, since it was started.
 
     Raises:
         OSError: the log cannot be written, or the process cannot be started.
@@ -72,38 +77,22 @@ class Worker:
     def __init__(self, start: Start, setup: Setup, log: Path, inbox: Inbox) -> None:
         with log.open("ab") as errors:
             self._process = start(errors, setup.device)
-        self.pid, self.task = self._process.pid, None
+        self.pid = self._process.pid
         self.ready = self.overdue = False
-        self._watched = Watched(self.pid)
+        self.watched = Watched(self.pid)
         self._send(encode_setup(setup))
         self._inbox = inbox
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-
-    task: Task | None
 
     @property
     def process(self) -> Process:
         """The process."""
         return self._process
 
-    def watch(self) -> Watched:
-        """How long it has run, or been stopped, since it was started or given its task."""
-        self._watched.look()
-        return self._watched
-
     def assign(self, task: Task) -> None:
         """Give it a task."""
-        self.task = task
-        self._watched = Watched(self.pid)
         self._send(encode_task(task))
-
-    def release(self) -> Task:
-        """It is done with its task."""
-        task = self.task
-        assert task is not None
-        self.task = None
-        return task
 
     def kill(self) -> None:
         """End the process at once."""

@@ -22,7 +22,7 @@ from pnas_fast.protocols import (
 )
 
 
-class _Seat(Protocol):
+class _Lane(Protocol):
     idle_since: float
 
     def waited(self) -> float: ...
@@ -35,7 +35,7 @@ class _Device(Protocol):
 class Queued(ABC):
     """Queue and events of an executor, which is closed where its context is left."""
 
-    _seats: Sequence[_Seat]
+    _seats: Sequence[Any]
     _devices: Mapping[Any, _Device]
 
     def __init__(self) -> None:
@@ -50,8 +50,8 @@ class Queued(ABC):
         """Queue a task; returns at once."""
         if not self._out:
             now = time.monotonic()
-            for seat in self._seats:
-                seat.idle_since = now
+            for lane in self._lanes():
+                lane.idle_since = now
         self._out += 1
         self._waiting.append(task)
 
@@ -102,7 +102,12 @@ class Queued(ABC):
         self._events.append(Finished(task, measurement, self._waited.pop(task.number)))
         self._out -= 1
         if not self._out:
-            self._events.append(Drained(sum(seat.waited() for seat in self._seats), len(self._seats)))
+            lanes = self._lanes()
+            self._events.append(Drained(sum(lane.waited() for lane in lanes), len(lanes)))
+
+    def _lanes(self) -> Sequence[_Lane]:
+        """The places of tasks: of a seat's process there may be several."""
+        return self._seats
 
     def __enter__(self) -> Self:
         return self

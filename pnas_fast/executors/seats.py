@@ -1,4 +1,4 @@
-"""Devices and the places that workers have on them."""
+"""Devices, the places that workers have on them, and those that tasks have in a worker."""
 
 from __future__ import annotations
 
@@ -9,35 +9,74 @@ from dataclasses import dataclass, field
 
 from pnas_fast.executors.process import Worker
 from pnas_fast.protocols import Task
+from pnas_fast.running import Watched
 
 
 @dataclass(slots=True, eq=False)
-class Seat:
-    """A worker's place on a device, the process there, and since when it waits for a task."""
+class Lane:
+    """A task's place in a worker: the task there, how long it has been at it, or since when there is none."""
 
-    device: Device
-    worker: Worker | None = None
+    seat: Seat
+    task: Task | None = None
+    watched: Watched | None = None
     idle_since: float = 0.0
-
-    @property
-    def busy(self) -> bool:
-        """Whether a task runs there."""
-        return self.worker is not None and self.worker.task is not None
-
-    @property
-    def reserved(self) -> bool:
-        """Whether it has its device for itself."""
-        return self.device.reserved is self
 
     def waited(self) -> float:
         """For how many seconds it has had nothing to do."""
         return time.monotonic() - self.idle_since
 
-    def free(self) -> None:
-        """Its task is over: it waits for the next."""
+    def begin(self, task: Task) -> None:
+        """Give its worker a task."""
+        worker = self.seat.worker
+        assert worker is not None
+        self.task, self.watched = task, Watched(worker.pid)
+        worker.assign(task)
+
+    def free(self) -> Task:
+        """Its task is over, or is no longer its own: it waits for the next."""
+        task = self.task
+        assert task is not None
+        self.task = self.watched = None
         self.idle_since = time.monotonic()
-        if self.reserved:
-            self.device.reserved = None
+        if self.seat.reserved:
+            self.seat.device.reserved = None
+        return task
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """A worker's place on a device, the process there, and its lanes."""
+
+    device: Device
+    lanes: list[Lane]
+    worker: Worker | None = None
+
+    @classmethod
+    def on(cls, device: Device, lanes: int) -> Seat:
+        """A seat more on a device, for a worker that may be at so many tasks side by side."""
+        seat = cls(device, [])
+        seat.lanes += [Lane(seat) for _ in range(lanes)]
+        device.seats.append(seat)
+        return seat
+
+    @property
+    def tasks(self) -> int:
+        """How many run there."""
+        return sum(lane.task is not None for lane in self.lanes)
+
+    @property
+    def reserved(self) -> bool:
+        """Whether it has its device for itself, for one task."""
+        return self.device.reserved is self
+
+    def lane_of(self, number: int) -> Lane | None:
+        """That of the task with a number."""
+        found = (lane for lane in self.lanes if lane.task is not None and lane.task.number == number)
+        return next(found, None)
+
+    def free(self) -> list[Task]:
+        """All tasks there, which are its own no longer."""
+        return [lane.free() for lane in self.lanes if lane.task is not None]
 
     def dismiss(self) -> None:
         """End its process at once."""
@@ -70,11 +109,11 @@ class Device:
     @property
     def busy(self) -> int:
         """Tasks that run there, or wait to run there alone."""
-        return len(self.alone) + sum(seat.busy for seat in self.seats)
+        return len(self.alone) + sum(seat.tasks for seat in self.seats)
 
     def open_seats(self) -> Sequence[Seat]:
         """Seats that may have a process and a task now."""
-        if self.reserved is None and self.alone and not any(seat.busy for seat in self.seats):
+        if self.reserved is None and self.alone and not any(seat.tasks for seat in self.seats):
             if self.alone[0].fresh:
                 for seat in self.seats:
                     seat.dismiss()

@@ -1,4 +1,4 @@
-"""A worker process: evaluates cells one after the other for as long as its executor lives.
+"""A worker process: evaluates cells, some side by side, for as long as its executor lives.
 
 It reads a setup and then tasks from standard input and writes what comes of them to standard output.
 Everything else that is printed goes to standard error.
@@ -19,9 +19,12 @@ from typing import Any, TextIO
 import torch
 
 import pnas_fast.evaluation.train  # noqa: F401 (most searches' evaluator: imported before anything is forked)
-from pnas_fast.evaluation.guard import make_evaluator, measure
+from pnas_fast.engine.graph import capturing_works
+from pnas_fast.engine.streams import to_end
+from pnas_fast.evaluation.guard import make_evaluator, measuring
 from pnas_fast.evaluation.reasons import is_out_of_memory
 from pnas_fast.executors import faults, launch
+from pnas_fast.executors.lanes import Answering, Lanes
 from pnas_fast.executors.messages import (
     Setup,
     decode_setup,
@@ -59,13 +62,21 @@ def main() -> None:
 
 def _serve(setup: Setup, lines: queue.Queue[str], replies: TextIO) -> None:
     evaluator, data = prepare(setup)
-    send(replies, {"ready": True})
 
-    def report(images: int) -> None:
-        send(replies, {"images": int(images)})
+    def begun(task: Task) -> Answering:
+        def report(images: int) -> None:
+            send(replies, {"number": task.number, "images": int(images)})
 
+        return answering(evaluator, task, setup, data, report)
+
+    lanes = Lanes(evaluator, setup.device, setup.lanes, begun)
+    send(replies, {"ready": True, "lanes": len(lanes)})
     while True:
-        send(replies, answer(evaluator, decode_task(receive(lines.get())), setup, data, report))
+        with contextlib.suppress(queue.Empty):
+            while True:
+                lanes.begin(decode_task(receive(lines.get(block=not lanes.busy))))
+        for message in lanes.advance():
+            send(replies, message)
 
 
 def prepare(setup: Setup) -> tuple[Evaluator, Any]:
@@ -95,14 +106,26 @@ def answer(
     """The message with a task's result.
 
     Raises:
-        OSError, EvaluatorError: as `measure`.
+        OSError, EvaluatorError: as `pnas_fast.evaluation.guard.measure`.
     """
+    return to_end(answering(evaluator, task, setup, data, report))
+
+
+def answering(
+    evaluator: Evaluator, task: Task, setup: Setup, data: Any, report: Callable[[int], None]
+) -> Answering:
+    """`answer` that stops where the evaluator does."""
     context = Context(task.number, task.seed, data, setup.device, Path(setup.folder), report, task.traced)
-    measurement = measure(evaluator, task.proposal, context)
+    measurement = yield from measuring(evaluator, task.proposal, context)
+    memory = not measurement.done and is_out_of_memory(measurement.error or "")
+    unusable = not measurement.done and not _usable(setup.device)
+    if memory and not unusable:
+        _give_back(setup.device)
     return {
+        "number": task.number,
         "result": encode_measurement(measurement),
-        "memory": not measurement.done and is_out_of_memory(measurement.error or ""),
-        "unusable": not measurement.done and not _usable(setup.device),
+        "memory": memory,
+        "unusable": unusable,
     }
 
 
@@ -115,12 +138,20 @@ def stopped(error: Exception) -> dict[str, str]:
 
 def _usable(device: str) -> bool:
     """Whether the process can go on: after some errors on a GPU, every further call to it fails."""
+    if device == "cpu":
+        return True
     try:
-        if device != "cpu":
-            torch.cuda.synchronize()
+        torch.cuda.current_stream().synchronize()
     except RuntimeError:
         return False
-    return True
+    return capturing_works()
+
+
+def _give_back(device: str) -> None:
+    """Leave memory to others that is only kept for the next child."""
+    if device != "cpu":
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _one_line(error: Exception) -> str:

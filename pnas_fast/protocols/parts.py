@@ -5,8 +5,8 @@ Nothing here acts, and nobody needs to inherit from anything: a class with these
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ from pnas_fast.protocols.values import Context, Measurement, Proposal, Spec, Tas
 from pnas_fast.space import Cell, Codes
 
 Floats = npt.NDArray[np.float64]
+
+Measuring = Generator[bool, None, Measurement]
+"""An evaluation that stops after each of its steps, and with True wherever it waits for its device."""
 
 
 class StrategyError(ValueError):
@@ -73,6 +76,18 @@ class Evaluator(Protocol):
         An `Exception` that it raises makes a failed measurement, with three exceptions: an OSError is the
         machine's fault, `EvaluatorError` stops the run, and a MemoryError or torch.OutOfMemoryError is tried
         again with the device to itself before it counts against the cell.
+        """
+
+
+@runtime_checkable
+class Stepped(Protocol):
+    """An `Evaluator` that can stop, so that a process may evaluate several cells side by side."""
+
+    def measuring(self, proposal: Proposal, context: Context) -> Measuring:
+        """`measure`, with a stop wherever another may go on.
+
+        What it gives is the same whatever is done between two of its steps, on a GPU each with the same
+        current stream. So it changes nothing that belongs to the whole process.
         """
 
 

@@ -74,8 +74,12 @@ def settle(folder: Path, config: RunConfig, data: str, store: TrialStore) -> lis
     where = _text(_where(config))
     earlier = store.fact(_WHERE)
     if earlier is not None and earlier != where:
-        names = [name for name, value in _where(config).items() if json.loads(earlier).get(name) != value]
-        said.append(f"this run began with another {', '.join(names)}: results may differ in their last bits")
+        before_that = json.loads(earlier)
+        names = [name for name, now in _where(config).items() if before_that.get(name, now) != now]
+        if names:
+            said.append(
+                f"this run began with another {', '.join(names)}: results may differ in their last bits"
+            )
     store.set_fact(_WHERE, where)
     return said
 
@@ -119,6 +123,8 @@ def _what(config: RunConfig, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _where(config: RunConfig) -> dict[str, Any]:
     recipe = {name: getattr(config, name) for name in _RECIPE}
+    # Open until it is chosen, and one for whoever began before there was a choice.
+    recipe |= {"share": config.share} if config.share else {}
     processor = torch.backends.cpu.get_cpu_capability()
     return recipe | {"torch": torch.__version__, "processor": f"{platform.machine()} {processor}"}
 

@@ -79,7 +79,9 @@ GROUPS = {
         "class_weights", "clip", "time_limit",
     ),
     "learning from few images (reptile)": FEW_SHOT,
-    "the machine": ("backend", "device", "precision", "workers", "children_per_gpu", "threads", "loaders"),
+    "the machine": (
+        "backend", "device", "precision", "workers", "children_per_gpu", "share", "threads", "loaders",
+    ),
 }  # fmt: skip
 """The options of a configuration, in the groups of ``--help``."""
 

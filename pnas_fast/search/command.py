@@ -26,7 +26,7 @@ from pnas_fast.runs.database import StoreError
 from pnas_fast.runs.folder import RunError, default_folder
 from pnas_fast.search.cli import Request, parse
 from pnas_fast.search.placement import CPU
-from pnas_fast.search.plan import Plan, describe_devices, make_plan
+from pnas_fast.search.plan import Plan, make_plan
 from pnas_fast.search.preflight import Load, PreflightError
 from pnas_fast.search.result import SearchResult
 from pnas_fast.search.run import Search, heading
@@ -158,7 +158,7 @@ def _print_plan(console: Console, request: Request) -> None:
     say(
         console,
         f"{plan.children:,} children at most, {plan.images:,} images, about {duration(plan.hours * 3600)} "
-        f"with {describe_devices(plan.devices)}",
+        f"with {plan.placement}",
     )
     if finals := plan.finals.children:
         images, seconds = plan.finals.images, plan.finals.hours * 3600
@@ -168,8 +168,9 @@ def _print_plan(console: Console, request: Request) -> None:
 
 
 def _load_text(load: Load) -> str:
+    planned = f", kernels for 1/{load.share} of it" if load.share > 1 else ""
     return (
-        f"{load.children} at once on a GPU: {load.images_per_second:,.0f} images/s, "
+        f"{load.children} at once on a GPU{planned}: {load.images_per_second:,.0f} images/s, "
         f"{load.used / 2**30:.1f} of {load.total / 2**30:.0f} GiB in use"
     )
 
@@ -177,9 +178,9 @@ def _load_text(load: Load) -> str:
 def _plan_table(plan: Plan) -> Table:
     # Narrow, so that the paper's search fits in 80 columns.
     table = Table(box=None, padding=(0, 0, 0, 1))
-    names = ["level", "cells", "scored\nat most", "share", "children", "images", "images/s\na worker"]
+    names = ["level", "cells", "scored\nat most", "share", "children", "images", "images/s\na child"]
     on_gpu = any(level.memory for level in plan.levels)
-    for name in [*names, *["GiB a\nchild"] * on_gpu, "time"]:
+    for name in [*names, *["GiB a\nworker"] * on_gpu, "time"]:
         table.add_column(name, justify="right")
     for level in plan.levels:
         table.add_row(

@@ -226,7 +226,11 @@ class SearchConfig(FewShotSettings, RunConfig):
         0, "children side by side on a CPU; 0 is one a core", minimum=0, maximum=1024, identity=False
     )
     children_per_gpu: int = option(
-        0, "children side by side on each GPU; 0 tries how many pay", minimum=0, maximum=256, identity=False
+        0,
+        "children side by side on each GPU, in one process where they are trained; 0 tries how many pay",
+        minimum=0,
+        maximum=256,
+        identity=False,
     )
 
     def __post_init__(self) -> None:
@@ -311,9 +315,11 @@ class SearchConfig(FewShotSettings, RunConfig):
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
         """The configuration of `values()`."""
-        # Runs that do not say trained all.
+        # Runs that do not say trained all, with kernels for a whole GPU.
         lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-        return cls(**{"first_level": 0, **values, **lists, "operations": tuple(values["operations"])})
+        return cls(
+            **{"first_level": 0, "share": 1, **values, **lists, "operations": tuple(values["operations"])}
+        )
 
 
 def first_level(config: SearchConfig) -> int:

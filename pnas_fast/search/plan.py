@@ -16,8 +16,8 @@ from pnas_fast.evaluation import ChildResult
 from pnas_fast.report.text import duration
 from pnas_fast.search.config import SearchConfig, first_level
 from pnas_fast.search.parts import budget_of
-from pnas_fast.search.placement import CPU
-from pnas_fast.search.preflight import Load, choose_devices, random_cell, successful, try_children
+from pnas_fast.search.placement import Placement
+from pnas_fast.search.preflight import Load, choose_placement, random_cell, successful, try_children
 from pnas_fast.search.warming import warm_kernels
 from pnas_fast.strategies.exhaustive import level_sizes
 
@@ -27,8 +27,8 @@ SAMPLED_CELLS = 2
 
 @dataclass(frozen=True, slots=True)
 class LevelPlan:
-    """One level's cost. ``images_per_second`` is that of one worker beside the others, ``memory`` the most
-    that a child reserved on a GPU, in bytes; ``hours`` are with all workers.
+    """One level's cost. ``images_per_second`` is that of one child beside the others, ``memory`` the most
+    that a worker reserved on a GPU, in bytes; ``hours`` are with all workers.
 
     At most ``candidates`` are scored, which is ``share`` of all distinct cells of the level's size: fewer
     where children fail, and by a percent or so because two parents may have a candidate in common.
@@ -56,15 +56,15 @@ class FinalsPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The cost of a search, by children tried on ``devices``, one for each worker.
+    """The cost of a search, by children tried where they will be.
 
     ``finals`` are the final trainings, of children as large as the last level's. ``loads`` are the numbers of
-    children that were tried on a GPU to choose ``devices``; ``warning`` is a line about children that would
+    children that were tried on a GPU to choose ``placement``; ``warning`` is a line about children that would
     exceed the time limit, or empty.
     """
 
     levels: list[LevelPlan]
-    devices: list[str]
+    placement: Placement
     loads: list[Load]
     finals: FinalsPlan
     warning: str = ""
@@ -111,8 +111,8 @@ def make_plan(config: SearchConfig, note: Callable[[str], None] = lambda line: N
     data, size = _data(config)
     check_cutout(data, config.cutout)
     warm_kernels(config, data.image_shape, note)
-    devices, loads = choose_devices(config, data)
-    tried = _try_levels(config, data, devices)
+    placement, loads = choose_placement(config, data)
+    tried = _try_levels(config, data, placement)
     levels, longest = [], 0.0
     for (level, distinct, candidates, children), results in zip(planned_sizes(config), tried, strict=True):
         share = share_of_space(candidates, level, config.operations)
@@ -120,20 +120,20 @@ def make_plan(config: SearchConfig, note: Callable[[str], None] = lambda line: N
         memory = max(result.memory for result in results)
         seconds = [size.seconds(result) for result in results]
         longest = max(longest, *seconds)
-        hours = children * fmean(seconds) / len(devices) / 3600
+        hours = children * fmean(seconds) / placement.children / 3600
         images = children * size.images
         levels.append(LevelPlan(level, distinct, candidates, share, children, images, rate, memory, hours))
-    finals = _plan_finals(config, size, tried[-1], len(devices))
-    return Plan(levels, devices, loads, finals, over_limit(longest, config.time_limit))
+    finals = _plan_finals(config, size, tried[-1], placement.children)
+    return Plan(levels, placement, loads, finals, over_limit(longest, config.time_limit))
 
 
 def _plan_finals(
-    config: SearchConfig, size: _Size, results: Sequence[ChildResult], workers: int
+    config: SearchConfig, size: _Size, results: Sequence[ChildResult], at_a_time: int
 ) -> FinalsPlan:
     children = config.finalists * config.final_replicas
     final = replace(size, images=size.images // config.epochs * (config.final_epochs or config.epochs))
     seconds = fmean(final.seconds(result) for result in results)
-    return FinalsPlan(children, children * final.images, children * seconds / workers / 3600)
+    return FinalsPlan(children, children * final.images, children * seconds / at_a_time / 3600)
 
 
 def planned_sizes(config: SearchConfig) -> list[tuple[int, int, int, int]]:
@@ -173,16 +173,6 @@ def over_limit(seconds: float, limit: float) -> str:
     )
 
 
-def describe_devices(devices: Sequence[str]) -> str:
-    """``2 workers on the CPU``, ``8 workers on each of 2 GPUs``."""
-    if devices[0] == CPU:
-        return f"{len(devices)} worker{'s' if len(devices) > 1 else ''} on the CPU"
-    cards = len(set(devices))
-    each = len(devices) // cards
-    where = "a GPU" if cards == 1 else f"each of {cards} GPUs"
-    return f"{each} worker{'s' if each > 1 else ''} on {where}"
-
-
 def _data(config: SearchConfig) -> tuple[DataSet, _Size]:
     known = settings_source(config)
     described = known.describe()
@@ -194,11 +184,11 @@ def _data(config: SearchConfig) -> tuple[DataSet, _Size]:
     return data, _Size(config.epochs * images, described.validation_images / len(data.validation_labels))
 
 
-def _try_levels(config: SearchConfig, data: DataSet, devices: Sequence[str]) -> list[list[ChildResult]]:
+def _try_levels(config: SearchConfig, data: DataSet, placement: Placement) -> list[list[ChildResult]]:
     """Results of random cells of each level, tried while all workers are at work as far as may be."""
     generator = random.Random(config.seed)
     levels = planned_levels(config)
-    each = max(SAMPLED_CELLS, ceil(len(devices) / len(levels)))
+    each = max(SAMPLED_CELLS, ceil(placement.children / len(levels)))
     cells = [random_cell(level, config.operations, generator) for level in levels for _ in range(each)]
-    results = try_children(config, data, devices, cells)
+    results = try_children(config, data, placement, cells)
     return [successful(results[each * index : each * (index + 1)]) for index in range(len(levels))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -17,14 +17,19 @@ from pnas_fast.evaluation.probe import as_result, probe_spec
 from pnas_fast.executors.local import LocalExecutor
 from pnas_fast.protocols import Finished, MachineError, Proposal, Task
 from pnas_fast.search.config import SearchConfig
-from pnas_fast.search.placement import CPU, gpus, places
+from pnas_fast.search.placement import CPU, Placement, gpus, on_cpu, on_gpus
 from pnas_fast.space import CELL_INPUTS, Block, Cell
 from pnas_fast.threads import cores
 
 PROBE_SECONDS = 0.7
-"""Of training a child, on a CPU; a GPU's are longer, because its children take turns in it."""
+"""Of training a child, on a CPU."""
 
 GPU_PROBE_SECONDS = 2.0
+"""For each child side by side: what a process does once for each, others wait for."""
+
+MOST_CHILDREN = 8
+"""Side by side in one process that are tried."""
+
 MEMORY_SHARE = 0.9
 """Of a GPU's memory, the most that children may be expected to take."""
 
@@ -36,13 +41,15 @@ WORTH = 1.05
 class Load:
     """So many children side by side on one GPU: images a second of all together, and the card's memory.
 
-    ``used`` bytes of the card's ``total`` were in use at most, other programs' included.
+    Their kernels are planned for one of ``share`` parts of it; ``used`` bytes of the card's ``total`` were in
+    use at most, other programs' included.
     """
 
     children: int
     images_per_second: float
     used: int
     total: int
+    share: int = 1
 
 
 class PreflightError(ValueError):
@@ -52,25 +59,33 @@ class PreflightError(ValueError):
 def try_children(
     config: SearchConfig,
     data: DataSet,
-    devices: Sequence[str],
+    placement: Placement,
     cells: Sequence[Cell],
     look: Callable[[], None] = lambda: None,
 ) -> list[ChildResult]:
-    """Train each cell's child for a moment, side by side on devices; results in the order of the cells.
+    """Train each cell's child for a moment, side by side; results in the order of the cells.
 
     Args:
         config: resolved.
         data: the data set, in the CPU's memory.
-        devices: one for each worker.
+        placement: of the children.
         cells: not necessarily distinct.
         look: called whenever anything has happened.
     """
-    seconds = PROBE_SECONDS if config.device == "cpu" else GPU_PROBE_SECONDS
+    seconds = PROBE_SECONDS if config.device == CPU else GPU_PROBE_SECONDS * placement.lanes
+    config = replace(config, share=placement.share)
     results: dict[int, ChildResult] = {}
     with (
         tempfile.TemporaryDirectory(prefix="pnas_fast-") as scratch,
         # What is tried is tried among others: alone it would say nothing.
-        LocalExecutor(devices, Path(scratch), config.time_limit, config.threads, attempts=1) as executor,
+        LocalExecutor(
+            placement.devices,
+            Path(scratch),
+            config.time_limit,
+            config.threads,
+            lanes=placement.lanes,
+            attempts=1,
+        ) as executor,
     ):
         try:
             executor.start(probe_spec(config, seconds), as_source(data))
@@ -86,33 +101,41 @@ def try_children(
     return [results[index] for index in range(len(cells))]
 
 
-def choose_load(measure: Callable[[int], Load | None], most: int) -> tuple[Load, list[Load]]:
-    """How many children a GPU should train at once, by trying 1, 2, 4, … while that pays and memory lasts.
+def choose_load(
+    measure: Callable[[int, int], Load | None],
+    counts: Sequence[int],
+    shares: Callable[[int], Sequence[int]] = lambda children: (1,),
+) -> tuple[Load, list[Load]]:
+    """How many children a GPU should train at once, by trying more and more while that pays and memory lasts.
 
     Args:
-        measure: the load of so many children; None where they do not fit.
-        most: children to try at most.
+        measure: the load of so many children with kernels for one of so many parts; None if they do not fit.
+        counts: numbers of children that may be tried, rising.
+        shares: by the number of children, the numbers of parts to try.
 
     Returns:
-        The smallest load within `WORTH` of the fastest, and all that were measured.
+        Of the smallest number within `WORTH` of the fastest load its fastest one, and all that were measured.
 
     Raises:
-        PreflightError: not even one child fits.
+        PreflightError: not even the first number of children fits.
     """
-    first = measure(1)
-    if first is None:
-        raise PreflightError("not even one child fits the GPU: choose fewer --filters or a smaller --batch")
-    loads = [first]
-    while loads[-1].children < most:
-        count = min(2 * loads[-1].children, most, _fitting(loads))
-        load = measure(count) if count > loads[-1].children else None
-        if load is None:
+    loads, best = list[Load](), list[Load]()
+    for wanted in counts:
+        count = min(wanted, _fitting(loads)) if loads else wanted
+        if loads and count <= loads[-1].children:
             break
-        loads.append(load)
-        if load.images_per_second < WORTH * loads[-2].images_per_second:
+        fitting = [load for share in shares(count) if (load := measure(count, share)) is not None]
+        if not fitting:
             break
-    fastest = max(load.images_per_second for load in loads)
-    return next(load for load in loads if WORTH * load.images_per_second >= fastest), loads
+        loads += fitting
+        best.append(max(fitting, key=lambda load: load.images_per_second))
+        if len(best) > 1 and best[-1].images_per_second < WORTH * best[-2].images_per_second:
+            break
+    if not best:
+        few = "not even one child fits" if counts[0] == 1 else f"{counts[0]} children at once do not fit"
+        raise PreflightError(f"{few} the GPU: choose fewer --filters or a smaller --batch")
+    fastest = max(load.images_per_second for load in best)
+    return next(load for load in best if WORTH * load.images_per_second >= fastest), loads
 
 
 def _fitting(loads: Sequence[Load]) -> int:
@@ -123,44 +146,48 @@ def _fitting(loads: Sequence[Load]) -> int:
     return last.children + int((MEMORY_SHARE * last.total - last.used) / each)
 
 
-def choose_for_gpu(config: SearchConfig, data: DataSet) -> tuple[Load, list[Load]]:
+def choose_for_gpu(
+    config: SearchConfig, data: DataSet, counts: Sequence[int], shares: Callable[[int], Sequence[int]]
+) -> tuple[Load, list[Load]]:
     """`choose_load` on the first GPU, which stands for the others, with cells of the most blocks.
 
     Raises:
-        PreflightError: not even one child fits.
+        PreflightError: not even the first number of children fits.
     """
     device = gpus()[0]
     generator = random.Random(config.seed)
     cells = [random_cell(config.blocks, config.operations, generator) for _ in range(4)]
 
-    def measure(count: int) -> Load | None:
-        most_used = 0
+    def measure(count: int, share: int) -> Load | None:
+        placement, most_used = on_gpus(config, [device], count, share), 0
 
         def look() -> None:
             nonlocal most_used
             free, total = torch.cuda.mem_get_info(device)
             most_used = max(most_used, total - free)
 
-        # Each trains two, so that most of the time all are at work.
-        tried = [cells[index % len(cells)] for index in range(2 * count)]
+        # In processes of their own they do not begin at once: each trains two, so that most of the time all
+        # are at work.
+        rounds = 2 if placement.lanes == 1 else 1
+        tried = [cells[index % len(cells)] for index in range(rounds * count)]
         try:
-            results = try_children(config, data, [device] * count, tried, look)
+            results = try_children(config, data, placement, tried, look)
         except PreflightError:
-            if count == 1:
+            if count == counts[0]:
                 raise
             return None  # workers that do not start for want of memory
         if any(result.out_of_memory for result in results):
             return None
         rate = count * fmean(result.images_per_second for result in successful(results))
-        return Load(count, rate, most_used, torch.cuda.mem_get_info(device)[1])
+        return Load(count, rate, most_used, torch.cuda.mem_get_info(device)[1], share)
 
-    return choose_load(measure, max(cores() // len(gpus()), 1))
+    return choose_load(measure, counts, shares)
 
 
-def choose_devices(
+def choose_placement(
     config: SearchConfig, data: DataSet, trying: Callable[[], None] = lambda: None
-) -> tuple[list[str], list[Load]]:
-    """A device for each worker, and the loads that were tried for it, if that was left open.
+) -> tuple[Placement, list[Load]]:
+    """Where children train, and the loads that were tried for it, if anything was left open.
 
     Args:
         config: resolved.
@@ -170,12 +197,50 @@ def choose_devices(
     Raises:
         PreflightError: not even one child fits the GPU.
     """
-    children_per_gpu, loads = config.children_per_gpu, list[Load]()
-    if config.device != CPU and not children_per_gpu:
+    if config.device == CPU:
+        return on_cpu(config), []
+    counts, shares = open_counts(config), open_shares(config)
+    children, share = counts[0], shares(counts[0])[0]
+    loads = list[Load]()
+    if len(counts) > 1 or len(shares(children)) > 1:
         trying()
-        chosen, loads = choose_for_gpu(config, data)
-        children_per_gpu = chosen.children
-    return places(config, children_per_gpu), loads
+        chosen, loads = choose_for_gpu(config, data, counts, shares)
+        children, share = chosen.children, chosen.share
+    return on_gpus(config, gpus(), children, share), loads
+
+
+def open_counts(config: SearchConfig) -> list[int]:
+    """The numbers of children on a GPU that come into question: 1, 2, 4, …, or what was asked for."""
+    if config.children_per_gpu:
+        return [config.children_per_gpu]
+    in_processes = max(cores() // max(len(gpus()), 1), 1)
+    most = MOST_CHILDREN if config.evaluator == "train" else in_processes
+    doubled = [2**power for power in range(most.bit_length()) if 2**power <= most]
+    return sorted({*doubled, most})
+
+
+def open_shares(config: SearchConfig) -> Callable[[int], Sequence[int]]:
+    """Into how many parts of a GPU for each number of children: one, or as many as children, or as asked."""
+
+    def shares(children: int) -> Sequence[int]:
+        if config.share:
+            return (config.share,)
+        divided = config.evaluator == "train" and config.backend == "triton"
+        return sorted({1, children if divided else 1})
+
+    return shares
+
+
+def describe_choice(chosen: Placement, loads: Sequence[Load]) -> str:
+    """A line for people: what was chosen, and what was measured of all that was tried."""
+    tried = "; ".join(
+        f"{load.children}{f' (1/{load.share})' if load.share > 1 else ''}: {load.images_per_second:,.0f}"
+        for load in loads
+    )
+    return (
+        f"children at a time on a GPU, of those tried, by images a second ({tried}): the fewest within "
+        f"{WORTH - 1:.0%} of the most, {chosen}"
+    )
 
 
 def successful(results: Sequence[ChildResult]) -> list[ChildResult]:

@@ -9,8 +9,6 @@ from pnas_fast.data import DataSet
 from pnas_fast.executors.ray_cluster import Demand, Wish
 from pnas_fast.protocols import Executor
 from pnas_fast.search.config import SearchConfig
-from pnas_fast.search.placement import CPU
-from pnas_fast.search.preflight import choose_for_gpu
 
 
 def ray_executor(
@@ -24,18 +22,12 @@ def ray_executor(
         folder: of the run.
         wish: what is wanted of the cluster.
         say: is given lines for people.
-
-    Raises:
-        PreflightError: not even one child fits the GPU.
     """
     # Here, since it imports Ray.
     from pnas_fast.executors.ray_executor import RayExecutor
 
-    per_gpu = config.children_per_gpu or 1
-    if config.device != CPU and not config.children_per_gpu:
-        say("trying how many children a GPU should train at once, on this host's first one")
-        per_gpu = choose_for_gpu(config, data)[0].children
-    demand = Demand.of(config.device, config.threads, per_gpu)
+    # Slots are processes, which take turns on a GPU: more of them gain little.
+    demand = Demand.of(config.device, config.threads, config.children_per_gpu or 1)
     most = f"at most {wish.most} slots" if wish.most else "a slot for every place that its nodes have"
     gpus = f", {demand.gpus:g} of a GPU" if demand.gpus else ""
     say(f"Ray cluster at {wish.address}: {most}, each of {demand.cpus} CPU{gpus}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -51,8 +51,8 @@ from pnas_fast.search.driver import Driver
 from pnas_fast.search.measured import NOTE as FRONT_LATENCY
 from pnas_fast.search.measured import measure_front
 from pnas_fast.search.parts import make_spec, make_strategy, notes_on
-from pnas_fast.search.plan import describe_devices
-from pnas_fast.search.preflight import choose_devices
+from pnas_fast.search.placement import CPU
+from pnas_fast.search.preflight import choose_placement, describe_choice
 from pnas_fast.search.profiled import Profiled
 from pnas_fast.search.remote import ray_executor
 from pnas_fast.search.result import SearchResult
@@ -137,6 +137,7 @@ class Search:
         saved = saved_config(folder, SearchConfig)
         if saved is not None:
             check_same(folder, saved, config)
+            config = replace(config, share=config.share or saved.share)
         with ExitStack() as stack:
             stack.enter_context(locked(folder))
             # A table answers again what a machine without power forgot, and is done before anybody looks.
@@ -170,13 +171,18 @@ class Search:
                 tracking = stack.enter_context(self._tracking(listeners.say))
                 listeners.all.append(TrackedSearch(tracking, aims))
             unfinished = len(known) < strategy.planned
-            executor = stack.enter_context(closing(self._executor(unfinished, listeners.say)))
+            executor, share = self._executor(config, unfinished, listeners.say)
+            stack.enter_context(closing(executor))
+            if share != config.share:
+                # From now on it is the run's, wherever and beside whatever its children are trained.
+                config = replace(config, share=share)
+                settle(folder, config, self.source.identity(), store)
             front = FrontKeeper(folder, aims, split(known)[0])
             listeners.all += [NoteKeeper(store), front, best]
             if self.finishing:
                 listeners.all.append(stack.enter_context(ReportWriter(folder, at_once=trains)))
             self.stop.drains(executor.drain)
-            executor.start(spec, self.source)
+            executor.start(make_spec(config, self.source.identity()), self.source)
             self._drive(strategy, evaluator, executor, store, listeners)
             best.choose(self._best(store.trials(), aims))
             if config.evaluator == "train" and best.best is not None and best.lacks_weights:
@@ -217,19 +223,26 @@ class Search:
         """A table answers at once; a function of a notebook is to be found in this process alone."""
         return self.config.evaluator.startswith((TABLE, "__main__:"))
 
-    def _executor(self, unfinished: bool, say: Callable[[str], None]) -> Executor:
+    def _executor(
+        self, config: SearchConfig, unfinished: bool, say: Callable[[str], None]
+    ) -> tuple[Executor, int]:
+        """Where children train, and for what share of a GPU kernels are planned; 0 is still open."""
         if self._is_inline():
-            return InlineExecutor(self.folder, threads=self.config.threads)
-        data, config = self.source.open(), self.config
+            return InlineExecutor(self.folder, threads=config.threads), config.share
+        data = self.source.open()
         if unfinished and config.evaluator in ("train", REPTILE):
             warm_kernels(config, data.image_shape, say)
         if self.ray is not None:
-            return ray_executor(config, data, self.folder, self.ray, say)
-        devices, _ = choose_devices(
+            share = config.share if config.device == CPU else config.share or 1
+            return ray_executor(config, data, self.folder, self.ray, say), share
+        placement, loads = choose_placement(
             config, data, lambda: say("trying how many children a GPU should train at once")
         )
-        say(describe_devices(devices))
-        return LocalExecutor(devices, self.folder, config.time_limit, config.threads)
+        say(describe_choice(placement, loads) if loads else str(placement))
+        executor = LocalExecutor(
+            placement.devices, self.folder, config.time_limit, config.threads, lanes=placement.lanes
+        )
+        return executor, config.share if config.device == CPU else placement.share
 
     def _drive(
         self,

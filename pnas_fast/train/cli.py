@@ -86,7 +86,7 @@ _GROUPS = {
     "the machine": ("backend", "device", "precision", "threads", "loaders", "checkpoint_minutes"),
 }
 # A long training takes as long as it takes.
-_NOT_OFFERED = {"time_limit", "init_identity", "data_identity", "test_identity"}
+_NOT_OFFERED = {"time_limit", "share", "init_identity", "data_identity", "test_identity"}
 
 
 @dataclass(frozen=True, slots=True)
