@@ -2,6 +2,7 @@
 # make test     set up .venv, then run the tests
 # make test-fast    the tests that are not marked slow
 # make test-lowest  the tests with the oldest packages that are allowed, in .venv-lowest
+# make test-triton  tests of the Triton kernels with the oldest Triton that is allowed, in .triton-lowest
 # make lint     ruff, mypy, import-linter, cython-lint
 # make sanitize tests of the compiled modules, built with address and bounds checks (GCC)
 # make bench    benchmarks: each fast path beside the plain version of the same work
@@ -21,7 +22,7 @@ INSTRUCTION_GATE ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install search test test-fast test-lowest lint sanitize bench bench-gate bench-baseline lock clean
+.PHONY: install search test test-fast test-lowest test-triton lint sanitize bench bench-gate bench-baseline lock clean
 
 # For Linux pip fetches PyTorch with gigabytes of NVIDIA's libraries. Where there is no such GPU, and pip's own
 # settings lead to no other build, uv fetches the one for CPUs: it knows where that is.
@@ -52,6 +53,11 @@ test-fast: $(READY)
 
 test-lowest: .venv-lowest/.ready
 	.venv-lowest/bin/python $(PYTEST)
+
+# What compiles and what interprets every kind of kernel. The oldest Triton's interpreter needs numpy before 2.4.
+test-triton: $(READY) .triton-lowest/.ready
+	PYTHONPATH=.triton-lowest $(BIN)/python $(PYTEST) \
+		tests/test_triton_grouped.py tests/test_triton_inspect.py tests/test_triton_tickets.py tests/test_triton_warm.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -97,6 +103,12 @@ $(VENV)/.packages: requirements.txt $(VENV)/.venv-made
 $(READY): $(VENV)/.packages setup.py pyproject.toml $(SOURCES)
 	@echo "make: compiling the C++ and Cython modules, which takes a minute or two"
 	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	touch $@
+
+.triton-lowest/.ready: constraints-lowest.txt $(READY)
+	rm -rf .triton-lowest
+	$(BIN)/python -m pip install --quiet --no-deps --target .triton-lowest \
+		"$$(sed -n 's/^\(triton==[0-9.]*\).*/\1/p' constraints-lowest.txt)" 'numpy<2.4'
 	touch $@
 
 .venv-lowest/.ready: constraints-lowest.txt .venv-lowest/.venv-made setup.py pyproject.toml $(SOURCES)
