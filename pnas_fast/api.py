@@ -20,6 +20,9 @@ def run_search(
     out: Path | str | None = None,
     retry_failed: bool = False,
     track: Sequence[str] = (),
+    executor: str = "local",
+    ray_address: str = "auto",
+    max_children: int = 0,
     progress: bool = True,
 ) -> SearchResult:
     """Search for a cell, or continue a search; the result when it is done.
@@ -39,16 +42,23 @@ def run_search(
         retry_failed: train children again that failed before.
         track: trackers that are told what happens, of ``tensorboard``, ``mlflow`` and ``wandb``; each is an
             extra of that name. None of them can stop or slow the search.
+        executor: where children train: ``local``, on this machine, or ``ray``, in a Ray cluster, which is an
+            extra of that name.
+        ray_address: ``auto``, the cluster that this machine is part of; ``local``, one of this search's own;
+            or HOST:PORT. Where ``ray.init()`` was called before, its cluster is used.
+        max_children: slots that the cluster is asked for at the most, also where there are no nodes for them
+            yet; 0 is as many as its nodes have room for.
         progress: show progress on standard output.
 
     Raises:
-        ConfigError: a value this machine cannot serve, or a tracker whose package is not installed.
+        ConfigError: a value this machine cannot serve, a package that is not installed, or no cluster there.
         DataError: a data set that is missing or damaged.
         RunError: a folder that holds another run or something else, or is in use.
         StrategyError, EvaluatorError: the search cannot go on.
         MachineError: the machine is at fault, say a full disk; mend it and call again.
     """
     # Here, so that `import pnas_fast` needs neither PyTorch, nor the compiled module, nor plotting libraries.
+    from contextlib import ExitStack
     from dataclasses import replace
 
     from rich.console import Console
@@ -57,8 +67,10 @@ def run_search(
     from pnas_fast.data.augmentation import augmented
     from pnas_fast.engine import settings_source
     from pnas_fast.evaluation.function import name_of
+    from pnas_fast.executors.ray_cluster import connected
     from pnas_fast.runs.folder import default_folder
     from pnas_fast.search.config import device_note, quick
+    from pnas_fast.search.remote import wish_of
     from pnas_fast.search.run import Search
     from pnas_fast.search.sources import cut
     from pnas_fast.tracking.trackers import check_usable
@@ -72,11 +84,17 @@ def run_search(
         is_here = evaluator.__module__ == "__main__"
         changes["evaluator"] = f"__main__:{evaluator.__name__}" if is_here else name_of(evaluator)
     asked = replace(asked, **changes)
-    config = asked.resolved()
+    ray = wish_of(executor, ray_address, max_children, asked)
+    config = asked.resolved(elsewhere=ray is not None)
     whole = settings_source(config) if given is None else augmented(given, config.flip, config.crop_padding)
     images = cut(whole, config.train_images)
     folder = default_folder(config, images.identity()) if out is None else Path(out)
-    note = device_note(asked, config)
+    note = device_note(asked, config, elsewhere=ray is not None)
     notes = () if note is None else (note,)
     console = Console() if progress else None
-    return Search(config, images, folder, console, notes, retry_failed=retry_failed, track=tuple(track)).run()
+    with ExitStack() as stack:
+        if ray is not None:
+            stack.enter_context(connected(ray.address))
+        return Search(
+            config, images, folder, console, notes, retry_failed=retry_failed, track=tuple(track), ray=ray
+        ).run()

@@ -17,6 +17,7 @@ def cluster(nodes: int) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - or whatever else the machine does comes first
     head = {"num_cpus": 0, "object_store_memory": _STORE, "include_dashboard": False}
     before = signal.getsignal(signal.SIGTERM)
     made = Cluster(initialize_head=True, head_node_args=head)

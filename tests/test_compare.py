@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import re
 import signal
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +18,19 @@ from PIL import Image
 from rich.console import Console
 
 from pnas_fast.candidates import expand, one_block_cells
+from pnas_fast.cli.ending import GO_ON
 from pnas_fast.compare import carrying, processes
 from pnas_fast.compare.bar import Bar
 from pnas_fast.compare.carrying import carry_out, evaluator_identity
 from pnas_fast.compare.cli import parse
 from pnas_fast.compare.command import main
 from pnas_fast.compare.compared import Comparison
-from pnas_fast.compare.plan import nearest_beam
+from pnas_fast.compare.plan import Planned, nearest_beam
 from pnas_fast.compare.rigour import trainings_of
 from pnas_fast.compare.saved import saved_plan, settle_plan
 from pnas_fast.data import source
 from pnas_fast.evaluation.table import write_table
-from pnas_fast.protocols import Measurement, Proposal, Trial
+from pnas_fast.protocols import Event, Measurement, Proposal, Told, Trial
 from pnas_fast.runs.record import RunRecord
 from pnas_fast.runs.weights import BEST, load_child
 from pnas_fast.search import command as search_command
@@ -43,6 +46,8 @@ BASE = (
     "--strategies progressive,random,evolution"
 )
 
+CHEAP = ["--predictor", "paths"]
+"""A surrogate that takes no time, for what does not depend on how well cells are chosen."""
 
 pytestmark = pytest.mark.slow
 
@@ -71,11 +76,16 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
 
 
 def options(out: Path, table: Path, *more: str) -> list[str]:
-    return [*BASE.split(" "), "--evaluator", f"table:{table}", "--budget", "40", "--out", str(out), *more]
+    of_table = ["--evaluator", f"table:{table}", "--budget", "40", "--out", str(out)]
+    return [*BASE.split(" "), *of_table, *CHEAP, *more]
+
+
+def random_alone(out: Path, table: Path) -> list[str]:
+    kept = [word for word in options(out, table, "--repeats", "1") if word not in CHEAP]
+    return [*kept, "--strategies", "random"]
 
 
 def accuracies(folder: Path) -> dict[str, list[float]]:
@@ -85,10 +95,8 @@ def accuracies(folder: Path) -> dict[str, list[float]]:
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory, table: Path) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(signal, "signal", lambda *_: None)
-        out = tmp_path_factory.mktemp("compared") / "out"
-        assert main(options(out, table, "--repeats", "3", "--target", "0.7")) == 0
+    out = tmp_path_factory.mktemp("compared") / "out"
+    assert main(options(out, table, "--repeats", "3", "--target", "0.7")) == 0
     return out
 
 
@@ -128,14 +136,15 @@ def test_the_beam_comes_near_to_the_budget(compared: Path) -> None:
     assert {len(found) for found in accuracies(compared).values()} == {40}
 
 
+@cache
+def trained(beam: int) -> int:
+    config = SearchConfig(operations=OPERATIONS, blocks=3, beam=beam)
+    return sum(children for *_, children in planned_sizes(config))
+
+
 @pytest.mark.parametrize(("budget", "children"), [(5, 11), (30, 30), (31, 30), (100, 100), (9000, 4015)])
 def test_the_nearest_beam(budget: int, children: int) -> None:
-    config = SearchConfig(operations=OPERATIONS, blocks=3)
-    beam = nearest_beam(config, budget)
-
-    def trained(k: int) -> int:
-        return sum(size for *_, size in planned_sizes(SearchConfig(operations=OPERATIONS, blocks=3, beam=k)))
-
+    beam = nearest_beam(SearchConfig(operations=OPERATIONS, blocks=3), budget)
     assert abs(trained(beam) - budget) == min(
         abs(trained(k) - budget) for k in range(1, 4000, 1 if budget < 200 else 50)
     )
@@ -231,7 +240,10 @@ def test_a_finished_comparison_is_not_run_again(compared: Path, monkeypatch: pyt
         ("--independent", "--independent no -> yes"),
         ("--lag 3", "--lag 16 -> 3"),
         ("--seed 5", "--seed 0 -> 5"),
-        ("--strategies random,evolution", "--strategies progressive,random,evolution -> random,evolution"),
+        (
+            "--strategies progressive,random",
+            "--strategies progressive,random,evolution -> progressive,random)",
+        ),
     ],
 )
 def test_another_comparison_in_its_folder_is_refused(
@@ -248,7 +260,7 @@ def test_another_table_in_its_place_is_refused(
 ) -> None:
     mine = tmp_path / "mine.csv.gz"
     mine.write_bytes(table.read_bytes())
-    arguments = options(tmp_path / "out", mine, "--repeats", "1", "--strategies", "random")
+    arguments = random_alone(tmp_path / "out", mine)
     carried_out(arguments)
     trials = RunRecord.load(tmp_path / "out" / "runs" / "random-0").trials
     write_table(mine, trials)
@@ -281,23 +293,84 @@ def test_killed_anywhere_it_goes_on_to_the_same_end(
     assert accuracies(out) == {name: found for name, found in whole.items() if not name.endswith("-2")}
 
 
-def test_side_by_side_gives_what_one_after_the_other_does(
-    compared: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(processes, "FEWEST", 2)
-    carried_out(options(tmp_path / "out", table, "--repeats", "3", "--workers", "2"))
-    assert accuracies(tmp_path / "out") == accuracies(compared)
-
-
 def test_an_error_of_a_process_is_the_comparisons(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(processes, "FEWEST", 2)
-    arguments = options(tmp_path / "out", table, "--repeats", "1", "--workers", "2", "--epochs", "2")
-    assert main([*arguments, "--strategies", "random,evolution"]) == 2
+    arguments = [*random_alone(tmp_path / "out", table), "--workers", "2", "--epochs", "2", "--repeats", "2"]
+    assert main(arguments) == 2
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1
     assert "no measurement of" in errors
+
+
+BATCH = ("SIGHUP", "SIGTERM", "SIGUSR1", "SIGALRM")
+
+
+def handlers() -> list[Any]:
+    return [signal.getsignal(signal.Signals[name]) for name in BATCH]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_comparison_that_is_asked_to_end_says_to_go_on(
+    compared: Path,
+    table: Path,
+    tmp_path: Path,
+    number: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before, out, told, on = handlers(), tmp_path / "out", 0, Bar.on
+
+    def ask(self: Bar, event: Event) -> None:
+        nonlocal told
+        on(self, event)
+        told += isinstance(event, Told)
+        if told == 50 and isinstance(event, Told):
+            signal.raise_signal(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bar, "on", ask)
+        assert main(options(out, table, "--repeats", "2", "--grace", "900")) == GO_ON
+    said = capsys.readouterr().out
+    assert said.endswith(
+        f"stopped; nothing finished is lost. Continue with: python -m pnas_fast.compare --out {out}\n"
+    )
+    assert re.findall(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", said) == []
+    assert handlers() == before
+    assert 50 <= sum(map(len, accuracies(out).values())) < 80
+    carried_out(["--out", str(out)])
+    whole = accuracies(compared)
+    assert accuracies(out) == {name: found for name, found in whole.items() if not name.endswith("-2")}
+
+
+def test_a_comparison_whose_hours_are_over_says_to_go_on(table: Path, tmp_path: Path) -> None:
+    assert main(options(tmp_path / "out", table, "--max-hours", "1e-9")) == GO_ON
+    assert not (tmp_path / "out").exists()
+
+
+def test_side_by_side_gives_what_one_after_the_other_does_and_ends_when_the_program_says(
+    compared: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = options(tmp_path / "out", table, "--repeats", "3", "--workers", "2")
+    ended, end = 0, Bar.end
+
+    def ask(self: Bar, planned: Planned, skipped: bool = False) -> None:
+        nonlocal ended
+        end(self, planned, skipped)
+        ended += not skipped
+        for process in multiprocessing.active_children():
+            process.terminate()
+        if ended == 8:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "FEWEST", 2)
+        patch.setattr(Bar, "end", ask)
+        assert main(arguments) == GO_ON
+    assert not multiprocessing.active_children()
+    carried_out(arguments)
+    assert accuracies(tmp_path / "out") == accuracies(compared)
 
 
 CALLS = Counter[str]()
@@ -316,7 +389,8 @@ def test_shared_trainings_train_a_cell_once(
     CALLS.clear()
     monkeypatch.setattr(sys.modules["__main__"], "counted", counted, raising=False)
     arguments = (
-        f"{BASE} --evaluator __main__:counted --finalists 0 --budget 20 --repeats 2 --out {tmp_path / 'out'}"
+        f"{BASE} --predictor paths --evaluator __main__:counted --finalists 0 --budget 20 --repeats 2 "
+        f"--out {tmp_path / 'out'}"
     )
     runs = carried_out([*arguments.split(" "), *["--independent"] * independent])
     asked = Counter(str(trial.cell.canonical()) for run in runs for trial in run.trials)

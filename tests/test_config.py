@@ -1,5 +1,6 @@
 """The configuration: presets, limits, what makes two runs the same, and the command line over it."""
 
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pnas_fast import OPERATIONS, SearchConfig
+from pnas_fast import OPERATIONS, SearchConfig, run_search
 from pnas_fast.cli.options import ConfigError, option_name
 from pnas_fast.engine.few_shot import OPTIONS as FEW_SHOT
 from pnas_fast.runs.config import short_digest
@@ -330,6 +331,45 @@ def test_a_device_that_is_missing_is_an_error_and_one_left_open_is_said(
     assert (request.config.device, request.note) == ("cuda", None)
     with pytest.raises(ConfigError, match="workers is 3 on cuda, allowed is 0: --children-per-gpu"):
         parse(["--workers", "3"])
+
+
+def test_a_search_for_a_cluster_may_name_a_device_that_only_other_hosts_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = parse(["--executor", "ray", "--device", "cuda"]).config
+    assert (config.device, config.precision) == ("cuda", "auto")
+    assert parse(["--executor", "ray", "--device", "cuda", "--precision", "fp16"]).config.precision == "fp16"
+    request = parse(["--executor", "ray"])
+    assert (request.config.device, request.note) == (
+        "cpu",
+        "device auto: torch sees no CUDA GPU here, children train on the CPU; "
+        "--device cuda trains on those of other hosts",
+    )
+    with pytest.raises(ConfigError, match="workers is 3 on cuda"):
+        replace(quick(), device="cuda", workers=3).resolved(elsewhere=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"executor": "slurm"}, "executor is 'slurm', allowed are local and ray"),
+        ({"max_children": 3}, "ray_address and max_children with executor local, allowed is ray"),
+        ({"ray_address": "here:1"}, "ray_address and max_children with executor local, allowed is ray"),
+        ({"executor": "ray", "max_children": -1}, "--max-children is -1, allowed is a number from 1"),
+        ({"executor": "ray", "ray_address": "a b"}, "--ray-address is 'a b', allowed are auto, local and"),
+        (
+            {"executor": "ray", "config": replace(quick(), evaluator="table:x")},
+            "executor ray with evaluator table:x, allowed are",
+        ),
+    ],
+)
+def test_a_cluster_that_a_program_cannot_have_is_an_error(
+    given: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        run_search(out=tmp_path / "run", progress=False, **given)
+    assert not (tmp_path / "run").exists()
 
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:

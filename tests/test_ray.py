@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,15 +20,14 @@ from typing import Any
 import pytest
 
 from faulty import SPEC, Source
-from made_up import OPERATIONS, MadeUp, driven
+from made_up import driven
+from pnas_fast.cli.ending import GO_ON
 from pnas_fast.cli.options import ConfigError
-from pnas_fast.engine import TrainingSettings
 from pnas_fast.executors import ray_cluster
 from pnas_fast.executors.host_folder import HostFolder
 from pnas_fast.executors.ray_cluster import Demand, Wish, connected
 from pnas_fast.protocols import (
     Drained,
-    Event,
     ExecutorEvent,
     Finished,
     MachineError,
@@ -33,7 +35,6 @@ from pnas_fast.protocols import (
     Progressed,
     Proposal,
     Spec,
-    Started,
     Task,
     Trial,
 )
@@ -41,15 +42,12 @@ from pnas_fast.runs.record import RunRecord
 from pnas_fast.runs.store import TrialStore
 from pnas_fast.search.cli import parse
 from pnas_fast.search.command import main as search
-from pnas_fast.search.driver import Driver
 from pnas_fast.space import Cell
-from pnas_fast.strategies.random import Random
-from ray_children import HOLD, begun, logging_spec
+from ray_children import HOLD, SETTINGS, STORE, begun, executor, logging_spec, random_of, said
 from ray_clusters import add_node, cluster
 
 ROOT = Path(__file__).parents[1]
 CELL = Cell.parse("0:sep3x3+1:max_pool3x3")
-SETTINGS = TrainingSettings(device="cpu", backend="eager", train_images=128, time_limit=60.0)
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="pnas_fast[ray] is not installed")
 
@@ -61,17 +59,11 @@ def nodes() -> Iterator[Any]:
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def joined(nodes: Any) -> Iterator[Any]:
     """The same, this process being a driver of them."""
     with connected(nodes.address):
         yield nodes
-
-
-def executor(folder: Path, settings: TrainingSettings = SETTINGS, **more: Any) -> Any:
-    from pnas_fast.executors.ray_executor import RayExecutor
-
-    return RayExecutor(Demand.of("cpu", 1, 1), "cpu", folder, settings, **more)
 
 
 def task(number: int, what: str = "works", **more: Any) -> Task:
@@ -91,93 +83,143 @@ def without_device(trial: Trial) -> Trial:
     return replace(trial, measurement=replace(trial.measurement, device=None))
 
 
-def random_of(budget: int) -> Random:
-    return Random(2, OPERATIONS, budget, 2, 0)
-
-
 # Whatever dies.
+
+
+KILLS = 5
+
+
+class Cut:
+    """A search in a process of its own, on a cluster of so many nodes, and what is killed under it."""
+
+    def __init__(self, nodes: Any, count: int, folder: Path, children: int) -> None:
+        self.nodes, self.count, self.folder, self.committed = nodes, count, folder, set[int]()
+        program, held = ROOT / "tests" / "ray_children.py", [str(folder), str(children)]
+        self.command = [sys.executable, str(program), nodes.address, *held]
+        self.hold, self.restarted = folder / HOLD, 0
+        self.hold.touch()
+        self.driver = subprocess.Popen(self.command, cwd=ROOT)
+
+    def until(self, happened: Callable[[], Any]) -> Any:
+        while not (found := happened()):
+            assert self.driver.poll() is None
+            time.sleep(0.02)
+        return found
+
+    def spread(self, *named: str) -> None:
+        """Let children go on once as many nodes as there are have had one, and those that are named."""
+        self.until(
+            lambda: (
+                len(used := {node for _, node, _ in begun(self.folder)}) >= self.count
+                and used.issuperset(named)
+            )
+        )
+        self.hold.unlink()
+
+    def kill(self, what: str, node: str, process: int) -> None:
+        if what == "actor":
+            os.kill(process, signal.SIGKILL)
+        elif what == "node":
+            self.hold.touch()
+            gone = next(one for one in self.nodes.worker_nodes if one.node_id == node)
+            self.nodes.remove_node(gone, allow_graceful=False)
+            self.spread(add_node(self.nodes).node_id)
+        else:
+            self.driver.kill()
+            self.driver.wait()
+            with TrialStore(self.folder / STORE) as store:
+                self.committed = {trial.number for trial in store.trials()}
+            self.restarted = len(said(self.folder))
+            self.driver = subprocess.Popen(self.command, cwd=ROOT)
 
 
 @needs_ray
 @pytest.mark.slow
-def test_killed_actors_and_nodes_cost_the_child_in_flight_alone(joined: Any, tmp_path: Path) -> None:
-    expected = driven(tmp_path / "expected", strategy=random_of(10))
-    finished, started, said = list[int](), list[int](), list[str]()
-    hold, ends, new = tmp_path / HOLD, [(6, "join"), (4, "node"), (2, "actor")], list[str]()
-
-    def end(what: str, number: int) -> bool:
-        """Whether it is done; children wait until then."""
-        _, node, process = next(entry for entry in reversed(begun(tmp_path)) if entry[0] == number)
-        if what == "actor":
-            os.kill(process, signal.SIGKILL)
-        elif what == "node":
-            joined.remove_node(next(one for one in joined.worker_nodes if one.node_id == node))
-        elif not new:
-            new.append(add_node(joined).node_id)
-        return what != "join" or new[0] in {node for _, node, _ in begun(tmp_path)}
-
-    def on(event: Event) -> None:
-        match event:
-            case Started(one):
-                assert one.number not in finished
-                started.append(one.number)
-            case Finished(one):
-                finished.append(one.number)
-                if ends and len(finished) >= ends[-1][0]:
-                    hold.touch()
-            case Progressed(one) if hold.exists() and end(ends[-1][1], one.number):
-                ends.pop()
-                hold.unlink()
-            case _:
-                pass
-
-    with TrialStore(tmp_path / "store", write=True) as store, executor(tmp_path, say=said.append) as made:
-        made.start(logging_spec(tmp_path), Source())
-        Driver(random_of(10), "random", MadeUp(), made, store, 0, on).run()
-        assert [without_device(trial) for trial in store.trials()] == expected
-    assert not ends
-    assert sorted(finished) == list(range(10))
-    again = len(started) - 10
-    assert 1 <= again <= 3
-    assert len([line for line in said if line.endswith("is trained again")]) == again
-    assert {path.name for path in (tmp_path / "left").iterdir()} == set(map(str, range(10)))
+@pytest.mark.parametrize("count", [2, 4])
+def test_whatever_is_killed_costs_the_child_in_flight_alone(nodes: Any, count: int, tmp_path: Path) -> None:
+    """Five kills of actors and nodes and one of the driver, each of which has a child in flight."""
+    choice, children = random.Random(f"{count} nodes"), 10 * count
+    while len(nodes.worker_nodes) < count:
+        add_node(nodes)
+    kills = ["driver", "node", "actor", *choice.choices(["node", "actor"], k=KILLS - 2)]
+    choice.shuffle(kills)
+    # Children after them are left for nodes that join.
+    held = set(choice.sample(range(children - 2 * count), len(kills)))
+    for number in held:
+        (tmp_path / f"{HOLD}-{number}").touch()
+    search, killed = Cut(nodes, count, tmp_path, children), dict[int, str]()
+    try:
+        search.spread()
+        for what in kills:
+            number, node, process = search.until(
+                lambda: next((entry for entry in begun(tmp_path) if entry[0] in held - killed.keys()), None)
+            )
+            search.kill(what, node, process)
+            killed[number] = what
+            (tmp_path / f"{HOLD}-{number}").unlink()
+        assert search.driver.wait() == 0
+    finally:
+        search.driver.kill()
+        search.driver.wait()
+    with TrialStore(tmp_path / STORE) as store:
+        trials = [without_device(trial) for trial in store.trials()]
+    assert trials == driven(tmp_path / "expected", strategy=random_of(children))
+    assert {path.name for path in (tmp_path / "left").iterdir()} == set(map(str, range(children)))
+    finished = set[int]()
+    for at, (what, of) in enumerate(said(tmp_path)):
+        if at == search.restarted:
+            finished |= search.committed
+        if what == "finished":
+            finished.add(of)
+        assert (what, of) not in {("started", number) for number in finished}
+    again = Counter(number for number, *_ in begun(tmp_path))
+    assert all(again[number] > 1 for number in held)
+    lines = " ".join(of for what, of in said(tmp_path) if what == "line")
+    later = list(killed)[kills.index("driver") + 1 :]
+    assert all(f"child {number} is trained again" in lines for number in later)
 
 
 RECIPE = "--strategy random --budget 4 --blocks 1 --epochs 1 --train-images 64 --filters 4 --device cpu"
 SEARCH = [*RECIPE.split(), "--finalists", "0"]
 
 
+def on(nodes: Any) -> list[str]:
+    return ["--executor", "ray", "--ray-address", nodes.address, "--max-children", "1"]
+
+
 @needs_ray
 @pytest.mark.slow
-def test_a_killed_driver_goes_on_with_the_trials_and_weights_of_a_local_run(
+def test_a_search_leaves_the_trials_and_weights_of_a_local_one(
     nodes: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert search([*SEARCH, "--out", str(tmp_path / "here"), "--workers", "1"]) == 0
-    there = tmp_path / "there"
-    remote = [*SEARCH, "--out", str(there), "--executor", "ray", "--ray-address", nodes.address]
-    command = [sys.executable, "-m", "pnas_fast.search", *remote]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True) as driver:
-        assert driver.stdout is not None
-        next(line for line in driver.stdout if re.search(r"\b[1-4]/4\b|accuracy", line) or _measured(there))
-        driver.kill()
-    kept = {trial.number for trial in RunRecord.load(there).trials} if _measured(there) else set()
-    ended = subprocess.run(command, capture_output=True, cwd=ROOT, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert "\x1b" not in ended.stdout + ended.stderr
-    mine, theirs = (RunRecord.load(tmp_path / name).trials for name in ("here", "there"))
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert search([*SEARCH, "--out", str(here), "--workers", "1"]) == 0
+    capsys.readouterr()
+    assert search([*SEARCH, "--out", str(there), *on(nodes)]) == 0
+    assert re.findall(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "".join(capsys.readouterr())) == []
+    mine, theirs = (RunRecord.load(folder).trials for folder in (here, there))
     assert [(trial.cell, trial.accuracy, trial.value("loss")) for trial in mine] == [
         (trial.cell, trial.accuracy, trial.value("loss")) for trial in theirs
     ]
-    assert kept <= {trial.number for trial in theirs}
     digests = {
-        hashlib.sha256((tmp_path / name / "best.safetensors").read_bytes()).hexdigest()
-        for name in ("here", "there")
+        hashlib.sha256((folder / "best.safetensors").read_bytes()).hexdigest() for folder in (here, there)
     }
     assert len(digests) == 1
 
 
-def _measured(folder: Path) -> bool:
-    return (folder / "trials.sqlite").exists() and bool(RunRecord.load(folder).trials)
+@needs_ray
+@pytest.mark.slow
+def test_a_search_that_is_asked_to_end_says_how_to_go_on(
+    nodes: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "driver").write_text(str(os.getpid()))
+    arguments = [*SEARCH, "--out", "run", "--evaluator", "user_functions:asks_once", *on(nodes)]
+    assert search([*arguments, "--grace", "0"]) == GO_ON
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.endswith(f"Continue with: python -m pnas_fast.search --out run {' '.join(on(nodes))}")
+    assert search(arguments) == 0
+    assert len(RunRecord.load(tmp_path / "run").trials) == 4
 
 
 # What children do.
@@ -187,7 +229,7 @@ def _measured(folder: Path) -> bool:
 @pytest.mark.slow
 def test_children_fail_run_out_of_memory_hang_and_crash_as_they_do_here(joined: Any, tmp_path: Path) -> None:
     settings = replace(SETTINGS, time_limit=1.0)
-    with executor(tmp_path, settings, losses=1, grace=1.0, most=2) as made:
+    with executor(tmp_path, settings, losses=1, grace=1.0, most=1) as made:
         made.start(SPEC, Source())
         tasks = [task(0), task(1, "raises"), task(2, "is big"), task(3, "hangs"), task(4, exclusive=True)]
         found, events = run(made, tasks)

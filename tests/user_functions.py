@@ -1,5 +1,9 @@
 """Functions as users write them to evaluate cells with."""
 
+import os
+import signal
+import threading
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,3 +56,14 @@ def of_many_kinds(build: Build, data: DataSet, context: UserContext) -> Any:
     if kind == 4:
         raise ValueError("no such luck")
     return [0.25, {"accuracy": 0.5, "latency_ms": 3.0}, float("nan"), "good"][kind]
+
+
+def asks_once(build: Build, data: DataSet, context: UserContext) -> float:
+    """Asks the process whose number the file ``driver`` holds to end, and waits for that; once."""
+    asked = Path("driver")
+    if asked.exists():
+        driver = int(asked.read_text())
+        asked.unlink()
+        os.kill(driver, signal.SIGTERM)
+        threading.Event().wait()
+    return 0.5

@@ -23,6 +23,10 @@ GRACE_SECONDS = 20.0
 """Slurm and Kubernetes kill 30 seconds after they have asked, and a last report takes some of them."""
 
 
+BATCH_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""What batch systems ask a command with to end."""
+
+
 class Ending(KeyboardInterrupt):
     """A batch system has asked the command to end, or its hours are over: it is to be run again."""
 
@@ -71,8 +75,11 @@ class Stop:
         """Whether it has been asked; ``why`` says by what."""
         return bool(self.why)
 
-    def drains(self, drain: Callable[[], None]) -> None:
-        """Something runs from now on: it is told by ``drain``, in a signal's handler, to begin no more."""
+    def drains(self, drain: Callable[[], None] | None) -> None:
+        """Something runs from now on: it is told by ``drain``, in a signal's handler, to begin no more.
+
+        None says that nothing runs any more.
+        """
         self._drain = drain
 
     @contextmanager
@@ -121,11 +128,7 @@ class Stop:
 
 def batch_signals() -> list[signal.Signals]:
     """What batch systems ask with, but for what whoever started the command has ignored."""
-    return [
-        number
-        for number in (signal.SIGTERM, signal.SIGUSR1)
-        if signal.getsignal(number) is not signal.SIG_IGN
-    ]
+    return [number for number in BATCH_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 
+from pnas_fast.cli.ending import ended_at_once, stop_status
 from pnas_fast.cli.streams import run_command
 from pnas_fast.cli.threads_env import wait_briefly
 from pnas_fast.executors import fork_server
@@ -15,13 +16,15 @@ def main() -> int:
     """Run the command, its workers' imports beside its own."""
     wait_briefly()
     try:
-        if fork_server.AVAILABLE and not _trains_nothing(sys.argv):
-            fork_server.fork_server("pnas_fast.executors.worker")
-        from pnas_fast.compare import command
-    except KeyboardInterrupt:  # seconds in which nothing has begun
-        return 130
-    gc.freeze()  # or every search for garbage would look at all that PyTorch has
-    return command.main()
+        with ended_at_once():
+            if fork_server.AVAILABLE and not _trains_nothing(sys.argv):
+                fork_server.fork_server("pnas_fast.executors.worker")
+            from pnas_fast.compare import command
+
+            gc.freeze()  # or every search for garbage would look at all that PyTorch has
+            return command.main()
+    except KeyboardInterrupt as stop:  # seconds in which nothing has begun
+        return stop_status(stop)
 
 
 def _trains_nothing(arguments: list[str]) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from pnas_fast.cli.ending import Ending, Stop
 from pnas_fast.compare.bar import Bar
 from pnas_fast.compare.plan import Plan, Planned
 from pnas_fast.compare.processes import run_side_by_side, workers_for
@@ -30,7 +31,9 @@ def evaluator_identity(plan: Plan, data: DataSource) -> str:
     return make_evaluator(make_spec(config, data.identity())).identity
 
 
-def carry_out(plan: Plan, folder: Path, data: DataSource, console: Console) -> list[RunRecord]:
+def carry_out(
+    plan: Plan, folder: Path, data: DataSource, console: Console, stop: Stop | None = None
+) -> list[RunRecord]:
     """Run what has not been run to its end; the records of all runs.
 
     Where trainings are shared, a run is first told what the runs before it measured: in its folder it looks
@@ -41,6 +44,10 @@ def carry_out(plan: Plan, folder: Path, data: DataSource, console: Console) -> l
         folder: of the comparison, which nobody else uses.
         data: of all runs, cut to their training images.
         console: where people look.
+        stop: who asks this ends the comparison once the children of the run it is at are over.
+
+    Raises:
+        Ending: it was asked to stop; nothing finished is lost.
     """
     runs = plan.runs(folder)
     with Bar(console, runs) as bar:
@@ -54,12 +61,17 @@ def carry_out(plan: Plan, folder: Path, data: DataSource, console: Console) -> l
         if plan.is_table and (workers := workers_for(left)) > 1:
             run_side_by_side(left, workers, bar.end)
         else:
-            _run_in_turn(plan, runs, finished, data, bar)
+            _run_in_turn(plan, runs, finished, data, bar, stop or Stop())
     return [RunRecord.load(planned.folder) for planned in runs]
 
 
 def _run_in_turn(
-    plan: Plan, runs: Sequence[Planned], finished: Container[Path], data: DataSource, bar: Bar
+    plan: Plan,
+    runs: Sequence[Planned],
+    finished: Container[Path],
+    data: DataSource,
+    bar: Bar,
+    stop: Stop,
 ) -> None:
     """Run what is not finished, each told what the runs before it measured where trainings are shared."""
     evaluator = evaluator_identity(plan, data)
@@ -67,8 +79,13 @@ def _run_in_turn(
     known: dict[Key, Measurement] = {}
     for planned in runs:
         if planned.folder not in finished:
+            if stop.asked:
+                raise Ending
             bar.begin(planned)
-            Search(planned.config, data, planned.folder, others=(bar,), known=known, finishing=False).run()
+            Search(
+                planned.config, data, planned.folder, others=(bar,), known=known, finishing=False, stop=stop
+            ).run()
+            stop.drains(None)
             bar.end(planned)
         if shares:
             record = RunRecord.load(planned.folder)

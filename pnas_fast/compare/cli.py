@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from pnas_fast.cli.commands import Parser, add_groups, choose_backend
+from pnas_fast.cli.commands import Parser, add_batch_options, add_groups, choose_backend, take_limits
+from pnas_fast.cli.ending import Limits
 from pnas_fast.cli.options import ConfigError
 from pnas_fast.cli.parser import up_to
 from pnas_fast.compare.plan import Plan, changed_plan, make_plan
@@ -41,7 +42,10 @@ examples:
   python -m pnas_fast.compare --from runs/a runs/b --out compared    searches that were run before
 
 Options of a search that only some strategies have go to those. Each run lies in DIR/runs/STRATEGY-REPEAT,
-an ordinary search of seed + repeat."""
+an ordinary search of seed + repeat.
+
+exit status: 0 done, 1 it cannot go on, 2 bad input, 75 asked to end by SIGTERM, SIGUSR1 or --max-hours: run
+the same command again, 130 stopped by Ctrl-C."""
 
 MOST_REPEATS = 10_000
 
@@ -59,6 +63,7 @@ class Request:
     download: bool
     target: float | None
     notes: list[str]
+    limits: Limits
 
 
 def parse(arguments: Sequence[str] | None = None) -> Request:
@@ -72,14 +77,15 @@ def parse(arguments: Sequence[str] | None = None) -> Request:
     records: list[Path] = given.pop("from_runs", [])
     target: float | None = given.pop("target", None)
     download = bool(given.pop("download", False))
+    limits = take_limits(given)
     if records:
         if given or download:
             name = "--download" if download else _written(next(iter(given)))
             raise ConfigError(f"--from with {name}: the runs are as they are, allowed are --out and --target")
         check_folder(folder)
-        return Request(folder, None, records, False, target, [])
+        return Request(folder, None, records, False, target, [], limits)
     plan, notes = _plan(folder, given)
-    return Request(folder, plan, [], download, target, notes)
+    return Request(folder, plan, [], download, target, notes, limits)
 
 
 def _plan(folder: Path, given: dict[str, Any]) -> tuple[Plan, list[str]]:
@@ -145,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--preset", choices=PRESETS, help="where the defaults come from")
     group.add_argument("--fused", action="store_true", help="the fastest kernels, as by default")
     group.add_argument("--download", action="store_true", help=f"fetch {fetchable()} where it is missing")
+    add_batch_options(group)
     own = {"strategy", "repeats"}
     groups = {title: [name for name in names if name not in own] for title, names in GROUPS.items()}
     presets = [preset(name) for name in PRESETS]

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from pnas_fast.cli.commands import INTERRUPTED, interrupt, one_line, say
+from pnas_fast.cli.commands import interrupt, one_line, output, say
+from pnas_fast.cli.ending import Stop, handling, stop_status
 from pnas_fast.compare.carrying import carry_out, evaluator_identity
 from pnas_fast.compare.cli import Request, parse
 from pnas_fast.compare.compared import Comparison
@@ -29,13 +30,14 @@ from pnas_fast.search.sources import opened, source_of
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status.
 
-    0 done, 1 a search cannot go on, 2 bad input, 130 stopped.
+    0 done, 1 a search cannot go on, 2 bad input, 75 asked to end by a batch system or its hours and to be run
+    again, 130 stopped.
     """
-    console = Console()
+    console = output()
     try:
         return _compare(console, parse(arguments))
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:  # before anything was begun
+        return stop_status(stop)
     except (*BAD_INPUT, StrategyError, MachineError) as error:
         print(f"python -m pnas_fast.compare: error: {one_line(error)}", file=sys.stderr)
         return 1 if isinstance(error, StrategyError | MachineError) else 2
@@ -46,23 +48,24 @@ def _compare(console: Console, request: Request) -> int:
         comparison = Comparison([RunRecord.load(folder) for folder in request.records])
         with locked(request.folder):
             return _conclude(console, request, comparison)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
-            signal.signal(number, interrupt)
     for note in request.notes:
         say(console, note)
+    # What nohup has ignored stays so.
+    hang_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
+    stop = Stop(request.limits)
     try:
-        return _carry_out(console, request, request.plan)
-    except KeyboardInterrupt:
+        with handling(interrupt, hang_up), stop.heard():
+            return _carry_out(console, request, request.plan, stop)
+    except KeyboardInterrupt as interrupted:
         say(
             console,
             "stopped; nothing finished is lost. "
             f"Continue with: python -m pnas_fast.compare --out {quoted(request.folder)}",
         )
-        return INTERRUPTED
+        return stop_status(interrupted)
 
 
-def _carry_out(console: Console, request: Request, plan: Plan) -> int:
+def _carry_out(console: Console, request: Request, plan: Plan, stop: Stop) -> int:
     config = next(iter(plan.configs.values()))
     if config.device != CPU:
         end_servers()  # workers of a GPU are not forked
@@ -73,7 +76,7 @@ def _carry_out(console: Console, request: Request, plan: Plan) -> int:
     plan.runs(request.folder)  # seeds beyond their limit are found before anything is written
     with locked(request.folder):
         settle_plan(request.folder, plan, identity)
-        records = carry_out(plan, request.folder, data, console)
+        records = carry_out(plan, request.folder, data, console, stop)
         return _conclude(console, request, Comparison(records))
 
 

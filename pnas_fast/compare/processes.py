@@ -6,13 +6,15 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 import torch
 
+from pnas_fast.cli.ending import BATCH_SIGNALS
 from pnas_fast.compare.plan import Planned
 from pnas_fast.protocols import Event, MachineError
 from pnas_fast.search.run import Search
@@ -43,7 +45,8 @@ def run_side_by_side(runs: Sequence[Planned], workers: int, ended: Callable[[Pla
         for _ in range(workers):
             mine, theirs = context.Pipe()
             process: BaseProcess = context.Process(target=_work, args=(theirs, os.getpid()), daemon=True)
-            process.start()
+            with _held_back(BATCH_SIGNALS):
+                process.start()
             theirs.close()
             processes.append(process)
             busy[mine] = _give(mine, waiting)
@@ -57,8 +60,23 @@ def run_side_by_side(runs: Sequence[Planned], workers: int, ended: Callable[[Pla
                     busy[pipe] = _give(pipe, waiting)
     finally:
         for process in processes:
-            process.terminate()
+            process.kill()
             process.join()
+
+
+@contextmanager
+def _held_back(signals: Sequence[signal.Signals]) -> Iterator[None]:
+    """Hold signals back for a while; a process that is started meanwhile never hears of them.
+
+    Batch systems ask every process of a job to end: it is for the program to say when.
+    """
+    # The first process is started with a helper of multiprocessing's, which lets SIGTERM through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _give(pipe: Connection, waiting: deque[Planned]) -> Planned:

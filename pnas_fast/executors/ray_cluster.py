@@ -20,6 +20,8 @@ from pnas_fast.threads import cores
 
 AUTO, LOCAL = "auto", "local"
 
+MOST_SLOTS = 10_000
+
 _EXTRA = "pip install 'pnas_fast[ray]'"
 _ADDRESS = re.compile(r"[^\s/:]+:\d{1,5}|\[[^\s/\]]+\]:\d{1,5}")
 
@@ -44,6 +46,8 @@ class Wish:
                 f"--ray-address is {printable(self.address[:80])!r}, allowed are {AUTO}, {LOCAL} and "
                 "HOST:PORT"
             )
+        if not 0 <= self.most <= MOST_SLOTS:
+            raise ConfigError(f"--max-children is {self.most}, allowed is a number from 1 to {MOST_SLOTS}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ def require() -> None:
 
 @contextmanager
 def connected(address: str, cpus: int = 0) -> Iterator[None]:
-    """Be a driver of the cluster at an address.
+    """Be a driver of the cluster at an address; where this process is one already, of that which it has.
 
     Args:
         address: see `Wish`.
@@ -79,6 +83,9 @@ def connected(address: str, cpus: int = 0) -> Iterator[None]:
         ConfigError: Ray is not installed, or there is no cluster that this process can join.
     """
     require()
+    if importlib.import_module("ray").is_initialized():  # by whoever calls this from a program
+        yield
+        return
     with _handlers_kept():
         ray = _connect(address, cpus)
     try:

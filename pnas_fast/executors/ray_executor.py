@@ -193,6 +193,10 @@ class RayExecutor(Queued):
                     f"{host} has {name} {found[name]}, this host {here}: install the same on all hosts, "
                     f"{faults.GO_ON}"
                 )
+        if not self._facts[
+            "machine"
+        ]:  # this host has no such device: the first that has is what others are like
+            self._facts["machine"] = found["machine"]
         if found["machine"] != self._facts["machine"]:
             self._say_once(
                 f"hosts differ ({self._facts['machine']}; {found['machine']}): last bits of a child's result "

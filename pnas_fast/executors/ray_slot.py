@@ -178,14 +178,17 @@ def digests(data: DataSet) -> list[str]:
 
 
 def facts(backend: str, device: str) -> dict[str, str]:
-    """What must be the same on all hosts, and the ``machine``, which decides on last bits."""
+    """What must be the same on all hosts, and the ``machine``, which decides on last bits.
+
+    That is empty on a host without such a device.
+    """
     kind = device.partition(":")[0]
     try:
         kernels = resolve_backend(backend, kind)
     except BackendError as error:
         kernels = f"none ({error})"
-    if kind == "cuda" and torch.cuda.is_available():
-        machine = torch.cuda.get_device_name()
+    if kind == "cuda":
+        machine = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     else:
         machine = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     return {

@@ -47,12 +47,20 @@ class RunConfig(TrainingSettings):
         cuda = torch.cuda.is_available()
         if self.device == "cuda" and not cuda:
             raise ConfigError("device is cuda, allowed is cpu: this machine has no CUDA GPU that torch sees")
-        device = ("cuda" if cuda else "cpu") if self.device == "auto" else self.device
+        return self._on(("cuda" if cuda else "cpu") if self.device == "auto" else self.device)
+
+    def _on(self, device: str) -> Self:
+        """With ``backend`` and ``precision`` settled for a device, which another machine may have.
+
+        There a precision that is left open is settled, for it is by the card.
+        """
         try:
             backend = resolve_backend(self.backend, device)
         except BackendError as error:
             raise ConfigError(str(error)) from error
-        precision = resolve_precision(self.precision, device, backend, self.optimizer)
+        precision = self.precision
+        if precision != "auto" or device == "cpu" or torch.cuda.is_available():
+            precision = resolve_precision(precision, device, backend, self.optimizer)
         return replace(self, device=device, backend=backend, precision=precision)
 
     def values(self) -> dict[str, Any]:

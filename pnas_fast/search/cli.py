@@ -21,7 +21,7 @@ from pnas_fast.cli.options import ConfigError
 from pnas_fast.data import fetchable
 from pnas_fast.engine.few_shot import OPTIONS as FEW_SHOT
 from pnas_fast.engine.few_shot import REPTILE, check_evaluator
-from pnas_fast.executors.ray_cluster import AUTO, Wish
+from pnas_fast.executors.ray_cluster import AUTO, MOST_SLOTS, Wish
 from pnas_fast.runs.folder import check_same, saved_config
 from pnas_fast.search.config import (
     PRESETS,
@@ -57,8 +57,6 @@ kernels and time limits; nothing else changes.
 
 exit status: 0 done, 1 it cannot go on, 2 bad input, 75 asked to end by SIGTERM, SIGUSR1 or --max-hours: run
 the same command again, 130 stopped by Ctrl-C."""
-
-MOST_SLOTS = 10_000
 
 GROUPS = {
     "the search": (
@@ -134,12 +132,11 @@ def parse(arguments: Sequence[str] | None = None) -> Request:
     if ray is not None:
         _check_remote(evaluator, plan, "workers" in given)
     asked = replace(base.for_strategy(strategy), **given)
-    config = asked.resolved()
+    config = asked.resolved(elsewhere=ray is not None)
     if saved is not None and out is not None:
         check_same(out, saved, config)
-    return Request(
-        config, out, plan, download, retry, profiled, track, device_note(asked, config), limits, serve, ray
-    )
+    note = device_note(asked, config, elsewhere=ray is not None)
+    return Request(config, out, plan, download, retry, profiled, track, note, limits, serve, ray)
 
 
 def _take_wish(given: dict[str, Any]) -> Wish | None:

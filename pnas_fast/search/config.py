@@ -269,14 +269,17 @@ class SearchConfig(FewShotSettings, RunConfig):
         """What children's seeds are made of."""
         return self.seed if self.evaluation_seed < 0 else self.evaluation_seed
 
-    def resolved(self) -> SearchConfig:
+    def resolved(self, elsewhere: bool = False) -> SearchConfig:
         """This configuration with ``device`` and ``backend`` settled for this machine.
+
+        Args:
+            elsewhere: whether children train on other machines, which may have GPUs where this one has none.
 
         Raises:
             ConfigError: a device this machine lacks, a backend that does not serve it, or a number of
                 children side by side that is of another device.
         """
-        config = super().resolved()
+        config = self._on("cuda") if elsewhere and self.device == "cuda" else super().resolved()
         if config.device == "cuda" and self.workers:
             raise ConfigError(
                 f"workers is {self.workers} on cuda, allowed is 0: --children-per-gpu counts there"
@@ -357,10 +360,11 @@ def _default(name: str) -> Any:
     return SearchConfig.__dataclass_fields__[name].default
 
 
-def device_note(asked: SearchConfig, resolved: SearchConfig) -> str | None:
-    """What to say where the device was left open and is the slow one."""
+def device_note(asked: SearchConfig, resolved: SearchConfig, elsewhere: bool = False) -> str | None:
+    """What to say where the device was left open and is the slow one; see `SearchConfig.resolved`."""
     if asked.device == "auto" and resolved.device == "cpu":
-        return "device auto: torch sees no CUDA GPU here, children train on the CPU"
+        hint = "; --device cuda trains on those of other hosts" if elsewhere else ""
+        return f"device auto: torch sees no CUDA GPU here, children train on the CPU{hint}"
     return None
 
 

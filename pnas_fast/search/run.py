@@ -51,7 +51,7 @@ from pnas_fast.search.driver import Driver
 from pnas_fast.search.measured import NOTE as FRONT_LATENCY
 from pnas_fast.search.measured import measure_front
 from pnas_fast.search.parts import make_spec, make_strategy, notes_on
-from pnas_fast.search.placement import CPU
+from pnas_fast.search.placement import CPU, gpus
 from pnas_fast.search.preflight import choose_placement, describe_choice
 from pnas_fast.search.profiled import Profiled
 from pnas_fast.search.remote import ray_executor
@@ -230,7 +230,8 @@ class Search:
         if self._is_inline():
             return InlineExecutor(self.folder, threads=config.threads), config.share
         data = self.source.open()
-        if unfinished and config.evaluator in ("train", REPTILE):
+        is_here = config.device == CPU or bool(gpus())
+        if unfinished and is_here and config.evaluator in ("train", REPTILE):
             warm_kernels(config, data.image_shape, say)
         if self.ray is not None:
             share = config.share if config.device == CPU else config.share or 1
