@@ -6,7 +6,8 @@ Mathematics:
     shift = beta - mean scale; running statistics move.
     backward: with d_scale and d_shift the gradients that reached them,
     d_gamma = (d_scale - mean d_shift) / std, d_beta = d_shift, and z gains offset + slope z where
-    slope = -scale d_gamma / (n std), offset = -scale d_shift / n - slope mean.
+    slope = -scale d_gamma / (n std), offset = -scale d_shift / n - slope mean. Its gradient g comes
+    multiplied by scale, or is multiplied here, if pending.
     In evaluation mode slope and offset are 0: the launcher passes 1 / n as 0.
 
 Shapes: normal and statistics (2, F) fp32 hold scale, shift and mean, 1 / std. Partial sums are
@@ -152,6 +153,13 @@ def finish_norm(
 
 
 @triton.jit
+def factor_of(statistics, gamma, f, wanted, pending, F: tl.constexpr):
+    """What g of channels f is multiplied by: scale if pending, else 1."""
+    inverse = tl.load(statistics + F + f, mask=wanted & (pending != 0), other=1.0)
+    return tl.load(gamma + f, mask=wanted & (pending != 0), other=1.0) * inverse
+
+
+@triton.jit
 def norm_gradient(d_normal, statistics, gamma, f, wanted, inverse_count, F: tl.constexpr):
     """(offset, slope, d_gamma, d_beta) of channels f."""
     mean = tl.load(statistics + f, mask=wanted, other=0.0)
@@ -166,12 +174,19 @@ def norm_gradient(d_normal, statistics, gamma, f, wanted, inverse_count, F: tl.c
 
 
 @triton.jit
-def load_gradient(g, z, at_g, at_z, mask, offset, slope, NORM: tl.constexpr):
-    """fp32 gradient of z: g, and where a norm followed offset + slope z; 0 outside the mask."""
+def load_gradient(
+    g, z, at_g, at_z, mask, offset, slope, NORM: tl.constexpr, factor=1.0, ANYWHERE: tl.constexpr = False
+):
+    """fp32 gradient of z: g, and where a norm followed factor g + offset + slope z.
+
+    Outside the mask 0, or if ANYWHERE what g, being 0 there, leaves of this.
+    """
     gradient = widen(tl.load(g + at_g, mask=mask, other=0.0))
     if NORM:
         value = widen(tl.load(z + at_z, mask=mask, other=0.0))
-        gradient += tl.where(mask, offset[None, :] + slope[None, :] * value, 0.0)
+        gradient = factor * gradient + (offset[None, :] + slope[None, :] * value)
+        if not ANYWHERE:
+            gradient = tl.where(mask, gradient, 0.0)
     return gradient
 
 
@@ -226,6 +241,11 @@ def backward_tensors(results: Sequence[Result]) -> dict[str, tuple[Tensor, ...] 
         "gamma": each([result.gamma for result, _ in normed]),
         "d_norm": each([torch.empty_like(normal.affine) for _, normal in normed]),
     }
+
+
+def pending(results: Sequence[Result]) -> int:
+    """A bit for each problem whose g has yet to be multiplied by scale, the first problem's the lowest."""
+    return sum(result.pending << place for place, result in enumerate(results))
 
 
 def backward_arguments(result: Result) -> dict[str, Any]:

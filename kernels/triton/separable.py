@@ -89,7 +89,7 @@ def separable_kernel(
             scale, shift = load_affine(affine, c, c < C, C, AFFINE)
             upper, lower = convolve(
                 z, depthwise, lane // strips * H * W, oy * S - PAD_Y, lane % strips * COLS * S - PAD_X,
-                lane < N * strips, c, scale, shift, H, W, z_pixel, by_c, by_y, by_x, N >> 30,
+                lane < N * strips, c, scale, shift, H, W, z_pixel, by_c, by_y, by_x,
                 C, K, S, D, 0, 0, False, AFFINE, True, ARRANGED, LANES, COLS,
             )  # fmt: skip
             w = tl.trans(load_pointwise(pointwise, f, c, F, C, by_f, by_k, ARRANGED))

@@ -10,9 +10,9 @@ Shapes and strides:
     as in the forward; g and result (N, OH, OW, F) and into (N, H, W, C), NHWC, pixels of each a number
     of units of ALIGN elements apart; dd (problems, N, OH, OW, C) in z's dtype, scratch; d_affine and
     d_norm (2, C) and (2, F) fp32; weight gradients with the strides of the weights. kept_norm (pieces
-    of work of 1 of all problems, 2, BLOCK_F) fp32 holds offset and slope between tiles. Partial results are
-    fp32, a row for each program of a group and each of their teams: pointwise (problems, rows, F, C),
-    affine (problems, rows, 2, C), depthwise (problems, rows, K, K, C).
+    of work of 1 of all problems, 3, BLOCK_F) fp32 holds offset, slope and g's factor between tiles. Partial
+    results are fp32, a row for each program of a group and each of their teams: pointwise (problems, rows,
+    F, C), affine (problems, rows, 2, C), depthwise (problems, rows, K, K, C).
 
 Grid:
     one launch for all three and all problems. A program takes the next piece of work from a counter:
@@ -47,7 +47,7 @@ NEXT, FINISHED, FIRST = (tl.constexpr(ticket) for ticket in range(3))
 
 
 @triton.jit(
-    do_not_specialize=["N", "accumulate"]
+    do_not_specialize=["N", "accumulate", "pending"]
     + ["z_units", "g_units", "result_units", "into_units"]
     + ["pointwise_programs", "source_programs", "depthwise_programs"]
 )
@@ -55,7 +55,7 @@ def separable_backward_kernel(
     z, affine, depthwise, pointwise, result, g, statistics, d_normal, gamma, d_norm,
     dd, into, d_affine, accumulate, d_depthwise, d_pointwise,
     kept_norm, pointwise_partial, source_partial, depthwise_partial, tickets, inverse_count,
-    N, z_units, g_units, result_units, into_units,
+    pending, N, z_units, g_units, result_units, into_units,
     by_c, by_y, by_x, by_f, by_k, pointwise_programs, source_programs, depthwise_programs,
     H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
     C: tl.constexpr, F: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
@@ -83,9 +83,9 @@ def separable_backward_kernel(
             work, pointwise_programs, z, affine, depthwise, pick(pointwise, problem), pick(result, problem),
             pick(g, problem), pick(statistics, problem), pick(d_normal, problem), pick(gamma, problem),
             pick(d_norm, problem), dd, pick(d_pointwise, problem),
-            kept_norm + problem * before_source * 2 * BLOCK_F,
+            kept_norm + problem * before_source * 3 * BLOCK_F,
             pointwise_partial + problem * rows_of(pointwise_programs) * F * C, tickets, ready,
-            inverse_count, N, z_pixel, g_units * ALIGN, result_units * ALIGN,
+            inverse_count, (pending >> problem) & 1, N, z_pixel, g_units * ALIGN, result_units * ALIGN,
             by_c, by_y, by_x, by_f, by_k, H, W, OH, OW,
             C, F, K, S, D, PAD_Y, PAD_X, AFFINE, NORM, ARRANGED, BLOCK_F, LANES, COLS,
         )  # fmt: skip
@@ -146,7 +146,7 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
     counters = FIRST.value + together + groups[1] + sum(weight_sums)
     scratch = {
         "dd": z.new_empty(together, n, oh, ow, c),
-        "kept_norm": z.new_empty(work[0], 2, block_f, dtype=torch.float32),
+        "kept_norm": z.new_empty(work[0], 3, block_f, dtype=torch.float32),
         "pointwise_partial": new_partials(z.device, together, programs[0], f, c),
         "source_partial": new_partials(z.device, together, programs[1], 2, c),
         "depthwise_partial": new_partials(z.device, together, programs[2], k, k, c),
@@ -173,7 +173,8 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
             "d_pointwise": each([own[1] for own in d_weights]),
             **accumulators(sinks), **tensors,
         },
-        accumulate=added_to(sinks), counters=counters,
+        accumulate=added_to(sinks), pending=norms.pending([own.result for own in problems]),
+        counters=counters,
         N=n, H=h, W=w, OH=oh, OW=ow,
         PAD_Y=same_padding(h, k, stride, dilation)[0], PAD_X=same_padding(w, k, stride, dilation)[0],
         z_units=pixel(z) // align, g_units=pixel(result.g) // align, result_units=pixel(result.z) // align,

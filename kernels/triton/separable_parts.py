@@ -35,17 +35,20 @@ from pnas_fast.kernels.triton.strips import (
 
 
 @triton.jit
-def load_dz(g, result, at, ok, f, f_ok, offset, slope, g_pixel, result_pixel, NORM: tl.constexpr):
-    """dz' of output pixels, [pixels, filters] fp32."""
+def load_dz(
+    g, result, at, ok, f, f_ok, factor, offset, slope, g_pixel, result_pixel, NORM: tl.constexpr,
+    ANYWHERE: tl.constexpr,
+):  # fmt: skip
+    """dz' of output pixels, [pixels, filters] fp32; see `norm.load_gradient`."""
     at_g, at_z = at[:, None] * g_pixel + f[None, :], at[:, None] * result_pixel + f[None, :]
     mask = ok[:, None] & f_ok[None, :]
-    return norms.load_gradient(g, result, at_g, at_z, mask, offset, slope, NORM)
+    return norms.load_gradient(g, result, at_g, at_z, mask, offset, slope, NORM, factor[None, :], ANYWHERE)
 
 
 @triton.jit
 def pointwise_part(
     work, programs, z, affine, depthwise, pointwise, result, g, statistics, d_normal, gamma, d_norm,
-    dd, d_pointwise, kept_norm, partial, tickets, ready, inverse_count,
+    dd, d_pointwise, kept_norm, partial, tickets, ready, inverse_count, pending,
     N, z_pixel, g_pixel, result_pixel, by_c, by_y, by_x, by_f, by_k,
     H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
     C: tl.constexpr, F: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
@@ -59,6 +62,7 @@ def pointwise_part(
     f = group % blocks * BLOCK_F + tl.arange(0, BLOCK_F)
     f_ok = f < F
     scale, shift = load_affine(affine, c, c < C, C, AFFINE)
+    factor = tl.full((BLOCK_F,), 1.0, tl.float32)
     offset = tl.zeros((BLOCK_F,), tl.float32)
     slope = tl.zeros((BLOCK_F,), tl.float32)
     if NORM:
@@ -69,9 +73,10 @@ def pointwise_part(
         tl.store(d_norm + f, d_gamma, mask=first)
         tl.store(d_norm + F + f, d_beta, mask=first)
         # Loaded again for each tile: meanwhile a window needs the registers.
-        own = kept_norm + work * 2 * BLOCK_F + tl.arange(0, BLOCK_F)
+        own = kept_norm + work * 3 * BLOCK_F + tl.arange(0, BLOCK_F)
         tl.store(own, offset)
         tl.store(own + BLOCK_F, slope)
+        tl.store(own + 2 * BLOCK_F, norms.factor_of(statistics, gamma, f, f_ok, pending, F))
         tl.debug_barrier()
     w = load_pointwise(pointwise, f, c, F, C, by_f, by_k, ARRANGED)
     total = tl.zeros((BLOCK_F, CHUNK), tl.float32)
@@ -84,7 +89,7 @@ def pointwise_part(
         lane = first_lane + tl.arange(0, LANES)
         upper, lower = convolve(
             z, depthwise, lane // strips * H * W, oy * S - PAD_Y, lane % strips * COLS * S - PAD_X,
-            lane < N * strips, c, scale, shift, H, W, z_pixel, by_c, by_y, by_x, N >> 30,
+            lane < N * strips, c, scale, shift, H, W, z_pixel, by_c, by_y, by_x,
             C, K, S, D, 0, 0, False, AFFINE, True, ARRANGED, LANES, COLS,
         )  # fmt: skip
         d = stack(upper, lower, LANES, COLS).to(z.dtype.element_ty)
@@ -94,8 +99,12 @@ def pointwise_part(
         ok = (lane < N * strips) & (y < OH) & (x < OW)
         at = lane // strips * OH * OW + y * OW + x
         if NORM:
-            offset, slope = tl.load(own), tl.load(own + BLOCK_F)
-        dz = load_dz(g, result, at, ok, f, f_ok, offset, slope, g_pixel, result_pixel, NORM)
+            offset, slope, factor = tl.load(own), tl.load(own + BLOCK_F), tl.load(own + 2 * BLOCK_F)
+        # Of strips that do not exist d is 0 and dd goes nowhere, but one may end outside of its image.
+        whole: tl.constexpr = 2 * pairs == OH and OW % COLS == 0
+        dz = load_dz(
+            g, result, at, ok, f, f_ok, factor, offset, slope, g_pixel, result_pixel, NORM, whole
+        )  # fmt: skip
         # Settled operands take registers, of which a window of 7 leaves none.
         total = multiply(tl.trans(dz), d, total, z.dtype.element_ty, K < 7)
         if group % blocks == 0:
@@ -103,13 +112,26 @@ def pointwise_part(
             spread_dz = multiply(dz, w, spread_dz, z.dtype.element_ty)
             for f0 in range(BLOCK_F, F, BLOCK_F):
                 more = f0 + tl.arange(0, BLOCK_F)
-                more_offset, more_slope = offset, slope
+                more_factor, more_offset, more_slope = factor, offset, slope
                 if NORM:
+                    more_factor = norms.factor_of(statistics, gamma, more, more < F, pending, F)
                     more_offset, more_slope, _, _ = norms.norm_gradient(
                         d_normal, statistics, gamma, more, more < F, inverse_count, F
                     )
                 dz = load_dz(
-                    g, result, at, ok, more, more < F, more_offset, more_slope, g_pixel, result_pixel, NORM
+                    g,
+                    result,
+                    at,
+                    ok,
+                    more,
+                    more < F,
+                    more_factor,
+                    more_offset,
+                    more_slope,
+                    g_pixel,
+                    result_pixel,
+                    NORM,
+                    whole,
                 )
                 more_w = load_pointwise(pointwise, more, c, F, C, by_f, by_k, ARRANGED)
                 spread_dz = multiply(dz, more_w, spread_dz, z.dtype.element_ty)
@@ -152,7 +174,7 @@ def source_part(
         # y and x are divisible by S: COLS is.
         upper, lower = convolve(
             dd, depthwise, image * OH * OW, y // S, x // S, lane_ok, c, 1.0, 0.0, OH, OW, C,
-            by_c, by_y, by_x, N >> 30,
+            by_c, by_y, by_x,
             C, K, S, D, PAD_Y, PAD_X, True, False, False, ARRANGED, LANES, COLS,
         )  # fmt: skip
         for o in tl.static_range(COLS):
