@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from machine_code import Instruction, Loop, loops, read
 
+from machine_code import Instruction, Loop, loops, read
 from pnas_fast.cli.parser import Parser
 from pnas_fast.kernel_tools.cost import CELLS, cell_text, fused_launches
 from pnas_fast.kernel_tools.inspect import ARCHITECTURES
@@ -58,14 +58,14 @@ def rows_of(k: int, stride: int, dilation: int, pad: int, *, transposed: bool) -
 
 
 def parts_of(launch: Launch) -> list[Part]:
-    """The loops over tiles of a launch, in the order of the machine code's most likely: as `match` finds them."""
+    """The loops over tiles of a launch, in the order in which `match` looks for them."""
     own, problems = launch.arguments, len(launch.arguments["z"])
     k, s, d, pad = own["K"], own["S"], own["D"], own["PAD_Y"]
     chunks = -(-own["C"] // CHUNK.value)
     blocks = -(-own["F"] // own["BLOCK_F"])
 
     def tiles(height: int, width: int, lanes: int, columns: int) -> int:
-        return pairs_of_rows(height, s, d) * -(-own["N"] * -(-width // columns) // lanes)
+        return int(pairs_of_rows(height, s, d) * -(-own["N"] * -(-width // columns) // lanes))
 
     forward = rows_of(k, s, d, 0, transposed=False)
     outputs = tiles(own["OH"], own["OW"], own["LANES"], own["COLS"])
