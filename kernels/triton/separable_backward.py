@@ -10,7 +10,7 @@ Shapes and strides:
     as in the forward; g and result (N, OH, OW, F) and into (N, H, W, C), NHWC, pixels of each a number
     of units of ALIGN elements apart; dd (problems, N, OH, OW, C) in z's dtype, scratch; d_affine and
     d_norm (2, C) and (2, F) fp32; weight gradients with the strides of the weights. kept_norm (pieces
-    of work of 1 of all problems, 3, BLOCK_F) fp32 holds offset, slope and g's factor between tiles. Partial
+    of work of 1 of all problems, 2, BLOCK_F) fp32 holds offset and slope between tiles. Partial
     results are fp32, a row for each program of a group and each of their teams: pointwise (problems, rows,
     F, C), affine (problems, rows, 2, C), depthwise (problems, rows, K, K, C).
 
@@ -62,19 +62,20 @@ def separable_backward_kernel(
     PAD_Y: tl.constexpr, PAD_X: tl.constexpr, AFFINE: tl.constexpr, NORM: tl.constexpr,
     ARRANGED: tl.constexpr, ALIGN: tl.constexpr, BLOCK_F: tl.constexpr, PROBLEMS: tl.constexpr,
     LANES: tl.constexpr, COLS: tl.constexpr, WIDE_LANES: tl.constexpr, WIDE_COLS: tl.constexpr,
-    TAP_ROWS: tl.constexpr,
+    WIDE_CHUNK: tl.constexpr, TAP_ROWS: tl.constexpr,
 ):  # fmt: skip
     """See the top of the file."""
     chunks: tl.constexpr = (C + CHUNK - 1) // CHUNK
+    wide_chunks: tl.constexpr = (C + WIDE_CHUNK - 1) // WIDE_CHUNK
     blocks: tl.constexpr = (F + BLOCK_F - 1) // BLOCK_F
     source_ticket = 1 + chunks * blocks * tickets_of(pointwise_programs)
-    depthwise_ticket = source_ticket + chunks
-    own_tickets = depthwise_ticket + chunks * tl.cdiv(K, TAP_ROWS) * tickets_of(depthwise_programs)
+    depthwise_ticket = source_ticket + wide_chunks
+    own_tickets = depthwise_ticket + wide_chunks * tl.cdiv(K, TAP_ROWS) * tickets_of(depthwise_programs)
     z_pixel = z_units * ALIGN
     ticket = tl.atomic_add(tickets + NEXT, 1, sem="relaxed", scope="gpu")
     problem, work = ticket % PROBLEMS, ticket // PROBLEMS
     before_source = pointwise_programs * chunks * blocks
-    before_depthwise = before_source + source_programs * chunks
+    before_depthwise = before_source + source_programs * wide_chunks
     ready = FIRST + problem * own_tickets
     z, affine, depthwise = pick(z, problem), pick(affine, problem), pick(depthwise, problem)
     dd += problem * N * OH * OW * C
@@ -83,7 +84,7 @@ def separable_backward_kernel(
             work, pointwise_programs, z, affine, depthwise, pick(pointwise, problem), pick(result, problem),
             pick(g, problem), pick(statistics, problem), pick(d_normal, problem), pick(gamma, problem),
             pick(d_norm, problem), dd, pick(d_pointwise, problem),
-            kept_norm + problem * before_source * 3 * BLOCK_F,
+            kept_norm + problem * before_source * 2 * BLOCK_F,
             pointwise_partial + problem * rows_of(pointwise_programs) * F * C, tickets, ready,
             inverse_count, (pending >> problem) & 1, N, z_pixel, g_units * ALIGN, result_units * ALIGN,
             by_c, by_y, by_x, by_f, by_k, H, W, OH, OW,
@@ -96,7 +97,7 @@ def separable_backward_kernel(
                 work - before_depthwise, depthwise_programs, z, affine, dd, pick(d_depthwise, problem),
                 depthwise_partial + problem * rows_of(depthwise_programs) * K * K * C,
                 tickets, ready + depthwise_ticket, N, z_pixel, by_c, by_y, by_x, H, W, OH, OW,
-                C, K, S, D, PAD_Y, PAD_X, AFFINE, WIDE_LANES, WIDE_COLS, TAP_ROWS,
+                C, K, S, D, PAD_Y, PAD_X, AFFINE, WIDE_LANES, WIDE_COLS, WIDE_CHUNK, TAP_ROWS,
             )  # fmt: skip
         elif into is not None:
             source_part(
@@ -104,7 +105,7 @@ def separable_backward_kernel(
                 pick(d_affine, problem), (accumulate >> problem) & 1,
                 source_partial + problem * rows_of(source_programs) * 2 * C, tickets, ready + source_ticket,
                 N, z_pixel, into_units * ALIGN, by_c, by_y, by_x, H, W, OH, OW,
-                C, K, S, D, PAD_Y, PAD_X, AFFINE, ARRANGED, WIDE_LANES, WIDE_COLS,
+                C, K, S, D, PAD_Y, PAD_X, AFFINE, ARRANGED, WIDE_LANES, WIDE_COLS, WIDE_CHUNK,
             )  # fmt: skip
     if last_to_arrive(tickets, FINISHED, tl.num_programs(0)):
         tl.store(tickets + NEXT, 0)
@@ -123,18 +124,22 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
     name, blocks = f"separable_backward {k}{' dilated' if dilation > 1 else ''}", -(-f // block_f)
     tile = tile_of(name, z, block_f, align)
     lanes, columns = strips_of(block_f, 1, tile.warps)
-    # Parts 2 and 3 multiply no matrices: as many pixels as threads load well.
-    wide_lanes, wide_columns = 4 * tile.warps, 4
     # Rows of taps share rows of inputs, as far as registers hold totals beside two rows of gradients.
     # A stride leaves little to share.
     tap_rows = 1 if stride > 1 else 3 if k == 3 else 2
+    # Parts 2 and 3 multiply no matrices: as many pixels as threads load well, and half a chunk of channels
+    # where the last chunk has no more; three rows of taps leave no registers for the pixels of that.
+    halves = tap_rows < 3 and 0 < c % CHUNK.value <= CHUNK.value // 2
+    wide_chunk = CHUNK.value // 2 if halves else CHUNK.value
+    wide_lanes, wide_columns, wide_chunks = 4 * tile.warps * CHUNK.value // wide_chunk, 4, -(-c // wide_chunk)
 
     def tiles(width: int, lanes: int, columns: int) -> int:
         """Of a row in all images."""
         return -(-n * -(-width // columns) // lanes)
 
     rows, out_rows = (pairs_of_rows(height, stride, dilation) for height in (h, oh))
-    groups = (chunks * blocks * together, chunks * together, chunks * -(-k // tap_rows) * together)
+    taps = wide_chunks * -(-k // tap_rows)
+    groups = (chunks * blocks * together, wide_chunks * together, taps * together)
     programs = (
         spread(z.device, tile, out_rows * tiles(ow, lanes, columns), groups[0]),
         0 if into is None else spread(z.device, tile, rows * tiles(w, wide_lanes, wide_columns), groups[1]),
@@ -146,7 +151,7 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
     counters = FIRST.value + together + groups[1] + sum(weight_sums)
     scratch = {
         "dd": z.new_empty(together, n, oh, ow, c),
-        "kept_norm": z.new_empty(work[0], 3, block_f, dtype=torch.float32),
+        "kept_norm": z.new_empty(work[0], 2, block_f, dtype=torch.float32),
         "pointwise_partial": new_partials(z.device, together, programs[0], f, c),
         "source_partial": new_partials(z.device, together, programs[1], 2, c),
         "depthwise_partial": new_partials(z.device, together, programs[2], k, k, c),
@@ -184,7 +189,8 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
         pointwise_programs=programs[0], source_programs=programs[1], depthwise_programs=programs[2],
         C=c, K=k, S=stride, D=dilation, AFFINE=affine is not None,
         ARRANGED=arranged(depthwise, pointwise), ALIGN=align, BLOCK_F=block_f, PROBLEMS=together,
-        LANES=lanes, COLS=columns, WIDE_LANES=wide_lanes, WIDE_COLS=wide_columns, TAP_ROWS=tap_rows,
+        LANES=lanes, COLS=columns, WIDE_LANES=wide_lanes, WIDE_COLS=wide_columns, WIDE_CHUNK=wide_chunk,
+        TAP_ROWS=tap_rows,
         **norms.backward_arguments(result),
     )  # fmt: skip
     return norms.gradients_of(d_weights, tensors["d_norm"])

@@ -49,7 +49,7 @@ def load_columns(
     values, source, row, x, row_ok, c, scale, shift, outside, W, pixel, C: tl.constexpr,
     FIRST: tl.constexpr, END: tl.constexpr, AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
 ):  # fmt: skip
-    """Append columns x + FIRST … x + END - 1 of a row to a tuple of [LANES, CHUNK] fp32."""
+    """Append columns x + FIRST … x + END - 1 of a row to a tuple of [LANES, channels] fp32."""
     for column in tl.static_range(FIRST, END):
         at = x + column
         mask = (row_ok & (at >= 0) & (at < W))[:, None] & (c < C)[None, :]
@@ -114,7 +114,7 @@ def take_tap(
 @triton.jit
 def take_rows(
     upper, lower, source, weights, image, y, x, lane_ok, c, scale, shift, outside, H, W, pixel,
-    by_c, by_y, by_x,
+    by_c, by_y, by_x, zero,
     C: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
     PAD_Y: tl.constexpr, PAD_X: tl.constexpr, TRANSPOSED: tl.constexpr, AFFINE: tl.constexpr,
     RECTIFY: tl.constexpr, ARRANGED: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
@@ -125,7 +125,7 @@ def take_rows(
     apart: tl.constexpr = rows_apart(S, D)
     # All strips of a tile have the same rows.
     begin = rows[0] + tl.maximum(tl.cdiv(-y - rows[0], rows[2]), 0) * rows[2]
-    end = tl.minimum(rows[1], H - y) if rows[1] > rows[0] else rows[0]
+    end = tl.minimum(rows[1] + zero, H - y) if rows[1] > rows[0] else rows[0]
     for row in tl.range(begin, end, rows[2], disable_licm=True):
         at = y + row
         tap = (PAD_Y - S * row if TRANSPOSED else row) // D
@@ -185,22 +185,24 @@ def rows_of_part(part, k, stride, dilation, pad, transposed):
 
 @triton.jit
 def convolve(
-    source, weights, image, y, x, lane_ok, c, scale, shift, H, W, pixel, by_c, by_y, by_x,
+    source, weights, image, y, x, lane_ok, c, scale, shift, H, W, pixel, by_c, by_y, by_x, zero,
     C: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
     PAD_Y: tl.constexpr, PAD_X: tl.constexpr, TRANSPOSED: tl.constexpr,
     AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
-    ARRANGED: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
+    ARRANGED: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr, CHANNELS: tl.constexpr = CHUNK,
 ):  # fmt: skip
-    """Two rows of strips, two tuples of COLS tensors [LANES, CHUNK] fp32.
+    """Two rows of strips, two tuples of COLS tensors [LANES, CHANNELS] fp32.
 
     (y, x) is the input pixel from which q counts, y of all lanes; PAD_Y and PAD_X are for transposed ones.
+    ``zero`` is 0, of which the compiler must not know: it would unroll short loops and keep too much in
+    registers.
     """
     scale, outside = outside_of(scale, AFFINE)
-    upper, lower = nothing(COLS, LANES), nothing(COLS, LANES)
+    upper, lower = nothing(COLS, LANES, CHANNELS), nothing(COLS, LANES, CHANNELS)
     for part in tl.static_range(3):
         upper, lower = take_rows(
             upper, lower, source, weights, image, y, x, lane_ok, c, scale, shift, outside, H, W, pixel,
-            by_c, by_y, by_x, C, K, S, D, PAD_Y, PAD_X, TRANSPOSED, AFFINE, RECTIFY, ARRANGED, LANES,
+            by_c, by_y, by_x, zero, C, K, S, D, PAD_Y, PAD_X, TRANSPOSED, AFFINE, RECTIFY, ARRANGED, LANES,
             COLS, part,
         )  # fmt: skip
     return upper, lower
