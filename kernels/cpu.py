@@ -83,6 +83,7 @@ class CpuPrimitives:
 
     name = "cpu"
     dtypes: tuple[torch.dtype, ...] = (torch.float32,)
+    multiplies: frozenset[str] = frozenset()
     limits = Limits(
         "cpu",
         activations=dtypes,
@@ -118,7 +119,8 @@ class CpuPrimitives:
     def adds_backward(self, problems: Sequence[SumBackward]) -> None:
         """See `Primitives.adds_backward`."""
         threads = torch.get_num_threads()
-        for side, g, into in problems:
+        for side, g, into, _ in problems:
+            assert into is not None, "no gradient is handed on here"
             compiled.add_backward(
                 tuple(g.shape),
                 _side(side),

@@ -87,7 +87,7 @@ def test_two_branches_of_a_cell(form: dict[str, Any]) -> None:
     compare(TRITON, operation, [activation(*SHAPE) for _ in range(2)], weights)
     assert names_of(launches_of(operation, [SHAPE] * 2, weights)) == {
         **{"dense": 1, "pointwise_backward": 1, "separable": 2, "separable_backward": 2},
-        **{"add": 1, "add_backward": 2},
+        **{"add": 1, "add_backward": 1},
     }
 
 
@@ -129,8 +129,50 @@ def check_dense(operation: Any, weights: list[Tensor]) -> None:
     shape = (2, 40, 5, 4)
     compare(TRITON, operation, [activation(*shape) for _ in range(2)], weights)
     assert names_of(launches_of(operation, [shape] * 2, weights)) == {
-        **{"dense": 1, "dense_backward": 1, "add": 1, "add_backward": 2}
+        **{"dense": 1, "dense_backward": 1, "add": 1, "add_backward": 1}
     }
+
+
+@pytest.mark.parametrize(
+    ("shape", "filters"), [((2, 5, 4, 3), 7), ((1, 3, 5, 8), 5), ((2, 4, 8, 8), 72)], ids=str
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_what_a_separable_alone_reads_is_handed_on(
+    shape: tuple[int, ...], filters: int, training: bool
+) -> None:
+    """The gradient of a sum, to be multiplied there: of maps with and without strips that end outside."""
+
+    def operation(backend: Backend[Any], x: list[Tensor], w: list[Tensor], norm: Any) -> Any:
+        norms = [norm_for(w, filters).train(training) for _ in range(2)]
+        one, two = (backend.separable(x[i], w[2 * i], w[2 * i + 1], norms[i]) for i in range(2))
+        return blocks_of(backend, [(Side(one), Side(two, "avg"))])
+
+    c = shape[1]
+    weights = random_weights(*[(c, 1, 3, 3), (filters, c, 1, 1)] * 2)
+    compare(TRITON, operation, [activation(*shape) for _ in range(2)], weights)
+    (backward,) = [
+        launch
+        for launch in launches_of(operation, [shape] * 2, weights)
+        if launch.kernel.__name__ == "separable_backward_kernel"
+    ]
+    assert backward.arguments["pending"] == 0b01
+
+
+def test_a_separable_of_two_readers_or_with_a_multiplier_is_not_handed_on() -> None:
+    def operation(backend: Backend[Any], x: list[Tensor], w: list[Tensor], norm: Any) -> Any:
+        one, two = (backend.separable(x[i], w[2 * i], w[2 * i + 1], norm_for(w, 7)) for i in range(2))
+        keep = torch.tensor([0.5, 2.0]).view(2, 1, 1, 1).to(x[0].dtype)
+        three = backend.convolution(one, w[4], norm_for(w, 7))
+        return blocks_of(backend, [(Side(one), Side(three)), (Side(two, keep=keep), Side(three))])
+
+    weights = random_weights(*[(5, 1, 3, 3), (7, 5, 1, 1)] * 2, (7, 7, 1, 1))
+    compare(TRITON, operation, [activation(*SHAPE) for _ in range(2)], weights)
+    pending = [
+        launch.arguments["pending"]
+        for launch in launches_of(operation, [SHAPE] * 2, weights)
+        if launch.kernel.__name__ == "separable_backward_kernel"
+    ]
+    assert set(pending) == {0}
 
 
 def test_one_gradient_is_begun_and_another_added_to() -> None:

@@ -16,9 +16,11 @@ from torch.autograd.function import once_differentiable
 
 from pnas_fast.kernels.activation import GradientSink
 from pnas_fast.kernels.fused.functions import (
+    Gradients,
     Room,
     SideCall,
     claim,
+    count_readers,
     filters,
     gradient_over_processes,
     handed_over,
@@ -59,6 +61,9 @@ class Convolutions(Function):
     def forward(ctx: Any, call: ConvolutionsCall, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         """``tensors``: z, affine, gamma, beta and the weights of each problem; results: z and affine."""
         convolution, problems, saved = call.convolution, [], []
+        count_readers(call.source_sinks)
+        for sink, norm in zip(call.sinks, call.norms, strict=True):
+            sink.multiplies = norm is not None and convolution.kind in call.kernels.multiplies
         for norm, (z, affine, _, _, *weights) in zip(call.norms, _shares(tensors, call.norms), strict=True):
             out = new_output(z, filters(convolution, tuple(weights)), convolution.stride)
             problems.append(Forward(Source(z, affine), tuple(weights), norm, out))
@@ -84,6 +89,7 @@ class Convolutions(Function):
         found: list[tuple[Tensor | None, ...]] = [(None,) * inputs] * len(shares)
         problems = {}
         for place, (z, affine, gamma, out, normal_affine, statistics, *weights) in enumerate(shares):
+            pending = call.sinks[place].is_pending()
             call.sinks[place].clear()
             upstream, d_affine = g[2 * place : 2 * place + 2]
             if upstream is None:
@@ -92,7 +98,7 @@ class Convolutions(Function):
                 upstream = upstream.contiguous(memory_format=torch.channels_last)
             normal = None if statistics is None else Normal(normal_affine, statistics)
             d_affine = gradient_over_processes(call.norms[place], d_affine, training=ctx.training[place])
-            result = Result(out, upstream, normal, d_affine, gamma, ctx.training[place])
+            result = Result(out, upstream, normal, d_affine, gamma, ctx.training[place], pending)
             wanted = ctx.needs_input_grad[1 + place * inputs]
             into = claim(call.source_sinks[place], Source(z, affine)) if wanted else None
             problems[place] = Backward(Source(z, affine), tuple(weights), result, into)
@@ -122,6 +128,8 @@ class Adds(Function):
         """``tensors``: z and affine of each side of each problem."""
         outs = tuple(room.take() for room in rooms)
         sides = _sides(call, tensors)
+        for own in call.sides:
+            count_readers(side.sink for side in own)
         call.kernels.adds(
             [Sum(own[0], own[1] if len(own) > 1 else None, out) for own, out in zip(sides, outs, strict=True)]
         )
@@ -133,23 +141,34 @@ class Adds(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *g: Tensor | None) -> tuple[Tensor | None, ...]:
-        """To each side its share: to all left sides, then to all right ones."""
+        """To each side its share, or g itself where that may be."""
         call: AddsCall = ctx.call
         sides = _sides(call, ctx.saved_tensors)
         upstream = [owned(sink, one) for sink, one in zip(call.sinks, g, strict=True)]
         count = len(call.sides[0])
         gradients: list[Tensor | None] = [None] * (2 + 2 * count * len(sides))
+        problems = []
         for index in range(count):
-            problems = []
             for place, (own, one) in enumerate(zip(sides, upstream, strict=True)):
                 at = 2 + 2 * (place * count + index)
                 if one is not None and ctx.needs_input_grad[at]:
-                    into = claim(call.sides[place][index].sink, own[index].source)
-                    problems.append(SumBackward(own[index], one, into))
-                    gradients[at : at + 2] = handed_over(into)
-            if problems:
-                call.kernels.adds_backward(problems)
+                    problem, gradients[at : at + 2] = _share(call.sides[place][index].sink, own[index], one)
+                    problems.append(problem)
+        if problems:
+            call.kernels.adds_backward(problems)
         return tuple(gradients)
+
+
+def _share(sink: GradientSink | None, side: Pooled, g: Tensor) -> tuple[SumBackward, Gradients]:
+    """What is to do for one side of a sum, and what it gives to autograd."""
+    affine = side.source.affine
+    alone = sink is not None and sink.readers == 1 and sink.multiplies
+    if sink is None or not alone or affine is None or side.pool is not None or side.keep is not None:
+        into = claim(sink, side.source)
+        return SumBackward(side, g, into), handed_over(into)
+    sink.put_pending(g)
+    d_affine = torch.empty_like(affine)
+    return SumBackward(side, g, None, d_affine), (g, d_affine)
 
 
 def _shares(tensors: Sequence[Any], problems: Sequence[object]) -> Iterator[Sequence[Any]]:

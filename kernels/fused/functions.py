@@ -6,6 +6,7 @@ place (see `GradientSink`). Differentiating twice is refused by PyTorch, with th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +31,13 @@ def new_output(z: Tensor | Activation, channels: int, stride: tuple[int, int]) -
 def claim(sink: GradientSink | None, source: Source) -> Accumulator:
     """Where a reader puts its share of a source's gradient; without a sink it is the only reader."""
     return new_gradient(*source) if sink is None else sink.claim(*source)
+
+
+def count_readers(sinks: Iterable[GradientSink | None]) -> None:
+    """Tell activations that an operation reads them."""
+    for sink in sinks:
+        if sink is not None:
+            sink.readers += 1
 
 
 def handed_over(into: Accumulator | None) -> Gradients:

@@ -63,6 +63,8 @@ class Result(NamedTuple):
         d_affine: (2, F), the gradient that reached the norm's affine.
         gamma: the norm's weight.
         training: whether statistics were the batch's.
+        pending: whether g has yet to be multiplied by the norm's scale; never of a convolution whose kind
+            is not one of `Primitives.multiplies`.
     """
 
     z: Tensor
@@ -71,6 +73,7 @@ class Result(NamedTuple):
     d_affine: Tensor | None
     gamma: Tensor | None
     training: bool
+    pending: bool
 
 
 class Gradients(NamedTuple):
@@ -117,11 +120,16 @@ class Sum(NamedTuple):
 
 
 class SumBackward(NamedTuple):
-    """The gradient of one side's source, into ``into``, from that of a sum."""
+    """The gradient of one side's source, into ``into``, from that of a sum.
+
+    Where ``d_affine`` is given instead, (2, C), only the gradients of scale and shift are wanted, and written
+    there: of a side without pool and multiplier, whose source g itself is handed on to.
+    """
 
     side: Pooled
     g: Tensor
-    into: Accumulator
+    into: Accumulator | None
+    d_affine: Tensor | None = None
 
 
 class Primitives(Protocol):
@@ -134,6 +142,8 @@ class Primitives(Protocol):
 
     name: str
     dtypes: tuple[torch.dtype, ...]
+    multiplies: frozenset[str]
+    """Kinds of convolutions whose backward takes a gradient yet to be multiplied by the norm's scale."""
 
     @property
     def limits(self) -> Limits:
@@ -154,7 +164,10 @@ class Primitives(Protocol):
         """Write each sum."""
 
     def adds_backward(self, problems: Sequence[SumBackward]) -> None:
-        """Gradients of one side of each of several sums."""
+        """Gradients of sides of several sums, the same sides of each: all left ones, then all right ones.
+
+        Unlike other problems they may read the same source: what is added to one is added in their order.
+        """
 
     def global_average(self, source: Source, out: Tensor) -> None:
         """Write the mean of relu(source) over pixels to ``out`` (N, C)."""

@@ -36,7 +36,7 @@ from pnas_fast.kernels.triton import norm as norms
 from pnas_fast.kernels.triton.device import CHUNK, activate, load_affine, multiply, pick
 from pnas_fast.kernels.triton.launch import alignment, launch
 from pnas_fast.kernels.triton.problems import each
-from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
+from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, teams_of, tile_of
 
 
 @triton.jit
@@ -137,7 +137,7 @@ def dense_kernel(
         norms.finish_norm(
             f + half * F0, f_ok, program, programs, block, tl.num_programs(1), problem, sums, tickets,
             gamma, beta, running_mean, running_variance, batches, normal, statistics,
-            count, momentum, eps, F, 4096 // BLOCK_F, TRAINING,
+            count, momentum, eps, F, TRAINING,
         )  # fmt: skip
 
 
@@ -203,7 +203,8 @@ def dense(convolution: Convolution, problems: Sequence[Forward]) -> list[Normal]
             **weight_tensors([own.weights for own in problems]),
             **norms.forward_tensors([own.norm for own in problems], normals),
         },
-        counters=together * (blocks + 1), N=n, H=h, W=w, OH=oh, OW=ow, PAD_Y=pad_y, PAD_X=pad_x,
+        counters=together * (blocks * (1 + teams_of(programs)) + 1),
+        N=n, H=h, W=w, OH=oh, OW=ow, PAD_Y=pad_y, PAD_X=pad_x,
         z_units=pixel(z) // align, out_units=pixel(out) // align,
         C=c, F=f, KH=convolution.kernel[0], KW=convolution.kernel[1],
         SY=convolution.stride[0], SX=convolution.stride[1], AFFINE=affine is not None,

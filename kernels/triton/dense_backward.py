@@ -89,7 +89,7 @@ def weight_part(
     offset = tl.zeros((BLOCK_F,), tl.float32)
     slope = tl.zeros((BLOCK_F,), tl.float32)
     if NORM:
-        offset, slope, d_gamma, d_beta = norms.norm_gradient(
+        offset, slope, d_gamma, d_beta, _ = norms.norm_gradient(
             d_normal, statistics, gamma, channel, f_ok, inverse_count, F
         )
         first = f_ok & (program == 0) & (block % chunks == 0) & (first_tap == 0)
@@ -156,7 +156,7 @@ def spread_gradient(
             offset = tl.zeros((FILTERS,), tl.float32)
             slope = tl.zeros((FILTERS,), tl.float32)
             if NORM:
-                offset, slope, _, _ = norms.norm_gradient(
+                offset, slope, _, _, _ = norms.norm_gradient(
                     d_normal, statistics, gamma, channel, f_ok, inverse_count, F
                 )
             mask = inside[:, None] & f_ok[None, :]

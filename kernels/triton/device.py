@@ -122,11 +122,11 @@ def sum_rows(partials, first, count, length, columns, wanted, ROWS: tl.constexpr
 
 
 @triton.jit
-def nothing(COUNT: tl.constexpr, ROWS: tl.constexpr):
-    """A tuple of so many zero tensors [ROWS, CHUNK]: sums to which nothing was added yet."""
+def nothing(COUNT: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr = CHUNK):
+    """A tuple of so many zero tensors [ROWS, CHANNELS]: sums to which nothing was added yet."""
     totals = ()
     for _ in tl.static_range(COUNT):
-        totals = totals + (tl.zeros((ROWS, CHUNK), tl.float32),)  # type: ignore[assignment]
+        totals = totals + (tl.zeros((ROWS, CHANNELS), tl.float32),)  # type: ignore[assignment]
     return totals
 
 
@@ -228,8 +228,9 @@ def keep_weights(total, row, first_f, F, first_c, C, BLOCK_F: tl.constexpr):
 def finish_weights(
     program, programs, group, partial, length, d_weight, tickets, ticket, first_f, F, first_c, C, by_f, by_c,
     BLOCK_F: tl.constexpr, first_tap=0, end_tap=1, apart=0, by_y=0, by_x=0, KW: tl.constexpr = 1,
+    CHANNELS: tl.constexpr = CHUNK,
 ):  # fmt: skip
-    """Sum what programs of a group have kept of BLOCK_F filters, CHUNK channels and some taps.
+    """Sum what programs of a group have kept of BLOCK_F filters, CHANNELS channels and some taps.
 
     Of partial (programs and teams, length) each has a row, in which a tap has (F, C) and taps are ``apart``.
     A group has `tickets_of` tickets.
@@ -240,9 +241,9 @@ def finish_weights(
         if programs > TEAM:
             team = partial + (programs + program // TEAM) * length
             for tap in range(first_tap, end_tap):
-                for begin in range(0, BLOCK_F * CHUNK, ACROSS):
+                for begin in range(0, BLOCK_F * CHANNELS, ACROSS):
                     column = begin + tl.arange(0, ACROSS)
-                    f, c = first_f + column // CHUNK, first_c + column % CHUNK
+                    f, c = first_f + column // CHANNELS, first_c + column % CHANNELS
                     wanted, at = (f < F) & (c < C), tap * apart + f * C + c
                     tl.store(
                         team + at, sum_rows(partial, first, count, length, at, wanted, TEAM), mask=wanted
@@ -250,9 +251,9 @@ def finish_weights(
         last, first, count = arrive_for_team(tickets, programs)
         if last:
             for tap in range(first_tap, end_tap):
-                for begin in range(0, BLOCK_F * CHUNK, ACROSS):
+                for begin in range(0, BLOCK_F * CHANNELS, ACROSS):
                     column = begin + tl.arange(0, ACROSS)
-                    f, c = first_f + column // CHUNK, first_c + column % CHUNK
+                    f, c = first_f + column // CHANNELS, first_c + column % CHANNELS
                     wanted, at = (f < F) & (c < C), tap * apart + f * C + c
                     summed = sum_rows(partial, first, count, length, at, wanted, TEAM)
                     own = d_weight + tap // KW * by_y + tap % KW * by_x + f * by_f + c * by_c

@@ -19,6 +19,7 @@ WRITTEN = frozenset(
         *("out", "into", "dd", "sums", "tickets", "normal", "statistics"),
         *("partial", "weight_partial", "source_partial", "pointwise_partial", "depthwise_partial"),
         "kept_norm",
+        *(f"{kind}_{name}" for kind in ("first", "second") for name in ("into", "d_affine", "partial")),
         *("running_mean", "running_variance", "batches"),
         *("d_norm", "d_affine", "d_weight", "d_second", "d_depthwise", "d_pointwise"),
     )

@@ -6,7 +6,8 @@ Mathematics:
     shift = beta - mean scale; running statistics move.
     backward: with d_scale and d_shift the gradients that reached them,
     d_gamma = (d_scale - mean d_shift) / std, d_beta = d_shift, and z gains offset + slope z where
-    slope = -scale d_gamma / (n std), offset = -scale d_shift / n - slope mean.
+    slope = -scale d_gamma / (n std), offset = -scale d_shift / n - slope mean. Where g
+    has yet to be multiplied by scale, is pending, this is the common factor of g + offset + slope z.
     In evaluation mode slope and offset are 0: the launcher passes 1 / n as 0.
 
 Shapes: normal and statistics (2, F) fp32 hold scale, shift and mean, 1 / std. Partial sums are
@@ -24,7 +25,16 @@ import triton.language as tl
 from torch import Tensor, nn
 
 from pnas_fast.kernels.fused import Gradients, Normal, Result
-from pnas_fast.kernels.triton.device import last_to_arrive, pick, rows_of, widen
+from pnas_fast.kernels.triton.device import (
+    TEAM,
+    arrive_for_team,
+    arrive_in_team,
+    last_to_arrive,
+    pick,
+    rows_of,
+    tickets_of,
+    widen,
+)
 from pnas_fast.kernels.triton.problems import each
 
 
@@ -60,7 +70,7 @@ def count_values(value, ok, number, counted, row, f, wanted, F: tl.constexpr, ZE
 
 @triton.jit
 def merge_rows(sums, count, f, wanted, F: tl.constexpr, ROWS: tl.constexpr):
-    """(mean, sum of squared differences from it) of all rows together, in a fixed order."""
+    """(mean, sum of squared differences from it, count) of all rows together, in a fixed order."""
     number = tl.zeros(f.shape, tl.float32)
     mean = tl.zeros(f.shape, tl.float32)
     squares = tl.zeros(f.shape, tl.float32)
@@ -79,7 +89,7 @@ def merge_rows(sums, count, f, wanted, F: tl.constexpr, ROWS: tl.constexpr):
         squares += step * step * number * share
         mean += step * share
         number += more
-    return mean, squares
+    return mean, squares, number
 
 
 @triton.jit
@@ -110,59 +120,75 @@ def finish_norm(
     momentum,
     eps,
     F: tl.constexpr,
-    ROWS: tl.constexpr,
     TRAINING: tl.constexpr,
 ):
     """When its row is written: the last program to come makes the norm of channels f of all rows.
 
-    A problem has a ticket for each group of channels, and one to count groups.
+    Rows of a team of programs are merged by its last, those of teams by the last of all. A problem has
+    `tickets_of` tickets for each group of channels, and one to count groups.
     """
     gamma, beta, batches = pick(gamma, problem), pick(beta, problem), pick(batches, problem)
     running_mean, running_variance = pick(running_mean, problem), pick(running_variance, problem)
     normal, statistics = pick(normal, problem), pick(statistics, problem)
-    tickets += problem * (groups + 1)
-    if last_to_arrive(tickets, group, programs):
-        if TRAINING:
-            mean, squares = merge_rows(row_of(sums, problem, 0, programs, F), programs, f, wanted, F, ROWS)
-            variance = squares / count
-            share = momentum
-            if momentum < 0.0:
-                # Without a momentum, running statistics are plain means over batches.
-                seen = tl.load(batches) + 1
-                share = 1.0 / seen.to(tl.float32)
-                # Counted once, after every group has read the count.
-                if last_to_arrive(tickets, groups, groups):
-                    tl.store(batches, seen)
-            elif group == 0:
-                tl.store(batches, tl.load(batches) + 1)
-            old_mean = tl.load(running_mean + f, mask=wanted)
-            old_variance = tl.load(running_variance + f, mask=wanted)
-            unbiased = variance * (count / (count - 1.0))
-            tl.store(running_mean + f, old_mean + share * (mean - old_mean), mask=wanted)
-            tl.store(running_variance + f, old_variance + share * (unbiased - old_variance), mask=wanted)
-        else:
-            mean = tl.load(running_mean + f, mask=wanted)
-            variance = tl.load(running_variance + f, mask=wanted)
-        inverse = 1.0 / tl.sqrt_rn(variance + eps)
-        scale = tl.load(gamma + f, mask=wanted) * inverse
-        tl.store(statistics + f, mean, mask=wanted)
-        tl.store(statistics + F + f, inverse, mask=wanted)
-        tl.store(normal + f, scale, mask=wanted)
-        tl.store(normal + F + f, tl.load(beta + f, mask=wanted) - mean * scale, mask=wanted)
+    tickets += problem * (groups * tickets_of(programs) + 1)
+    own = tickets + group * tickets_of(programs)
+    rows = row_of(sums, problem, 0, programs, F)
+    last, first, members = arrive_in_team(own, program, programs)
+    if last:
+        if TRAINING & (programs > TEAM):
+            team = rows + (programs + program // TEAM) * 3 * F
+            mean, squares, number = merge_rows(rows + first * 3 * F, members, f, wanted, F, TEAM)
+            tl.store(team + f, mean, mask=wanted)
+            tl.store(team + F + f, squares, mask=wanted)
+            tl.store(team + 2 * F + f, number, mask=wanted)
+        last, first, members = arrive_for_team(own, programs)
+        if last:
+            if TRAINING:
+                mean, squares, _ = merge_rows(rows + first * 3 * F, members, f, wanted, F, 2 * TEAM)
+                variance = squares / count
+                share = momentum
+                if momentum < 0.0:
+                    # Without a momentum, running statistics are plain means over batches.
+                    seen = tl.load(batches) + 1
+                    share = 1.0 / seen.to(tl.float32)
+                    # Counted once, after every group has read the count.
+                    if last_to_arrive(tickets, groups * tickets_of(programs), groups):
+                        tl.store(batches, seen)
+                elif group == 0:
+                    tl.store(batches, tl.load(batches) + 1)
+                old_mean = tl.load(running_mean + f, mask=wanted)
+                old_variance = tl.load(running_variance + f, mask=wanted)
+                unbiased = variance * (count / (count - 1.0))
+                tl.store(running_mean + f, old_mean + share * (mean - old_mean), mask=wanted)
+                tl.store(running_variance + f, old_variance + share * (unbiased - old_variance), mask=wanted)
+            else:
+                mean = tl.load(running_mean + f, mask=wanted)
+                variance = tl.load(running_variance + f, mask=wanted)
+            inverse = 1.0 / tl.sqrt_rn(variance + eps)
+            scale = tl.load(gamma + f, mask=wanted) * inverse
+            tl.store(statistics + f, mean, mask=wanted)
+            tl.store(statistics + F + f, inverse, mask=wanted)
+            tl.store(normal + f, scale, mask=wanted)
+            tl.store(normal + F + f, tl.load(beta + f, mask=wanted) - mean * scale, mask=wanted)
 
 
 @triton.jit
-def norm_gradient(d_normal, statistics, gamma, f, wanted, inverse_count, F: tl.constexpr):
-    """(offset, slope, d_gamma, d_beta) of channels f."""
+def norm_gradient(d_normal, statistics, gamma, f, wanted, inverse_count, F: tl.constexpr, pending=0):
+    """(offset, slope, d_gamma, d_beta, factor) of channels f: of pending ones divided by the factor, scale.
+
+    That of others is 1.
+    """
     mean = tl.load(statistics + f, mask=wanted, other=0.0)
     inverse = tl.load(statistics + F + f, mask=wanted, other=0.0)
     d_scale = tl.load(d_normal + f, mask=wanted, other=0.0)
     d_shift = tl.load(d_normal + F + f, mask=wanted, other=0.0)
     scale = tl.load(gamma + f, mask=wanted, other=0.0) * inverse
+    factor = tl.where(pending != 0, scale, 1.0)
+    scale = tl.where(pending != 0, 1.0, scale)
     d_gamma = (d_scale - mean * d_shift) * inverse
     slope = -scale * d_gamma * inverse * inverse_count
     offset = -scale * d_shift * inverse_count - slope * mean
-    return offset, slope, d_gamma, d_shift
+    return offset, slope, d_gamma, d_shift, factor
 
 
 @triton.jit
@@ -226,6 +252,11 @@ def backward_tensors(results: Sequence[Result]) -> dict[str, tuple[Tensor, ...] 
         "gamma": each([result.gamma for result, _ in normed]),
         "d_norm": each([torch.empty_like(normal.affine) for _, normal in normed]),
     }
+
+
+def pending(results: Sequence[Result]) -> int:
+    """A bit for each problem whose g has yet to be multiplied by scale, the first problem's the lowest."""
+    return sum(result.pending << place for place, result in enumerate(results))
 
 
 def backward_arguments(result: Result) -> dict[str, Any]:

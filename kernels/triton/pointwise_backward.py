@@ -68,7 +68,7 @@ def pointwise_backward_kernel(
     offset = tl.zeros((BLOCK_F,), tl.float32)
     slope = tl.zeros((BLOCK_F,), tl.float32)
     if NORM:
-        offset, slope, d_gamma, d_beta = norms.norm_gradient(
+        offset, slope, d_gamma, d_beta, _ = norms.norm_gradient(
             d_normal, statistics, gamma, f, f < F, inverse_count, F
         )
         first = (f < F) & (program == 0) & (chunk == 0)

@@ -15,7 +15,7 @@ from pnas_fast.kernels.fused.primitives import Backward, Forward, Sum, SumBackwa
 from pnas_fast.kernels.layout import pixel
 from pnas_fast.kernels.triton import DTYPES
 from pnas_fast.kernels.triton.add import add
-from pnas_fast.kernels.triton.add_backward import add_backward
+from pnas_fast.kernels.triton.add_backward import add_backward, launches
 from pnas_fast.kernels.triton.average import global_average, global_average_backward
 from pnas_fast.kernels.triton.dense import dense
 from pnas_fast.kernels.triton.dense_backward import dense_backward
@@ -42,6 +42,7 @@ class TritonPrimitives:
 
     name = "triton"
     dtypes: tuple[torch.dtype, ...] = DTYPES
+    multiplies: frozenset[str] = frozenset({"separable"})
     limits = Limits(
         "triton",
         activations=DTYPES,
@@ -75,9 +76,9 @@ class TritonPrimitives:
         add(problems)
 
     def adds_backward(self, problems: Sequence[SumBackward]) -> None:
-        """The backward of one side of what `adds` did together: as far as it can be, in one launch."""
-        for chosen in alike(problems, lambda problem: (pixel(problem.g), pixel(problem.into.z))):
-            add_backward(chosen)
+        """The backward of what `adds` did together: as far as it can be, in one launch."""
+        for kinds in launches(problems):
+            add_backward(kinds)
 
     def global_average(self, source: Source, out: Tensor) -> None:
         """See `pnas_fast.kernels.fused.Primitives.global_average`."""

@@ -41,7 +41,7 @@ from pnas_fast.kernels.triton.strips import (
     stack,
     upper_row,
 )
-from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, tile_of
+from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, teams_of, tile_of
 
 
 @triton.jit
@@ -111,7 +111,7 @@ def separable_kernel(
         norms.finish_norm(
             f, f_ok, program, programs, group, tl.num_programs(1), problem, sums, tickets,
             gamma, beta, running_mean, running_variance, batches, normal, statistics,
-            count, momentum, eps, F, 4096 // BLOCK_F, TRAINING,
+            count, momentum, eps, F, TRAINING,
         )  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def separable(convolution: Convolution, problems: Sequence[Forward]) -> list[Nor
             "out": each([problem.out for problem in problems]),
             **norms.forward_tensors([problem.norm for problem in problems], normals),
         },
-        counters=together * (groups + 1),
+        counters=together * (groups * (1 + teams_of(programs)) + 1),
         N=n, H=h, W=w, OH=oh, OW=ow,
         PAD_Y=same_padding(h, k, stride, dilation)[0], PAD_X=same_padding(w, k, stride, dilation)[0],
         z_units=pixel(z) // align, out_units=pixel(out) // align,

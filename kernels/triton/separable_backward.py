@@ -10,9 +10,9 @@ Shapes and strides:
     as in the forward; g and result (N, OH, OW, F) and into (N, H, W, C), NHWC, pixels of each a number
     of units of ALIGN elements apart; dd (problems, N, OH, OW, C) in z's dtype, scratch; d_affine and
     d_norm (2, C) and (2, F) fp32; weight gradients with the strides of the weights. kept_norm (pieces
-    of work of 1 of all problems, 2, BLOCK_F) fp32 holds offset and slope between tiles. Partial results are
-    fp32, a row for each program of a group and each of their teams: pointwise (problems, rows, F, C),
-    affine (problems, rows, 2, C), depthwise (problems, rows, K, K, C).
+    of work of 1 of all problems, 2, BLOCK_F) fp32 holds offset and slope between tiles. Partial
+    results are fp32, a row for each program of a group and each of their teams: pointwise (problems, rows,
+    F, C), affine (problems, rows, 2, C), depthwise (problems, rows, K, K, C).
 
 Grid:
     one launch for all three and all problems. A program takes the next piece of work from a counter:
@@ -47,7 +47,7 @@ NEXT, FINISHED, FIRST = (tl.constexpr(ticket) for ticket in range(3))
 
 
 @triton.jit(
-    do_not_specialize=["N", "accumulate"]
+    do_not_specialize=["N", "accumulate", "pending"]
     + ["z_units", "g_units", "result_units", "into_units"]
     + ["pointwise_programs", "source_programs", "depthwise_programs"]
 )
@@ -55,26 +55,27 @@ def separable_backward_kernel(
     z, affine, depthwise, pointwise, result, g, statistics, d_normal, gamma, d_norm,
     dd, into, d_affine, accumulate, d_depthwise, d_pointwise,
     kept_norm, pointwise_partial, source_partial, depthwise_partial, tickets, inverse_count,
-    N, z_units, g_units, result_units, into_units,
+    pending, N, z_units, g_units, result_units, into_units,
     by_c, by_y, by_x, by_f, by_k, pointwise_programs, source_programs, depthwise_programs,
     H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
     C: tl.constexpr, F: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
     PAD_Y: tl.constexpr, PAD_X: tl.constexpr, AFFINE: tl.constexpr, NORM: tl.constexpr,
     ARRANGED: tl.constexpr, ALIGN: tl.constexpr, BLOCK_F: tl.constexpr, PROBLEMS: tl.constexpr,
     LANES: tl.constexpr, COLS: tl.constexpr, WIDE_LANES: tl.constexpr, WIDE_COLS: tl.constexpr,
-    TAP_ROWS: tl.constexpr,
+    WIDE_CHUNK: tl.constexpr, TAP_ROWS: tl.constexpr,
 ):  # fmt: skip
     """See the top of the file."""
     chunks: tl.constexpr = (C + CHUNK - 1) // CHUNK
+    wide_chunks: tl.constexpr = (C + WIDE_CHUNK - 1) // WIDE_CHUNK
     blocks: tl.constexpr = (F + BLOCK_F - 1) // BLOCK_F
     source_ticket = 1 + chunks * blocks * tickets_of(pointwise_programs)
-    depthwise_ticket = source_ticket + chunks
-    own_tickets = depthwise_ticket + chunks * tl.cdiv(K, TAP_ROWS) * tickets_of(depthwise_programs)
+    depthwise_ticket = source_ticket + wide_chunks
+    own_tickets = depthwise_ticket + wide_chunks * tl.cdiv(K, TAP_ROWS) * tickets_of(depthwise_programs)
     z_pixel = z_units * ALIGN
     ticket = tl.atomic_add(tickets + NEXT, 1, sem="relaxed", scope="gpu")
     problem, work = ticket % PROBLEMS, ticket // PROBLEMS
     before_source = pointwise_programs * chunks * blocks
-    before_depthwise = before_source + source_programs * chunks
+    before_depthwise = before_source + source_programs * wide_chunks
     ready = FIRST + problem * own_tickets
     z, affine, depthwise = pick(z, problem), pick(affine, problem), pick(depthwise, problem)
     dd += problem * N * OH * OW * C
@@ -85,7 +86,7 @@ def separable_backward_kernel(
             pick(d_norm, problem), dd, pick(d_pointwise, problem),
             kept_norm + problem * before_source * 2 * BLOCK_F,
             pointwise_partial + problem * rows_of(pointwise_programs) * F * C, tickets, ready,
-            inverse_count, N, z_pixel, g_units * ALIGN, result_units * ALIGN,
+            inverse_count, (pending >> problem) & 1, N, z_pixel, g_units * ALIGN, result_units * ALIGN,
             by_c, by_y, by_x, by_f, by_k, H, W, OH, OW,
             C, F, K, S, D, PAD_Y, PAD_X, AFFINE, NORM, ARRANGED, BLOCK_F, LANES, COLS,
         )  # fmt: skip
@@ -96,7 +97,7 @@ def separable_backward_kernel(
                 work - before_depthwise, depthwise_programs, z, affine, dd, pick(d_depthwise, problem),
                 depthwise_partial + problem * rows_of(depthwise_programs) * K * K * C,
                 tickets, ready + depthwise_ticket, N, z_pixel, by_c, by_y, by_x, H, W, OH, OW,
-                C, K, S, D, PAD_Y, PAD_X, AFFINE, WIDE_LANES, WIDE_COLS, TAP_ROWS,
+                C, K, S, D, PAD_Y, PAD_X, AFFINE, WIDE_LANES, WIDE_COLS, WIDE_CHUNK, TAP_ROWS,
             )  # fmt: skip
         elif into is not None:
             source_part(
@@ -104,7 +105,7 @@ def separable_backward_kernel(
                 pick(d_affine, problem), (accumulate >> problem) & 1,
                 source_partial + problem * rows_of(source_programs) * 2 * C, tickets, ready + source_ticket,
                 N, z_pixel, into_units * ALIGN, by_c, by_y, by_x, H, W, OH, OW,
-                C, K, S, D, PAD_Y, PAD_X, AFFINE, ARRANGED, WIDE_LANES, WIDE_COLS,
+                C, K, S, D, PAD_Y, PAD_X, AFFINE, ARRANGED, WIDE_LANES, WIDE_COLS, WIDE_CHUNK,
             )  # fmt: skip
     if last_to_arrive(tickets, FINISHED, tl.num_programs(0)):
         tl.store(tickets + NEXT, 0)
@@ -123,18 +124,22 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
     name, blocks = f"separable_backward {k}{' dilated' if dilation > 1 else ''}", -(-f // block_f)
     tile = tile_of(name, z, block_f, align)
     lanes, columns = strips_of(block_f, 1, tile.warps)
-    # Parts 2 and 3 multiply no matrices: as many pixels as threads load well.
-    wide_lanes, wide_columns = 4 * tile.warps, 4
     # Rows of taps share rows of inputs, as far as registers hold totals beside two rows of gradients.
     # A stride leaves little to share.
     tap_rows = 1 if stride > 1 else 3 if k == 3 else 2
+    # Parts 2 and 3 multiply no matrices: as many pixels as threads load well, and half a chunk of channels
+    # where the last chunk has no more; three rows of taps leave no registers for the pixels of that.
+    halves = tap_rows < 3 and 0 < c % CHUNK.value <= CHUNK.value // 2
+    wide_chunk = CHUNK.value // 2 if halves else CHUNK.value
+    wide_lanes, wide_columns, wide_chunks = 4 * tile.warps * CHUNK.value // wide_chunk, 4, -(-c // wide_chunk)
 
     def tiles(width: int, lanes: int, columns: int) -> int:
         """Of a row in all images."""
         return -(-n * -(-width // columns) // lanes)
 
     rows, out_rows = (pairs_of_rows(height, stride, dilation) for height in (h, oh))
-    groups = (chunks * blocks * together, chunks * together, chunks * -(-k // tap_rows) * together)
+    taps = wide_chunks * -(-k // tap_rows)
+    groups = (chunks * blocks * together, wide_chunks * together, taps * together)
     programs = (
         spread(z.device, tile, out_rows * tiles(ow, lanes, columns), groups[0]),
         0 if into is None else spread(z.device, tile, rows * tiles(w, wide_lanes, wide_columns), groups[1]),
@@ -173,7 +178,8 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
             "d_pointwise": each([own[1] for own in d_weights]),
             **accumulators(sinks), **tensors,
         },
-        accumulate=added_to(sinks), counters=counters,
+        accumulate=added_to(sinks), pending=norms.pending([own.result for own in problems]),
+        counters=counters,
         N=n, H=h, W=w, OH=oh, OW=ow,
         PAD_Y=same_padding(h, k, stride, dilation)[0], PAD_X=same_padding(w, k, stride, dilation)[0],
         z_units=pixel(z) // align, g_units=pixel(result.g) // align, result_units=pixel(result.z) // align,
@@ -183,7 +189,8 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
         pointwise_programs=programs[0], source_programs=programs[1], depthwise_programs=programs[2],
         C=c, K=k, S=stride, D=dilation, AFFINE=affine is not None,
         ARRANGED=arranged(depthwise, pointwise), ALIGN=align, BLOCK_F=block_f, PROBLEMS=together,
-        LANES=lanes, COLS=columns, WIDE_LANES=wide_lanes, WIDE_COLS=wide_columns, TAP_ROWS=tap_rows,
+        LANES=lanes, COLS=columns, WIDE_LANES=wide_lanes, WIDE_COLS=wide_columns, WIDE_CHUNK=wide_chunk,
+        TAP_ROWS=tap_rows,
         **norms.backward_arguments(result),
     )  # fmt: skip
     return norms.gradients_of(d_weights, tensors["d_norm"])

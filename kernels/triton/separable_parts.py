@@ -2,7 +2,7 @@
 
 Mathematics, shapes and how the parts wait for each other: see `separable_backward`. ``work`` counts the
 pieces of a part: the programs of its first group, then those of the second. A group is, in 1, a chunk of
-CHUNK channels and a block of BLOCK_F filters, in 2 a chunk, in 3 a chunk and a row of taps; its programs
+CHUNK channels and a block of BLOCK_F filters, in 2 CHANNELS channels, in 3 these and rows of taps; programs
 share the pixels: tiles of LANES strips of COLS columns (see `strips`) in 2 rows, in 3 in 1 row.
 """
 
@@ -45,7 +45,7 @@ def load_dz(g, result, at, ok, f, f_ok, offset, slope, g_pixel, result_pixel, NO
 @triton.jit
 def pointwise_part(
     work, programs, z, affine, depthwise, pointwise, result, g, statistics, d_normal, gamma, d_norm,
-    dd, d_pointwise, kept_norm, partial, tickets, ready, inverse_count,
+    dd, d_pointwise, kept_norm, partial, tickets, ready, inverse_count, pending,
     N, z_pixel, g_pixel, result_pixel, by_c, by_y, by_x, by_f, by_k,
     H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
     C: tl.constexpr, F: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
@@ -62,8 +62,8 @@ def pointwise_part(
     offset = tl.zeros((BLOCK_F,), tl.float32)
     slope = tl.zeros((BLOCK_F,), tl.float32)
     if NORM:
-        offset, slope, d_gamma, d_beta = norms.norm_gradient(
-            d_normal, statistics, gamma, f, f_ok, inverse_count, F
+        offset, slope, d_gamma, d_beta, factor = norms.norm_gradient(
+            d_normal, statistics, gamma, f, f_ok, inverse_count, F, pending
         )
         first = f_ok & (program == 0) & (group < blocks)
         tl.store(d_norm + f, d_gamma, mask=first)
@@ -74,6 +74,8 @@ def pointwise_part(
         tl.store(own + BLOCK_F, slope)
         tl.debug_barrier()
     w = load_pointwise(pointwise, f, c, F, C, by_f, by_k, ARRANGED)
+    if NORM:
+        w *= factor[:, None]
     total = tl.zeros((BLOCK_F, CHUNK), tl.float32)
     pairs: tl.constexpr = pairs_of_rows(OH, S, D)
     strips = tl.cdiv(OW, COLS)
@@ -104,19 +106,25 @@ def pointwise_part(
             for f0 in range(BLOCK_F, F, BLOCK_F):
                 more = f0 + tl.arange(0, BLOCK_F)
                 more_offset, more_slope = offset, slope
+                more_w = load_pointwise(pointwise, more, c, F, C, by_f, by_k, ARRANGED)
                 if NORM:
-                    more_offset, more_slope, _, _ = norms.norm_gradient(
-                        d_normal, statistics, gamma, more, more < F, inverse_count, F
+                    more_offset, more_slope, _, _, more_factor = norms.norm_gradient(
+                        d_normal, statistics, gamma, more, more < F, inverse_count, F, pending
                     )
+                    more_w *= more_factor[:, None]
                 dz = load_dz(
                     g, result, at, ok, more, more < F, more_offset, more_slope, g_pixel, result_pixel, NORM
-                )
-                more_w = load_pointwise(pointwise, more, c, F, C, by_f, by_k, ARRANGED)
+                )  # fmt: skip
                 spread_dz = multiply(dz, more_w, spread_dz, z.dtype.element_ty)
             mask = ok[:, None] & (c < C)[None, :]
             tl.store(dd + at[:, None] * C + c[None, :], spread_dz, mask=mask)
     # dd is complete; what follows is waited for by nobody in this launch.
     arrive(tickets, ready)
+    if NORM:
+        _, _, _, _, factor = norms.norm_gradient(
+            d_normal, statistics, gamma, f, f_ok, inverse_count, F, pending
+        )
+        total *= factor[:, None]
     first_f, first_c = group % blocks * BLOCK_F, group // blocks * CHUNK
     keep_weights(total, partial + program * F * C, first_f, F, first_c, C, BLOCK_F)
     finish_weights(
@@ -132,14 +140,14 @@ def source_part(
     H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
     C: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
     PAD_Y: tl.constexpr, PAD_X: tl.constexpr, AFFINE: tl.constexpr,
-    ARRANGED: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
+    ARRANGED: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Part 2, for one chunk of channels."""
+    """Part 2, for CHANNELS channels."""
     program, group = work % programs, work // programs
-    c = group * CHUNK + tl.arange(0, CHUNK)
+    c = group * CHANNELS + tl.arange(0, CHANNELS)
     scale, shift = load_affine(affine, c, c < C, C, AFFINE)
-    d_scale = tl.zeros((LANES, CHUNK), tl.float32)
-    d_shift = tl.zeros((LANES, CHUNK), tl.float32)
+    d_scale = tl.zeros((LANES, CHANNELS), tl.float32)
+    d_shift = tl.zeros((LANES, CHANNELS), tl.float32)
     pairs: tl.constexpr = pairs_of_rows(H, S, D)
     apart: tl.constexpr = rows_apart(S, D)
     strips = tl.cdiv(W, COLS)
@@ -153,7 +161,7 @@ def source_part(
         upper, lower = convolve(
             dd, depthwise, image * OH * OW, y // S, x // S, lane_ok, c, 1.0, 0.0, OH, OW, C,
             by_c, by_y, by_x, N >> 30,
-            C, K, S, D, PAD_Y, PAD_X, True, False, False, ARRANGED, LANES, COLS,
+            C, K, S, D, PAD_Y, PAD_X, True, False, False, ARRANGED, LANES, COLS, CHANNELS,
         )  # fmt: skip
         for o in tl.static_range(COLS):
             for half in tl.static_range(2):
@@ -172,8 +180,9 @@ def source_part(
                 tl.store(own, share, mask=ok)
     if AFFINE:
         finish_affine(
-            d_scale, d_shift, program, programs, group, partial, d_affine, accumulate, tickets, ticket, C
-        )
+            d_scale, d_shift, program, programs, group, partial, d_affine, accumulate, tickets, ticket, C,
+            CHANNELS,
+        )  # fmt: skip
 
 
 @triton.jit
@@ -183,16 +192,44 @@ def depthwise_part(
     H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
     C: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
     PAD_Y: tl.constexpr, PAD_X: tl.constexpr, AFFINE: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
-    TAP_ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr, TAP_ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Part 3, for one chunk of channels and TAP_ROWS rows of taps."""
+    """Part 3, for CHANNELS channels and TAP_ROWS rows of taps, or as many as are left."""
     groups: tl.constexpr = (K + TAP_ROWS - 1) // TAP_ROWS
+    left: tl.constexpr = K - (groups - 1) * TAP_ROWS
     program, group = work % programs, work // programs
-    i = group % groups * TAP_ROWS
-    c = group // groups * CHUNK + tl.arange(0, CHUNK)
+    i, first_c = group % groups * TAP_ROWS, group // groups * CHANNELS
+    kept = partial + program * K * K * C
+    if (left < TAP_ROWS) & (i + TAP_ROWS > K):
+        keep_taps(
+            program, programs, z, affine, dd, kept, i, first_c, N, z_pixel, H, W, OH, OW,
+            C, K, S, D, PAD_Y, PAD_X, AFFINE, LANES, COLS, CHANNELS, left,
+        )  # fmt: skip
+    else:
+        keep_taps(
+            program, programs, z, affine, dd, kept, i, first_c, N, z_pixel, H, W, OH, OW,
+            C, K, S, D, PAD_Y, PAD_X, AFFINE, LANES, COLS, CHANNELS, TAP_ROWS,
+        )  # fmt: skip
+    # A column of taps is to the sums what a filter is: K, of a block of 8.
+    finish_weights(
+        program, programs, group, partial, K * K * C, d_depthwise, tickets, ticket,
+        0, K, first_c, C, by_x, by_c, 8, i, tl.minimum(i + TAP_ROWS, K), K * C, by_y, 0, 1, CHANNELS,
+    )  # fmt: skip
+
+
+@triton.jit
+def keep_taps(
+    program, programs, z, affine, dd, kept, i, first_c, N, z_pixel,
+    H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
+    C: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
+    PAD_Y: tl.constexpr, PAD_X: tl.constexpr, AFFINE: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
+    CHANNELS: tl.constexpr, TAP_ROWS: tl.constexpr,
+):  # fmt: skip
+    """Write to a program's row (K, K, C) its sums of rows of taps from i on."""
+    c = first_c + tl.arange(0, CHANNELS)
     scale, shift = load_affine(affine, c, c < C, C, AFFINE)
     scale, outside = outside_of(scale, AFFINE)
-    totals = nothing(TAP_ROWS * K, LANES)
+    totals = nothing(TAP_ROWS * K, LANES, CHANNELS)
     pairs: tl.constexpr = pairs_of_rows(OH, S, D)
     strips = tl.cdiv(OW, COLS)
     tiles = pairs * tl.cdiv(N * strips, LANES)
@@ -213,15 +250,8 @@ def depthwise_part(
                 totals, given, z, image * H * W, oy * S - PAD_Y + i * D, ox * S - PAD_X, lane_ok, c,
                 scale, shift, outside, z_pixel, H, W, C, K, S, D, AFFINE, COLS, TAP_ROWS, q,
             )  # fmt: skip
-    row = partial + program * K * K * C
     for tap in tl.static_range(TAP_ROWS * K):
-        if TAP_ROWS * groups == K or i + tap // K < K:
-            tl.store(row + (i * K + tap) * C + c, tl.sum(totals[tap], axis=0), mask=c < C)
-    # A column of taps is to the sums what a filter is: K, of a block of 8.
-    finish_weights(
-        program, programs, group, partial, K * K * C, d_depthwise, tickets, ticket,
-        0, K, group // groups * CHUNK, C, by_x, by_c, 8, i, tl.minimum(i + TAP_ROWS, K), K * C, by_y,
-    )  # fmt: skip
+        tl.store(kept + (i * K + tap) * C + c, tl.sum(totals[tap], axis=0), mask=c < C)
 
 
 @triton.constexpr_function

@@ -49,7 +49,7 @@ def load_columns(
     values, source, row, x, row_ok, c, scale, shift, outside, W, pixel, C: tl.constexpr,
     FIRST: tl.constexpr, END: tl.constexpr, AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
 ):  # fmt: skip
-    """Append columns x + FIRST … x + END - 1 of a row to a tuple of [LANES, CHUNK] fp32."""
+    """Append columns x + FIRST … x + END - 1 of a row to a tuple of [LANES, channels] fp32."""
     for column in tl.static_range(FIRST, END):
         at = x + column
         mask = (row_ok & (at >= 0) & (at < W))[:, None] & (c < C)[None, :]
@@ -120,18 +120,20 @@ def take_rows(
     RECTIFY: tl.constexpr, ARRANGED: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
     PART: tl.constexpr,
 ):  # fmt: skip
-    """Add the shares of the rows of inputs that a part takes: see `rows_of_part`."""
+    """Add the shares of the rows of inputs that a part takes, see `rows_of_part`, if they exist."""
     rows: tl.constexpr = rows_of_part(PART, K, S, D, PAD_Y, TRANSPOSED)
     apart: tl.constexpr = rows_apart(S, D)
-    end = rows[1] + zero if rows[1] > rows[0] else rows[0]
-    for row in tl.range(rows[0], end, rows[2], disable_licm=True):
+    # All strips of a tile have the same rows.
+    begin = rows[0] + tl.maximum(tl.cdiv(-y - rows[0], rows[2]), 0) * rows[2]
+    end = tl.minimum(rows[1] + zero, H - y) if rows[1] > rows[0] else rows[0]
+    for row in tl.range(begin, end, rows[2], disable_licm=True):
         at = y + row
         tap = (PAD_Y - S * row if TRANSPOSED else row) // D
         below = (PAD_Y + apart - S * row if TRANSPOSED else row - S * apart) // D
         values = ()
         for turn in tl.static_range(K):
             upper, lower, values = take_tap(
-                upper, lower, values, source, weights, image + at * W, x, lane_ok & (at >= 0) & (at < H), c,
+                upper, lower, values, source, weights, image + at * W, x, lane_ok, c,
                 scale, shift, outside, W, pixel, tap, below, by_c, by_y, by_x,
                 C, K, K - 1 - turn if TRANSPOSED else turn, S, D, PAD_X, TRANSPOSED, AFFINE, RECTIFY,
                 ARRANGED, LANES, COLS, PART,
@@ -187,15 +189,16 @@ def convolve(
     C: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
     PAD_Y: tl.constexpr, PAD_X: tl.constexpr, TRANSPOSED: tl.constexpr,
     AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
-    ARRANGED: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
+    ARRANGED: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr, CHANNELS: tl.constexpr = CHUNK,
 ):  # fmt: skip
-    """Two rows of strips, two tuples of COLS tensors [LANES, CHUNK] fp32.
+    """Two rows of strips, two tuples of COLS tensors [LANES, CHANNELS] fp32.
 
-    (y, x) is the input pixel from which q counts; PAD_Y and PAD_X are for transposed ones. ``zero`` is 0, of
-    which the compiler must not know: it would unroll short loops and keep too much in registers.
+    (y, x) is the input pixel from which q counts, y of all lanes; PAD_Y and PAD_X are for transposed ones.
+    ``zero`` is 0, of which the compiler must not know: it would unroll short loops and keep too much in
+    registers.
     """
     scale, outside = outside_of(scale, AFFINE)
-    upper, lower = nothing(COLS, LANES), nothing(COLS, LANES)
+    upper, lower = nothing(COLS, LANES, CHANNELS), nothing(COLS, LANES, CHANNELS)
     for part in tl.static_range(3):
         upper, lower = take_rows(
             upper, lower, source, weights, image, y, x, lane_ok, c, scale, shift, outside, H, W, pixel,
