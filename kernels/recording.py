@@ -16,17 +16,17 @@ from torch import Tensor
 
 from pnas_fast import _cpu_kernels as compiled
 from pnas_fast.kernels._torch_internals import TorchDispatchMode, foreach_copy_, writes
+from pnas_fast.kernels.step_memory import StepMemory
 
 _aten = torch.ops.aten
-_MAKE_MEMORY = {
+_ALLOCATE = {
     _aten.empty,
     _aten.empty_like,
     _aten.empty_strided,
     _aten.new_empty,
     _aten.new_empty_strided,
-    _aten.set_,
 }
-"""Operators that give tensors memory and write nothing: it is there already the second time."""
+"""Operators that give a new tensor memory and write nothing: it is there already the second time."""
 
 _READ_VALUES = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
@@ -40,13 +40,13 @@ class Recording:
     Attributes:
         refusal: why the step cannot be done again, None where it can: an operator by which it read a value,
             or one that is not PyTorch's own.
-        memory: of everything that the step made, which stays.
     """
 
     def __init__(self) -> None:
         self.refusal: str | None = None
         self._again: list[Callable[[], Any]] = []
-        self.memory: list[torch.UntypedStorage] = []
+        self._memory = StepMemory()
+        self._kept: list[torch.UntypedStorage] = []
 
     def record(self, step: Callable[[], None]) -> None:
         """Do the step, taking notes."""
@@ -67,9 +67,19 @@ class Recording:
         """Note what to do next."""
         self._again.append(again)
 
+    @property
+    def memory(self) -> list[torch.UntypedStorage]:
+        """All memory of what the step made."""
+        return self._memory.storages + self._kept
+
+    def place(self, made: Tensor) -> None:
+        """Give a tensor that nobody has written to yet memory of the step."""
+        storage = self._memory.take(made.untyped_storage().nbytes())
+        made.set_(storage, made.storage_offset(), made.shape, made.stride())
+
     def keep(self, tensors: Iterable[Tensor]) -> None:
         """Keep the memory of tensors that the step has made."""
-        self.memory += [tensor.untyped_storage() for tensor in tensors]
+        self._kept += [tensor.untyped_storage() for tensor in tensors]
 
 
 class _Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -97,7 +107,9 @@ class _Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, operator: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
         keywords = keywords or {}
         result = operator(*arguments, **keywords)
-        if operator.namespace == "aten":
+        if operator.overloadpacket in _ALLOCATE:
+            self._recording.place(result)
+        elif operator.namespace == "aten":
             self._note(operator, arguments, keywords, result)
         elif operator.namespace != "profiler":  # which only marks times
             self._recording.refusal = str(operator)
@@ -111,8 +123,8 @@ class _Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if made and read.issuperset(map(_place, made)):
                 return  # views, which are there already
             self._recording.keep(made)
-        if operator.overloadpacket in _MAKE_MEMORY:
-            return
+        if operator is _aten.set_.source_Storage_storage_offset:
+            return  # memory for a tensor, which has it already
         if _READ_VALUES.intersection(operator.tags):
             self._recording.refusal = str(operator)
         call = partial(
