@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,8 @@ from pnas_fast.threads import cores
 AUTO, LOCAL = "auto", "local"
 
 MOST_SLOTS = 10_000
+
+_KNOCK_SECONDS = 10.0
 
 _EXTRA = "pip install 'pnas_fast[ray]'"
 _ADDRESS = re.compile(r"[^\s/:]+:\d{1,5}|\[[^\s/\]]+\]:\d{1,5}")
@@ -119,6 +122,8 @@ def _connect(address: str, cpus: int) -> Any:
     ray = importlib.import_module("ray")
     _tame()
     try:
+        if address not in (AUTO, LOCAL):
+            _knock(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # of many kinds, whatever is wrong
         hint = "start one with: ray start --head, or say --ray-address local" if address == AUTO else ""
@@ -127,6 +132,12 @@ def _connect(address: str, cpus: int) -> Any:
             + (f"; {hint}" if hint else "")
         ) from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` where nobody listens: Ray itself would go on asking for minutes."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
 
 
 def _tame() -> None:
