@@ -3,11 +3,13 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -370,6 +372,33 @@ def test_weights_are_of_the_best_where_what_is_proposed_has_changed(tmp_path: Pa
     with store:
         store.set_fact("weights_of", "another child")
     assert_weights_are_of_the_best(run_search(replace(config, budget=12), out=folder, progress=False))
+
+
+def test_a_search_killed_while_it_begins_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the folder holds before each step of its beginning is a run, and can be looked at."""
+    config = replace(TINY, blocks=1, operations=("identity",))
+    states = dict[str, Path]()
+
+    def kept(name: str) -> Any:
+        step = getattr(run_module, name)
+
+        def keep(*arguments: Any, **named: Any) -> Any:
+            states[name] = tmp_path / name
+            shutil.copytree(tmp_path / "run", states[name], dirs_exist_ok=True)
+            return step(*arguments, **named)
+
+        return keep
+
+    steps = ("TrialStore", "settle", "settle_costs")
+    with monkeypatch.context() as patch:
+        for name in steps:
+            patch.setattr(run_module, name, kept(name))
+        whole = run_search(config, out=tmp_path / "run", progress=False)
+    assert tuple(states) == steps
+    for name, folder in states.items():
+        if name != "TrialStore":
+            assert RunRecord.load(folder).trials == []
+        assert essence(run_search(config, out=folder, progress=False)) == essence(whole)
 
 
 def test_failed_children_are_trained_again_where_that_is_asked(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -61,6 +63,47 @@ def test_trials_come_back_by_number_and_a_twin_shares_its_measurement(path: Path
     with TrialStore(path) as store:
         assert store.trials() == trials
         assert store.notes() == [StoredNote("level", 2, {"level": 1, "rho_after": None})]
+
+
+CUT_SHORT = """
+import os, signal, sqlite3, sys
+from pathlib import Path
+from pnas_fast.runs.store import TrialStore
+
+path, asked, connect = Path(sys.argv[1]), 99, sqlite3.connect
+
+class Mortal(sqlite3.Connection):
+    def execute(self, *arguments):
+        global asked
+        if asked == statement:
+            os.kill(os.getpid(), signal.SIGKILL)
+        asked += 1
+        return super().execute(*arguments)
+
+sqlite3.connect = lambda *arguments, **named: connect(*arguments, factory=Mortal, **named)
+for statement in range(50):
+    path.unlink(missing_ok=True)
+    if not (child := os.fork()):
+        asked = 0
+        TrialStore(path, write=True)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if path.exists():
+        with TrialStore(path) as store:
+            assert store.trials() == []
+    print(status, path.exists())
+    if status == 0:
+        break
+"""
+
+
+def test_a_store_is_there_whole_or_not_at_all_wherever_its_making_is_cut_short(path: Path) -> None:
+    """Killed before each statement in turn until none is left, over what the one before left."""
+    script = [sys.executable, "-c", CUT_SHORT, str(path)]
+    *killed, last = subprocess.run(script, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert set(killed) == {"-9 False", "-9 True"}
+    assert last == "0 True"
+    assert not [left for left in path.parent.iterdir() if not left.name.startswith(path.name)]
 
 
 def test_keys_differ_by_budget_replica_and_evaluator(path: Path) -> None:

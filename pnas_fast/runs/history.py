@@ -68,8 +68,6 @@ def settle(folder: Path, config: RunConfig, data: str, store: TrialStore) -> lis
         if before is not None and _what(config, json.loads(before)) != _what(config, config.values()):
             store.forget_proposals()
         store.set_fact(_CONFIG, text)
-    elif not (folder / CONFIG).is_file():
-        config.save(folder / CONFIG)
     store.set_fact(_DATA, data)
     where = _text(_where(config))
     earlier = store.fact(_WHERE)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pnas_fast.files import replacing
 from pnas_fast.protocols import Key, Measurement, Proposal, Trial
 from pnas_fast.runs.database import (
     StoreError,
@@ -86,6 +88,8 @@ class TrialStore:
     def __init__(self, path: Path, *, write: bool = False, durable: bool = True) -> None:
         self._path = path
         self._known: dict[Key, Measurement] = {}
+        if write and not os.path.lexists(path):
+            _create(path)
         self._connection = connect_to_write(path, durable) if write else connect_to_read(path)
         try:
             with explained(path):
@@ -96,15 +100,7 @@ class TrialStore:
 
     def _prepare(self, write: bool) -> None:
         version = version_of(self._connection)
-        if version == 0 and write:
-            found = self._connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
-            if found is not None:
-                raise StoreError(f"{self._path}: not a trial store (it has a table {found[0]!r})")
-            with self._connection:
-                self._connection.execute("BEGIN IMMEDIATE")
-                for statement in _SCHEMA:
-                    self._connection.execute(statement)
-        elif version != SCHEMA_VERSION:
+        if version != SCHEMA_VERSION:
             if write and 0 < version < SCHEMA_VERSION:
                 raise StoreError(
                     f"{self._path}: was made by an earlier version, whose runs can be read but not "
@@ -252,6 +248,21 @@ class TrialStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _create(path: Path) -> None:
+    """Make a file with the whole schema, or none: a search may be killed here and another may look."""
+    with explained(path), replacing(path) as temporary:
+        connection = sqlite3.connect(temporary)
+        try:
+            # A journal on the disk would be left by a process that is killed.
+            connection.execute("PRAGMA journal_mode = MEMORY")
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                for statement in _SCHEMA:
+                    connection.execute(statement)
+        finally:
+            connection.close()
 
 
 def _row(key: Key, measurement: Measurement) -> list[Any]:

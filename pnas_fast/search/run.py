@@ -38,7 +38,7 @@ from pnas_fast.protocols import (
 )
 from pnas_fast.runs.choice import best_of, split
 from pnas_fast.runs.costs import settle_costs
-from pnas_fast.runs.folder import TRIALS, check_same, locked, saved_config
+from pnas_fast.runs.folder import CONFIG, TRIALS, check_same, locked, saved_config
 from pnas_fast.runs.front import FrontKeeper
 from pnas_fast.runs.history import is_finished, mark_finished, settle, settle_tests
 from pnas_fast.runs.images import remember_images
@@ -140,6 +140,8 @@ class Search:
             config = replace(config, share=config.share or saved.share)
         with ExitStack() as stack:
             stack.enter_context(locked(folder))
+            if saved is None:
+                config.save(folder / CONFIG)  # before anything else: it makes the folder a run's
             # A table answers again what a machine without power forgot, and is done before anybody looks.
             trains = not config.evaluator.startswith(TABLE)
             store = stack.enter_context(TrialStore(folder / TRIALS, write=True, durable=trains))
