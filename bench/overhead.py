@@ -48,7 +48,7 @@ from pnas_fast.search.preflight import random_cell
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "forward": [(ChildNetwork, "forward"), (nn.functional, "cross_entropy")],
     "backward": [(Tensor, "backward")],
-    "optimiser": [(SGD, "step"), (nn.utils, "clip_grad_norm_")],
+    "optimiser": [(SGD, "step")],
     "replays": [(Recording, "replay")],
 }
 LIMIT = 0.10

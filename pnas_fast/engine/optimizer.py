@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pnas_fast.engine.flat import Flat
 from pnas_fast.engine.settings import TrainingSettings
 from pnas_fast.kernels._torch_internals import (
     foreach_add,
@@ -32,6 +33,9 @@ MOMENTUM = 0.9
 ALPHA = 0.9
 """RMSprop's decay of the mean of squares (docs/method.md, 3.3)."""
 
+TINY = 1e-6
+"""Added to the norm of gradients, as PyTorch does."""
+
 EPSILON = 1.0
 """Added to RMSprop's root (docs/method.md, 3.3)."""
 
@@ -41,16 +45,17 @@ class Optimizer:
 
     Weight decay is on weights of convolutions and classifiers, not on batch norm's scales and shifts nor on
     biases. Memory begins as zeros, which is what a first step without any does, and which holds where loss
-    scaling leaves that step out.
+    scaling leaves that step out. Before an update gradients are divided by ``max(1, ‖g‖ / clip)``, with the
+    norm of all together (Pascanu et al. 2013), where ``clip`` is not 0.
 
     Args:
         parameters: all of a network, on one device.
-        settings: ``weight_decay`` is read.
+        settings: ``weight_decay`` and ``clip`` are read.
         rate: the learning rate, of no dimensions, on that device; it is read there at every step.
 
     Attributes:
         param_groups: parameters and weight decay, by PyTorch's names for `torch.amp.GradScaler`.
-        state: of each parameter, by name.
+        state: of each parameter, by name; values may change, the tensors stay.
     """
 
     MEMORY: Sequence[str]
@@ -62,19 +67,15 @@ class Optimizer:
         ]
         self.state = {p: {name: torch.zeros_like(p) for name in self.MEMORY} for p in parameters}
         self._rate = rate
+        self._clip = settings.clip
 
-    @torch.no_grad()
     def step(self) -> None:
         """Update every parameter that has a gradient.
 
         Raises:
             ValueError: what is remembered of a parameter is not laid out as it, which fused updates believe.
         """
-        for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if parameters:
-                memory = [[self._remembered(p, name) for p in parameters] for name in self.MEMORY]
-                self._update(parameters, [p.grad for p in parameters], memory, group["weight_decay"])
+        raise NotImplementedError
 
     def _remembered(self, parameter: nn.Parameter, name: str) -> Tensor:
         own = self.state[parameter].get(name)
@@ -83,17 +84,15 @@ class Optimizer:
             raise ValueError(f"optimiser: {name} is {found}, allowed is its parameter's {allowed}")
         return own
 
-    def _update(
-        self, parameters: list[Tensor], gradients: list[Tensor], memory: list[list[Tensor]], decay: float
-    ) -> None:
-        raise NotImplementedError
-
 
 class SGD(Optimizer):
     """Nesterov's momentum (Sutskever et al. 2013): ``v ← 0.9·v + g``, ``w ← w − rate·(g + 0.9·v)``.
 
+    Parameters are moved to lie side by side, and so does what is remembered. Then a step is a copy of the
+    gradients, their norm and two updates, of what decays and what does not, for any number of parameters.
+
     ``grad_scale`` and ``found_inf`` are the loss scaling's, which sets them for a step's time; it changes
-    nothing where ``found_inf`` is 1.
+    nothing where ``found_inf`` is 1, and has divided gradients by its scale itself.
     """
 
     MEMORY = ("momentum_buffer",)
@@ -101,13 +100,44 @@ class SGD(Optimizer):
     grad_scale: Tensor | None = None
     found_inf: Tensor | None = None
 
-    def _update(
-        self, parameters: list[Tensor], gradients: list[Tensor], memory: list[list[Tensor]], decay: float
-    ) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], settings: TrainingSettings, rate: Tensor) -> None:
+        super().__init__(parameters, settings, rate)
+        self._parameters: list[nn.Parameter] = [p for group in self.param_groups for p in group["params"]]
+        self._weights, self._velocities = Flat(self._parameters), Flat(self._parameters)
+        self._weights.take(self._parameters)
+        for index, parameter in enumerate(self._parameters):
+            parameter.data = self._weights.views[index]
+            self.state[parameter] = {"momentum_buffer": self._velocities.views[index]}
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """See `Optimizer.step`.
+
+        Raises:
+            ValueError: a parameter, or what is remembered of it, is not where it was at first.
+        """
+        memory = [self._remembered(p, "momentum_buffer") for p in self._parameters]
+        if not self._weights.holds(self._parameters) or not self._velocities.holds(memory):
+            raise ValueError(
+                "optimiser: a parameter or its momentum_buffer was moved, allowed are new values"
+            )
+        gradients = [p.grad for p in self._parameters]
+        gradient = self._weights.gathered(gradients)
+        if self._clip > 0:
+            gradient.div_((torch.linalg.vector_norm(gradient) + TINY).div_(self._clip).clamp_min_(1.0))
+        first = 0
+        for group in self.param_groups:
+            end = first + len(group["params"])
+            self._update(gradient, self._weights.runs(gradients, first, end), group["weight_decay"])
+            first = end
+
+    def _update(self, gradient: Tensor, runs: list[slice], decay: float) -> None:
+        if not runs:
+            return
         sgd(
-            parameters,
-            gradients,
-            list(memory[0]),
+            [self._weights.memory[run] for run in runs],
+            [gradient[run] for run in runs],
+            [self._velocities.memory[run] for run in runs],
             fused=True,
             grad_scale=self.grad_scale,
             found_inf=self.found_inf,
@@ -127,6 +157,17 @@ class RMSprop(Optimizer):
     """
 
     MEMORY = ("square_avg", "momentum_buffer")
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """See `Optimizer.step`."""
+        if self._clip > 0:
+            nn.utils.clip_grad_norm_([p for p in self.state if p.grad is not None], self._clip)
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if parameters:
+                memory = [[self._remembered(p, name) for p in parameters] for name in self.MEMORY]
+                self._update(parameters, [p.grad for p in parameters], memory, group["weight_decay"])
 
     def _update(
         self, parameters: list[Tensor], gradients: list[Tensor], memory: list[list[Tensor]], decay: float

@@ -22,7 +22,8 @@ class Stepper:
 
     The learning rate falls from ``settings.learning_rate`` to 0 along half a cosine over the whole
     training (docs/method.md, 2). Whatever a step reads or changes is on the network's device and stays where
-    it is, and a step waits for nothing, so a CUDA graph can hold it.
+    it is, and a step waits for nothing, so a CUDA graph can hold it. SGD moves parameters once, here:
+    whoever keeps their addresses comes later.
 
     With ``precision`` fp16 the loss is scaled before the backward: twice as much after 2,000 steps without
     an overflow, half as much after one, whose step changes nothing else (Micikevicius et al. 2018).
@@ -74,8 +75,6 @@ class Stepper:
         # Before unscaling, so that an overflow in one process is one in all, and all leave the step out.
         self._average([parameter.grad for parameter in self._parameters if parameter.grad is not None])
         self._scaler.unscale_(self._optimizer)  # type: ignore[arg-type]  # it needs no more than ours has
-        if self._settings.clip > 0:
-            nn.utils.clip_grad_norm_(self._parameters, self._settings.clip)
         self._scaler.step(self._optimizer)  # type: ignore[arg-type]
         self._scaler.update()
         return loss.detach()
@@ -108,17 +107,17 @@ class Stepper:
             parameter, value = self._parameters[int(place)], state[key]
             if value.shape != parameter.shape:
                 raise ValueError(f"{key} is {tuple(value.shape)}, expected {tuple(parameter.shape)}")
-            # In the parameter's own layout, which a fused optimiser takes for granted.
-            self._optimizer.state[parameter][name] = torch.empty_like(parameter).copy_(value).detach()
+            self._optimizer.state[parameter][name].copy_(value)
         if scaling:
             names = {name.removeprefix(f"{SCALER}."): value.item() for name, value in scaling.items()}
             self._scaler.load_state_dict(names)
 
     def _set_rate(self, progress: float | Tensor) -> None:
+        half = self._settings.learning_rate / 2
         if isinstance(progress, Tensor):
-            self._rate.copy_(self._settings.learning_rate * (1 + torch.cos(math.pi * progress)) / 2)
+            self._rate.copy_(torch.cos(math.pi * progress).mul_(half).add_(half))
         else:
-            self._rate.fill_(self._settings.learning_rate * (1 + math.cos(math.pi * progress)) / 2)
+            self._rate.fill_(half * math.cos(math.pi * progress) + half)
 
     def _loss(self, output: Tensor | Logits, labels: Tensor) -> Tensor:
         if isinstance(output, Logits):

@@ -49,11 +49,6 @@ class LongTraining:
         if group.size > 1:
             share_batch_norms(self.network)
             self.network.share_drop_path(group.rank, group.size)
-        self._averaged: CellNetwork | None = None
-        self._average: WeightAverage | None = None
-        if config.ema > 0:
-            self._averaged = build(config, data)
-            self._average = WeightAverage(self.network, self._averaged, config.ema)
         self.stepper = Stepper(
             self.network,
             config,
@@ -61,6 +56,11 @@ class LongTraining:
             average=group.average,
             weights=class_weights(config, data),
         )
+        self._averaged: CellNetwork | None = None
+        self._average: WeightAverage | None = None
+        if config.ema > 0:
+            self._averaged = build(config, data)
+            self._average = WeightAverage(self.network, self._averaged, config.ema)
         share = (group.rank, group.size)
         self._type = DTYPES[config.precision]
         self._batches = TrainingBatches(
