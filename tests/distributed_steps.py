@@ -17,8 +17,10 @@ from pnas_fast.data import load
 from pnas_fast.kernels import BACKENDS as EVERY_BACKEND
 from pnas_fast.kernels import Backend, CellOutput, Side, get_backend
 from pnas_fast.kernels.shared_norm import SharedBatchNorm2d
+from pnas_fast.train import training as training_module
 from pnas_fast.train.config import TrainConfig
 from pnas_fast.train.group import Group, joined
+from pnas_fast.train.network import build
 from pnas_fast.train.training import LongTraining
 from where_triton_runs import DEVICE
 
@@ -46,11 +48,10 @@ CONFIG = TrainConfig(
 def steps(group: Group, backend: str) -> dict[str, Tensor]:
     """Everything that changed, and each step's loss over all processes; in fp64 by the eager backend."""
     config = replace(CONFIG, backend=backend).resolved()
+    made = (lambda *given: build(*given).double()) if backend == "eager" else build
+    training_module.build = made  # type: ignore[attr-defined]
     training = LongTraining(config, load(config.data).subset(config.train_images), group)
     if backend == "eager":
-        training.network.double()
-        training.judged.double()
-        training.stepper.restore(training.stepper.state())  # in the parameters' type
         training.network.register_forward_pre_hook(lambda _, inputs: inputs[0].double())
     losses = []
     for index in range(STEPS):
