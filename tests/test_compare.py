@@ -451,6 +451,8 @@ def test_independent_repeats_draw_replicas_of_the_table(table: Path, tmp_path: P
         ("--out {out} --from {missing}", "holds no trials.sqlite"),
         ("--out {out} --from {missing} --budget 3", "--from with --budget"),
         ("--out {out} --from {missing} --repeats 3", "--from with --repeats"),
+        ("--out {out} --from {missing} --max-hours 3", "--from with --max-hours"),
+        ("--out {out} --from {missing} --grace 3", "--from with --grace"),
         ("--out {full} --strategies random --budget 3", "holds other files and no comparison.json"),
         ("--out {full} --from {missing}", "holds other files and no comparison.json"),
         ("--out {full}/note --strategies random", "is a file, expected a comparison's folder"),

@@ -15,8 +15,9 @@ from pnas_fast.runs.config import short_digest
 from pnas_fast.runs.folder import RunError, check_same, default_folder, opened, saved_config
 from pnas_fast.search.cli import parse
 from pnas_fast.search.command import main
-from pnas_fast.search.config import OPTIONS_OF, RAISABLE, paper, quick
+from pnas_fast.search.config import RAISABLE, paper, quick
 from pnas_fast.search.parts import budget_of, make_strategy, notes_on
+from pnas_fast.search.strategy_options import OPTIONS_OF
 
 
 def test_the_paper_preset_is_the_papers_search() -> None:

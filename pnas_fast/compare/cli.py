@@ -19,13 +19,12 @@ from pnas_fast.engine import settings_source
 from pnas_fast.search.cli import GROUPS
 from pnas_fast.search.config import (
     PRESETS,
-    STRATEGIES,
     SearchConfig,
     default_preset,
     device_note,
     preset,
-    takes,
 )
+from pnas_fast.search.strategy_options import STRATEGIES, takes
 
 DESCRIPTION = """\
 Compare strategies on the same children: run each of them several times, or take runs that exist, and say
@@ -79,13 +78,21 @@ def parse(arguments: Sequence[str] | None = None) -> Request:
     download = bool(given.pop("download", False))
     limits = take_limits(given)
     if records:
-        if given or download:
-            name = "--download" if download else _written(next(iter(given)))
-            raise ConfigError(f"--from with {name}: the runs are as they are, allowed are --out and --target")
+        others = [*map(_written, given), *["--download"] * download, *_of_limits(limits)]
+        if others:
+            raise ConfigError(
+                f"--from with {others[0]}: the runs are as they are, allowed are --out and --target"
+            )
         check_folder(folder)
         return Request(folder, None, records, False, target, [], limits)
     plan, notes = _plan(folder, given)
     return Request(folder, plan, [], download, target, notes, limits)
+
+
+def _of_limits(limits: Limits) -> list[str]:
+    usual = Limits()
+    found = {"--max-hours": limits.hours != usual.hours, "--grace": limits.grace != usual.grace}
+    return [name for name, given in found.items() if given]
 
 
 def _plan(folder: Path, given: dict[str, Any]) -> tuple[Plan, list[str]]:

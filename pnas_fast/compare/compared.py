@@ -18,7 +18,8 @@ from pnas_fast.protocols import Trial
 from pnas_fast.report.text import number
 from pnas_fast.runs.folder import RunError
 from pnas_fast.runs.record import RunRecord
-from pnas_fast.search.config import STRATEGIES, TABLE
+from pnas_fast.search.config import TABLE
+from pnas_fast.search.strategy_options import STRATEGIES
 
 AXES = ("cells", "images", "seconds")
 """What a search is paid in."""

@@ -10,8 +10,9 @@ from typing import Any
 
 from pnas_fast.cli.options import ConfigError, option_name
 from pnas_fast.engine.few_shot import check_evaluator
-from pnas_fast.search.config import OPTIONS_OF, TABLE, SearchConfig, takes
+from pnas_fast.search.config import TABLE, SearchConfig
 from pnas_fast.search.plan import planned_sizes
+from pnas_fast.search.strategy_options import OPTIONS_OF, in_words, takes
 
 RUNS = "runs"
 """The folder of the runs' folders."""
@@ -129,7 +130,7 @@ def _check_taken(given: Mapping[str, Any], strategies: list[str]) -> None:
     for name in given:
         if not any(takes(strategy, name) for strategy in strategies):
             raise ConfigError(
-                f"{option_name(name)} is an option of {' and '.join(OPTIONS_OF[name])}, the strategies "
+                f"{option_name(name)} is an option of {in_words(OPTIONS_OF[name])}, the strategies "
                 f"compared are {', '.join(strategies)}"
             )
 

@@ -12,7 +12,8 @@ from pnas_fast.engine.few_shot import REPTILE
 from pnas_fast.engine.settings import HOW, TrainingSettings
 from pnas_fast.report.text import number, setting
 from pnas_fast.report.view import VALIDATION_IMAGES
-from pnas_fast.search.config import OPTIONS_OF, TABLE
+from pnas_fast.search.config import TABLE
+from pnas_fast.search.strategy_options import OPTIONS_OF
 
 TEST_IMAGES = "test_images"
 """The name, among a trial's values, of how many images its test accuracy is of."""

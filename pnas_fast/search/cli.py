@@ -27,12 +27,12 @@ from pnas_fast.search.config import (
     PRESETS,
     TABLE,
     SearchConfig,
-    check_belongs,
     default_preset,
     device_note,
     preset,
 )
 from pnas_fast.search.profiled import Profiled
+from pnas_fast.search.strategy_options import check_belongs
 from pnas_fast.tracking.trackers import add_track_option
 from pnas_fast.watch.serving import PORT, port_number
 

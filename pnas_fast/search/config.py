@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
 
 from pnas_fast.candidates import one_block_cells
-from pnas_fast.cli.options import ConfigError, option, option_name
+from pnas_fast.cli.options import ConfigError, option
 from pnas_fast.engine.few_shot import OPTIONS as FEW_SHOT
 from pnas_fast.engine.few_shot import REPTILE, FewShotSettings, check_evaluator
 from pnas_fast.objectives.deployment import normal
 from pnas_fast.objectives.limits import ACCURACY, COSTS, parse_limits, parse_objectives
 from pnas_fast.runs.config import RunConfig
 from pnas_fast.search.device_file import content_of, settled
+from pnas_fast.search.strategy_options import OPTIONS_OF, STRATEGIES, check_belongs, in_words
 from pnas_fast.space import MAX_BLOCKS, OPERATIONS, CellError, check_operations
 from pnas_fast.strategies.controller import RATES
 from pnas_fast.strategies.policy_gradient import ALGORITHMS
@@ -23,31 +24,6 @@ from pnas_fast.strategies.targets import LEARN
 from pnas_fast.surrogate import PREDICTORS, REFITS
 
 PRESETS = ("quick", "paper")
-
-STRATEGIES = ("progressive", "random", "evolution", "controller", "local", "bananas", "exhaustive")
-
-OPTIONS_OF: dict[str, tuple[str, ...]] = {
-    "first_level": ("progressive",),
-    "beam": ("progressive",),
-    "predictor": ("progressive", "bananas"),
-    "refit": ("progressive",),
-    "kappa": ("progressive",),
-    "learn": ("progressive",),
-    "budget": ("random", "evolution", "controller", "local", "bananas"),
-    "lag": ("evolution", "controller", "local", "bananas"),
-    "population": ("evolution",),
-    "sample": ("evolution",),
-    "retrain": ("evolution",),
-    "policy": ("controller",),
-    "algorithm": ("controller",),
-    "controller_rate": ("controller",),
-    "batch_of_proposals": ("controller",),
-    "candidates": ("bananas",),
-    "explore": ("progressive",),
-    "cells": ("exhaustive",),
-    "replicas": ("exhaustive",),
-}
-"""The strategies that an option belongs to, where it does not belong to all."""
 
 ACCURACY_ONLY = ("controller", "local", "bananas")
 """Strategies that choose by accuracy alone, whatever cells cost."""
@@ -258,7 +234,7 @@ class SearchConfig(FewShotSettings, RunConfig):
         if len(objectives) > 1 and self.strategy in ACCURACY_ONLY:
             raise ConfigError(
                 f"objectives are {','.join(objectives)}: {self.strategy} chooses by {ACCURACY} alone, and "
-                f"keeps --limit; allowed are {_in_words([n for n in STRATEGIES if n not in ACCURACY_ONLY])}"
+                f"keeps --limit; allowed are {in_words([n for n in STRATEGIES if n not in ACCURACY_ONLY])}"
             )
         object.__setattr__(self, "objectives", objectives)
         object.__setattr__(self, "limit", tuple(map(str, limits)))
@@ -334,26 +310,6 @@ def first_level(config: SearchConfig) -> int:
 def progressive_children(config: SearchConfig) -> int:
     """How many children progressive search trains, at most."""
     return first_level(config) + (config.blocks - 1) * config.beam
-
-
-def takes(strategy: str, name: str) -> bool:
-    """Whether a strategy has an option."""
-    return strategy in OPTIONS_OF.get(name, (strategy,))
-
-
-def check_belongs(strategy: str, given: list[str]) -> None:
-    """Raise `ConfigError` for the first option that was given and belongs to other strategies."""
-    for name in given:
-        if not takes(strategy, name):
-            raise ConfigError(
-                f"{option_name(name)} is an option of {_in_words(OPTIONS_OF[name])}, "
-                f"the strategy is {strategy}"
-            )
-
-
-def _in_words(names: Sequence[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
-    return " and ".join([*filter(None, [", ".join(names[:-1])]), names[-1]])
 
 
 def _default(name: str) -> Any:
