@@ -69,6 +69,34 @@ def count_values(value, ok, number, counted, row, f, wanted, F: tl.constexpr, ZE
 
 
 @triton.jit
+def keep_values(value, ok, number, kept, ZERO: tl.constexpr):
+    """Add [filters, pixels] fp32, of which a number are ok, to what is kept: count, means, squares.
+
+    As `count_values` does, for a product whose threads have many pixels of few filters: what was counted
+    before then takes few registers.
+    """
+    counted, old_mean, old_squares = kept
+    if ZERO:
+        value = tl.where(ok[None, :], value, 0.0)
+    # Divisions are long: one for all filters.
+    mean = tl.sum(value, axis=1) * (1.0 / number)
+    difference = value - mean[:, None] * ok.to(tl.float32)[None, :]
+    squares = tl.sum(difference * difference, axis=1)
+    total = counted + number
+    step, share = mean - old_mean, number / total
+    return total, old_mean + step * share, old_squares + squares + step * step * (counted * share)
+
+
+@triton.jit
+def write_kept(kept, row, f, wanted, F: tl.constexpr):
+    """Write a program's row."""
+    counted, mean, squares = kept
+    tl.store(row + f, mean, mask=wanted)
+    tl.store(row + F + f, squares, mask=wanted)
+    tl.store(row + 2 * F + f, tl.zeros(f.shape, tl.float32) + counted, mask=wanted)
+
+
+@triton.jit
 def merge_rows(sums, count, f, wanted, F: tl.constexpr, ROWS: tl.constexpr):
     """(mean, sum of squared differences from it, count) of all rows together, in a fixed order."""
     number = tl.zeros(f.shape, tl.float32)

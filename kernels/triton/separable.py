@@ -39,6 +39,7 @@ from pnas_fast.kernels.triton.strips import (
     place_in_tile,
     rows_apart,
     stack,
+    stand_in,
     upper_row,
 )
 from pnas_fast.kernels.triton.tiles import block_of, new_partials, spread, teams_of, tile_of
@@ -77,36 +78,47 @@ def separable_kernel(
     SIZE: tl.constexpr = 2 * LANES * COLS
     row = norms.row_of(sums, problem, program, programs, F)
     pairs: tl.constexpr = pairs_of_rows(OH, S, D)
-    strips, counted = tl.cdiv(OW, COLS), 0.0
+    strips = tl.cdiv(OW, COLS)
+    # Beside the sums of so many pixels, 49 taps of loads that begin at once do not fit into 128 registers.
+    WIDTH: tl.constexpr = 0 if K == 7 and BLOCK_F <= 32 else OW
+    kept = (0.0, tl.zeros((BLOCK_F,), tl.float32), tl.zeros((BLOCK_F,), tl.float32))
     tiles = pairs * tl.cdiv(N * strips, LANES)
     tl.assume(program < tiles)
     for tile in tl.range(program, tiles, programs, disable_licm=True):
         first, oy = tile // pairs * LANES, upper_row(tile % pairs, S, D)
         lane = first + tl.arange(0, LANES)
-        total = tl.zeros((SIZE, BLOCK_F), tl.float32)
+        # Strips that do not exist read the last one's pixels, of which its shift leaves nothing.
+        lane_ok = lane < N * strips
+        lane = tl.minimum(lane, N * strips - 1)
+        total = tl.zeros((BLOCK_F, SIZE), tl.float32)
         for c0 in tl.range(0, C, CHUNK, disable_licm=True):
             c = c0 + tl.arange(0, CHUNK)
             scale, shift = load_affine(affine, c, c < C, C, AFFINE)
+            if AFFINE:
+                shift = tl.where(lane_ok[:, None], shift, float("-inf"))
             upper, lower = convolve(
                 z, depthwise, lane // strips * H * W, oy * S - PAD_Y, lane % strips * COLS * S - PAD_X,
-                lane < N * strips, c, scale, shift, H, W, z_pixel, by_c, by_y, by_x, N >> 30,
-                C, K, S, D, 0, 0, False, AFFINE, True, ARRANGED, LANES, COLS,
+                lane_ok, stand_in(c, C), scale, shift, H, W, z_pixel, by_c, by_y, by_x, N >> 30,
+                C, K, S, D, 0, PAD_X, False, AFFINE, True, ARRANGED, LANES, COLS, CHUNK, WIDTH,
             )  # fmt: skip
-            w = tl.trans(load_pointwise(pointwise, f, c, F, C, by_f, by_k, ARRANGED))
-            total = multiply(stack(upper, lower, LANES, COLS), w, total, z.dtype.element_ty)
+            w = load_pointwise(pointwise, f, c, F, C, by_f, by_k, ARRANGED)
+            pixels = tl.trans(stack(upper, lower, LANES, COLS))
+            total = multiply(w, pixels, total, z.dtype.element_ty)
         lane, half, column = place_in_tile(LANES, COLS)
         lane += first
         y, x = oy + half * rows_apart(S, D), lane % strips * COLS + column
         ok = (lane < N * strips) & (y < OH) & (x < OW)
         at = (lane // strips * OH * OW + y * OW + x)[:, None] * out_pixel + f[None, :]
-        tl.store(out + at, total, mask=ok[:, None] & f_ok[None, :])
+        tl.store(out + at, tl.trans(total), mask=ok[:, None] & f_ok[None, :])
         if TRAINING:
             # Of strips that do not exist everything is 0, but one may end outside of its image.
             partial: tl.constexpr = 2 * pairs != OH or OW % COLS != 0
             number = (
                 tl.sum(ok.to(tl.float32)) if partial else tl.minimum(N * strips - first, LANES) * 2.0 * COLS
             )
-            counted = norms.count_values(total, ok, number, counted, row, f, f_ok, F, partial)
+            kept = norms.keep_values(total, ok, number, kept, partial)
+    if TRAINING:
+        norms.write_kept(kept, row, f, f_ok, F)
     if NORM:
         norms.finish_norm(
             f, f_ok, program, programs, group, tl.num_programs(1), problem, sums, tickets,

@@ -19,10 +19,17 @@ from pnas_fast.kernels.triton.device import CHUNK, nothing, rectify, widen
 @triton.jit
 def load_tap(
     weights, i, j, c, by_c, by_y, by_x,
-    C: tl.constexpr, K: tl.constexpr, ARRANGED: tl.constexpr, LANES: tl.constexpr,
+    C: tl.constexpr, K: tl.constexpr, ARRANGED: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Weights of tap (i, j), a copy for each lane: loaded as the activations are, without an exchange."""
     lanes = tl.zeros((LANES, 1), tl.int32)
+    if WIDTH > 0:
+        # What all of a row of taps share comes first: the rest of an address is then part of the instruction.
+        if ARRANGED:
+            row = weights + i * (K * C) + (c[None, :] + lanes)
+            return tl.load(row + j * C).to(tl.float32)
+        row = weights + i * by_y + (c[None, :] * by_c + lanes)
+        return tl.load(row + j * by_x).to(tl.float32)
     if ARRANGED:
         at = (i * K + j) * C + c[None, :] + lanes
     else:
@@ -48,14 +55,20 @@ def outside_of(scale, AFFINE: tl.constexpr):
 def load_columns(
     values, source, row, x, row_ok, c, scale, shift, outside, W, pixel, C: tl.constexpr,
     FIRST: tl.constexpr, END: tl.constexpr, AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
+    S: tl.constexpr = 1, PAD: tl.constexpr = 0, COLS: tl.constexpr = 1, WIDTH: tl.constexpr = 0,
 ):  # fmt: skip
-    """Append columns x + FIRST … x + END - 1 of a row to a tuple of [LANES, channels] fp32."""
+    """Append columns x + FIRST … x + END - 1 of a row to a tuple of [LANES, channels] fp32.
+
+    The last four are for `always_inside`.
+    """
     for column in tl.static_range(FIRST, END):
         at = x + column
         mask = (row_ok & (at >= 0) & (at < W))[:, None] & (c < C)[None, :]
         # Columns are a step apart, added to addresses: most of an address is the same for all of a row.
         place = source + (row + x)[:, None] * pixel + c[None, :] + column * pixel
-        if AFFINE:
+        if AFFINE and always_inside(column, S, PAD, COLS, WIDTH, W):
+            value = tl.load(place)
+        elif AFFINE:
             other = tl.broadcast_to(outside, mask.shape).to(source.dtype.element_ty)
             value = tl.load(place, mask=mask, other=other)
         else:
@@ -90,7 +103,7 @@ def take_tap(
     tap, below, by_c, by_y, by_x, C: tl.constexpr, K: tl.constexpr, J: tl.constexpr, S: tl.constexpr,
     D: tl.constexpr, PAD: tl.constexpr, TRANSPOSED: tl.constexpr, AFFINE: tl.constexpr,
     RECTIFY: tl.constexpr, ARRANGED: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
-    PART: tl.constexpr,
+    WIDTH: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
     """Add the shares of column J of the taps to the rows of a part, first loading what columns it lacks.
 
@@ -100,13 +113,13 @@ def take_tap(
     end: tl.constexpr = ((PAD + COLS - 1 - J * D) // S if TRANSPOSED else J * D + S * (COLS - 1)) + 1
     values = load_columns(
         values, source, row, x, row_ok, c, scale, shift, outside, W, pixel, C,
-        first + len(values), end, AFFINE, RECTIFY,
+        first + len(values), end, AFFINE, RECTIFY, S, PAD, COLS, WIDTH,
     )  # fmt: skip
     if PART < 2:
-        weight = load_tap(weights, tap, J, c, by_c, by_y, by_x, C, K, ARRANGED, LANES)
+        weight = load_tap(weights, tap, J, c, by_c, by_y, by_x, C, K, ARRANGED, LANES, WIDTH)
         upper = add_tap(upper, values, weight, J, D, S, PAD, first, COLS, TRANSPOSED)
     if PART > 0:
-        weight = load_tap(weights, below, J, c, by_c, by_y, by_x, C, K, ARRANGED, LANES)
+        weight = load_tap(weights, below, J, c, by_c, by_y, by_x, C, K, ARRANGED, LANES, WIDTH)
         lower = add_tap(lower, values, weight, J, D, S, PAD, first, COLS, TRANSPOSED)
     return upper, lower, values
 
@@ -118,7 +131,7 @@ def take_rows(
     C: tl.constexpr, K: tl.constexpr, S: tl.constexpr, D: tl.constexpr,
     PAD_Y: tl.constexpr, PAD_X: tl.constexpr, TRANSPOSED: tl.constexpr, AFFINE: tl.constexpr,
     RECTIFY: tl.constexpr, ARRANGED: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr,
-    PART: tl.constexpr,
+    WIDTH: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
     """Add the shares of the rows of inputs that a part takes, see `rows_of_part`, if they exist."""
     rows: tl.constexpr = rows_of_part(PART, K, S, D, PAD_Y, TRANSPOSED)
@@ -136,9 +149,31 @@ def take_rows(
                 upper, lower, values, source, weights, image + at * W, x, lane_ok, c,
                 scale, shift, outside, W, pixel, tap, below, by_c, by_y, by_x,
                 C, K, K - 1 - turn if TRANSPOSED else turn, S, D, PAD_X, TRANSPOSED, AFFINE, RECTIFY,
-                ARRANGED, LANES, COLS, PART,
+                ARRANGED, LANES, COLS, WIDTH, PART,
             )  # fmt: skip
     return upper, lower
+
+
+@triton.constexpr_function
+def whole_chunks(channels):
+    """Whether a chunk of channels never ends behind the last."""
+    return channels % CHUNK.value == 0
+
+
+@triton.jit
+def stand_in(c, C: tl.constexpr):
+    """Channels c; for those that do not exist others, whose values nobody uses."""
+    return c if whole_chunks(C) else c % C
+
+
+@triton.constexpr_function
+def always_inside(column, stride, pad, columns, width, inputs):
+    """Whether a column of a strip's inputs is in the image for all strips of an image of outputs so wide.
+
+    0 wide: nothing is promised.
+    """
+    last = (width - 1) // columns * columns * stride - pad
+    return width > 0 and column >= pad and last + column < inputs
 
 
 @triton.constexpr_function
@@ -190,10 +225,13 @@ def convolve(
     PAD_Y: tl.constexpr, PAD_X: tl.constexpr, TRANSPOSED: tl.constexpr,
     AFFINE: tl.constexpr, RECTIFY: tl.constexpr,
     ARRANGED: tl.constexpr, LANES: tl.constexpr, COLS: tl.constexpr, CHANNELS: tl.constexpr = CHUNK,
+    WIDTH: tl.constexpr = 0,
 ):  # fmt: skip
     """Two rows of strips, two tuples of COLS tensors [LANES, CHANNELS] fp32.
 
     (y, x) is the input pixel from which q counts, y of all lanes; PAD_Y and PAD_X are for transposed ones.
+    WIDTH, of an image of outputs, promises for a forward one with its PAD_X that all lanes and channels
+    exist (see `stand_in`); with an affine a shift of -inf leaves nothing of lanes that are not lane_ok.
     ``zero`` is 0, of which the compiler must not know: it would unroll short loops and keep too much in
     registers.
     """
@@ -203,7 +241,7 @@ def convolve(
         upper, lower = take_rows(
             upper, lower, source, weights, image, y, x, lane_ok, c, scale, shift, outside, H, W, pixel,
             by_c, by_y, by_x, zero, C, K, S, D, PAD_Y, PAD_X, TRANSPOSED, AFFINE, RECTIFY, ARRANGED, LANES,
-            COLS, part,
+            COLS, WIDTH, part,
         )  # fmt: skip
     return upper, lower
 
