@@ -94,7 +94,7 @@ def convolution(kernels: Any, name: str, kind: int, kernel: tuple[int, int], str
     out, gamma, beta, statistics = memory.new(STATE), pair(), pair(), pair()
     norm = gamma, beta, 0, 0, 0.1, 1e-5, True, pair(), statistics
     call(f"{name} forward", compiled.forward_normalised, *source, out, *norm, 1)
-    incoming = out, memory.new(STATE), CHANNELS, gamma, statistics, pair(), True, pair(), pair()
+    incoming = out, memory.new(STATE), CHANNELS, gamma, statistics, pair(), True, False, pair(), pair()
     gradient = memory.new(STATE), CHANNELS, pair(), False, weights()
     call(f"{name} backward", compiled.backward, *source, *incoming, *gradient, 1)
 

@@ -41,6 +41,7 @@ cdef extern from "cpu/run.hpp" namespace "pnas::cpu" nogil:
         ptrdiff_t g_pixel
         const float* z
         ptrdiff_t z_pixel
+        const float* factor
         const float* offset
         const float* slope
 
@@ -92,7 +93,7 @@ cdef extern from "cpu/run.hpp" namespace "pnas::cpu" nogil:
         const float* rstd
         const float* dscale
         const float* dshift
-        bool training
+        bool training, pending
         float* dgamma
         float* dbeta
 
@@ -274,18 +275,22 @@ cdef class Convolution:
     def backward(
         self, size_t z, ptrdiff_t pixel, size_t affine, tuple weights,
         size_t out, size_t g, ptrdiff_t g_pixel,
-        size_t gamma, size_t statistics, size_t d_out_affine, bint training, size_t d_gamma, size_t d_beta,
+        size_t gamma, size_t statistics, size_t d_out_affine, bint training, bint pending,
+        size_t d_gamma, size_t d_beta,
         size_t dz, ptrdiff_t dz_pixel, size_t d_affine, bint accumulate, tuple d_weights, int threads
     ):
-        """Gradients of source (unless dz is 0), weights, and norm (unless gamma is 0)."""
+        """Gradients of source (unless dz is 0), weights, and norm (unless gamma is 0).
+
+        Where g is pending it has yet to be multiplied by the scale of the norm.
+        """
         cdef int filters = self.w.filters
         cdef ConvolutionBackward call
         call.kind, call.window, call.threads = self.kind, self.w, threads
         call.source = _source(z, pixel, affine, self.w.channels)
         _take_weights(weights, call.weights)
-        call.incoming = Incoming(<const float*> g, g_pixel, <const float*> out, filters, NULL, NULL)
+        call.incoming = Incoming(<const float*> g, g_pixel, <const float*> out, filters, NULL, NULL, NULL)
         call.normalised = gamma != 0
-        call.norm.gamma, call.norm.training = <const float*> gamma, training
+        call.norm.gamma, call.norm.training, call.norm.pending = <const float*> gamma, training, pending
         call.norm.mean, call.norm.dscale = <const float*> statistics, <const float*> d_out_affine
         call.norm.rstd, call.norm.dshift = call.norm.mean + filters, call.norm.dscale + filters
         call.norm.dgamma, call.norm.dbeta = <float*> d_gamma, <float*> d_beta
@@ -325,7 +330,10 @@ def add_backward(
     tuple shape, Side side not None, size_t g, ptrdiff_t g_pixel,
     size_t dz, ptrdiff_t dz_pixel, size_t d_affine, bint accumulate, int threads
 ):
-    """The gradient of one side's source; shape (N, C, H, W) is the sum's."""
+    """The gradient of one side's source; shape (N, C, H, W) is the sum's.
+
+    Where dz is 0, of a side without pool and factor, d_affine alone is written.
+    """
     cdef AddBackward call
     call.shape = AddShape(shape[0], shape[1], shape[2], shape[3])
     call.side, call.g, call.g_pixel, call.threads = side.side, <const float*> g, g_pixel, threads

@@ -83,7 +83,7 @@ class CpuPrimitives:
 
     name = "cpu"
     dtypes: tuple[torch.dtype, ...] = (torch.float32,)
-    multiplies: frozenset[str] = frozenset()
+    multiplies: frozenset[str] = frozenset(_KINDS)
     limits = Limits(
         "cpu",
         activations=dtypes,
@@ -119,15 +119,15 @@ class CpuPrimitives:
     def adds_backward(self, problems: Sequence[SumBackward]) -> None:
         """See `Primitives.adds_backward`."""
         threads = torch.get_num_threads()
-        for side, g, into, _ in problems:
-            assert into is not None, "no gradient is handed on here"
+        for side, g, into, d_affine in problems:
+            gradient = (0, 0, _address(d_affine)) if into is None else _gradient_addresses(into)
             compiled.add_backward(
                 tuple(g.shape),
                 _side(side),
                 g.data_ptr(),
                 pixel(g),
-                *_gradient_addresses(into),
-                into.accumulate,
+                *gradient,
+                into is not None and into.accumulate,
                 threads,
             )
 
@@ -199,6 +199,7 @@ def _convolve_backward(convolution: Convolution, problem: Backward) -> Gradients
         0 if normal is None else normal.statistics.data_ptr(),
         _address(result.d_affine),
         result.training,
+        result.pending,
         _address(d_gamma),
         _address(d_beta),
         *_gradient_addresses(into),

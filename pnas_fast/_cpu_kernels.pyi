@@ -76,6 +76,7 @@ class Convolution:
         statistics: int,
         d_out_affine: int,
         training: bool,
+        pending: bool,
         d_gamma: int,
         d_beta: int,
         dz: int,

@@ -150,10 +150,17 @@ inline void average_pool_backward(const AddShape& shape, const AddSide& side, co
   }
 }
 
-// Images [first, last) of the gradient of one side; sums, added to: scale then shift, padded channels each.
+// Images [first, last) of the gradient of one side; sums, added to: scale then shift, padded channels each. Of a side
+// without pool and factor whose source's own gradient nobody asks for there are just these.
 void add_backward(const AddShape& shape, const AddSide& side, const float* g, std::ptrdiff_t g_pixel,
                   std::int64_t first, std::int64_t last, const SourceGradient& to, float* sums) {
   thread_local Scratch scratch;
+  if (!to.z) {
+    for (std::int64_t row = first * side.height; row < last * side.height; ++row)
+      sum_row(g + row * side.width * g_pixel, g_pixel, side.source.z + row * side.width * side.source.pixel,
+              side.source.pixel, side.width, shape.channels, sums);
+    return;
+  }
   if (side.pool == Pool::none) {
     for (std::int64_t row = first * side.height; row < last * side.height; ++row)
       return_row({g + row * side.width * g_pixel, g_pixel, nullptr, 0, side.keep_of(row / side.height), row * side.width,

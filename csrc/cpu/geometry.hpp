@@ -57,13 +57,15 @@ struct Output {
   std::ptrdiff_t pixel;
 };
 
-// What reading a gradient of a normalised output means: dz = g + offset + slope * z per channel, the
-// two terms being what batch statistics add; null where there are none.
+// What reading a gradient of a normalised output means: dz = factor * g + offset + slope * z per channel. The factor
+// is the norm's scale where g is of the scaled output and else 1, the two terms are what batch statistics add; all are
+// null where there is no norm.
 struct Incoming {
   const float* g;
   std::ptrdiff_t g_pixel;
   const float* z;
   std::ptrdiff_t z_pixel;
+  const float* factor;
   const float* offset;
   const float* slope;
 };

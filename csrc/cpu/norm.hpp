@@ -46,19 +46,21 @@ inline void finish_norm(const Norm& norm, const double* sums, const double* squa
 }
 
 // From the gradients of a norm's scale and shift: those of gamma and beta, and the terms that batch
-// statistics add to each value's own gradient, dz = g + offset + slope * z.
+// statistics add to each value's own gradient, dz = factor * g + offset + slope * z. Where g is `pending` it has yet to
+// be multiplied by the norm's scale; else the factor is 1.
 struct NormGradient {
   const float* gamma;
   const float* mean;
   const float* rstd;
   const float* dscale;
   const float* dshift;
-  bool training;
+  bool training, pending;
   float* dgamma;
   float* dbeta;
 };
 
-inline void norm_backward(const NormGradient& n, int channels, double count, float* offset, float* slope) {
+inline void norm_backward(const NormGradient& n, int channels, double count, float* factor, float* offset,
+                          float* slope) {
   for (int c = 0; c < channels; ++c) {
     const double mean = n.mean[c], rstd = n.rstd[c], gamma = n.gamma[c];
     const double along = n.dscale[c] - mean * n.dshift[c];
@@ -66,6 +68,7 @@ inline void norm_backward(const NormGradient& n, int channels, double count, flo
     n.dbeta[c] = n.dshift[c];
     const double dvariance = -0.5 * gamma * along * rstd * rstd * rstd;
     const double dmean = -gamma * rstd * n.dshift[c];
+    factor[c] = n.pending ? static_cast<float>(gamma * rstd) : 1.0f;
     slope[c] = n.training ? static_cast<float>(2.0 * dvariance / count) : 0.0f;
     offset[c] = n.training ? static_cast<float>((dmean - 2.0 * mean * dvariance) / count) : 0.0f;
   }

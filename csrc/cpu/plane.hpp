@@ -67,15 +67,19 @@ inline void read_incoming(const Incoming& in, const Window& w, std::int64_t imag
   const float* g = in.g + pixel * in.g_pixel;
   const float* z = in.z + pixel * in.z_pixel;
   choose(in.slope, [&](auto normalised) {
-    for (int y = first; y < last; ++y, out += row) {
-      float* at = out;
-      for (int x = 0; x < w.out_width; ++x, g += in.g_pixel, z += in.z_pixel, at += step)
-        for_lanes(w.filters, [&](int f, auto n) {
-          vf v = load(g + f, n);
-          if constexpr (normalised) v += load(in.offset + f, n) + load(in.slope + f, n) * load(z + f, n);
-          store(at + f, v);
-        });
-    }
+    choose(in.g_pixel > w.filters, [&](auto slice) {
+      for (int y = first; y < last; ++y, out += row) {
+        float* at = out;
+        for (int x = 0; x < w.out_width; ++x, g += in.g_pixel, z += in.z_pixel, at += step)
+          for_lanes(w.filters, [&](int f, auto n) {
+            if constexpr (slice) ask_ahead(g + f, 2 * in.g_pixel);
+            vf v = load(g + f, n);
+            if constexpr (normalised)
+              v = load(in.factor + f, n) * v + (load(in.offset + f, n) + load(in.slope + f, n) * load(z + f, n));
+            store(at + f, v);
+          });
+      }
+    });
   });
 }
 
@@ -145,6 +149,29 @@ inline void return_row(const Return& r, const Source& source, int channels, cons
         });
       });
     });
+  });
+}
+
+// The part of this for `sums` alone, of gradients g of `pixels` values of a normalised source.
+inline void sum_row(const float* g, std::ptrdiff_t g_pixel, const float* z, std::ptrdiff_t z_pixel, int pixels, int channels,
+                    float* sums) {
+  for_groups(channels, [&](int c, auto n, auto vectors) {
+    constexpr int V = vectors;
+    vf by_scale[V] = {}, by_shift[V] = {};
+    const float* value = z + c;
+    const float* incoming = g + c;
+    for (int x = 0; x < pixels; ++x, incoming += g_pixel, value += z_pixel) {
+      ask_ahead(incoming, g_pixel), ask_ahead(value, z_pixel);
+      PNAS_UNROLL for (int v = 0; v < V; ++v) {
+        const vf gradient = load(incoming + v * kLanes, n);
+        by_scale[v] += gradient * load(value + v * kLanes, n), by_shift[v] += gradient;
+      }
+    }
+    PNAS_UNROLL for (int v = 0; v < V; ++v) {
+      float* of_scale = sums + c + v * kLanes;
+      float* of_shift = of_scale + padded(channels);
+      store(of_scale, load(of_scale) + by_scale[v]), store(of_shift, load(of_shift) + by_shift[v]);
+    }
   });
 }
 

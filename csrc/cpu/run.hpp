@@ -151,7 +151,8 @@ inline void backward_part(Kind kind, const Part& part, const Source& source, con
   pack_dense_back(w, part.weights[separable ? 1 : 0], taps, weight);
   Incoming incoming = whole;
   incoming.g += part.first_filter, incoming.z += part.first_filter;
-  if (incoming.offset) incoming.offset += part.first_filter, incoming.slope += part.first_filter;
+  for (const float** terms : {&incoming.factor, &incoming.offset, &incoming.slope})
+    if (*terms) *terms += part.first_filter;
   for_chunks(w.images, chunks, threads, [&](int chunk, std::int64_t first, std::int64_t last) {
     float* mine = sums + chunk * size;
     std::memset(mine, 0, sizeof(float) * size);
@@ -170,9 +171,10 @@ inline void convolution_backward(Kind kind, const Window& w, const Source& sourc
                                  const Weight* gradients, int threads) {
   thread_local Scratch scratch;
   if (norm) {
-    float* terms = scratch.get(2 * w.filters);
-    norm_backward(*norm, w.filters, 1.0 * w.images * w.out_height * w.out_width, terms, terms + w.filters);
-    incoming.offset = terms, incoming.slope = terms + w.filters;
+    float* factor = scratch.get(3 * w.filters);
+    float *offset = factor + w.filters, *slope = offset + w.filters;
+    norm_backward(*norm, w.filters, 1.0 * w.images * w.out_height * w.out_width, factor, offset, slope);
+    incoming.factor = factor, incoming.offset = offset, incoming.slope = slope;
   }
   Part parts[2];
   const int count = split(kind, w, weights, parts);
