@@ -78,17 +78,26 @@ struct Summed {
 
   template <int R, int V>
   void operator()(const vf (&tile)[R][V], float* c, std::ptrdiff_t c_row, int column) const {
+    // The tile would have to leave its registers where the call that a part of a vector takes might come.
+    if constexpr (kMasks) write<false>(tile, c, c_row, column);
+    else choose(column + V * kLanes <= filters, [&](auto whole) { write<whole.value>(tile, c, c_row, column); });
+  }
+
+ private:
+  template <bool Whole, int R, int V>
+  void write(const vf (&tile)[R][V], float* c, std::ptrdiff_t c_row, int column) const {
     PNAS_UNROLL for (int v = 0; v < V; ++v) {
       const int at = column + v * kLanes;
       const vf pivot = load(sums.pivot + at);
-      vf sum = load(sums.sum + at), square = load(sums.square + at);
+      // Of every other row, or the next tile would wait for all these additions, one after another.
+      vf sum[2] = {load(sums.sum + at)}, square[2] = {load(sums.square + at)};
       PNAS_UNROLL for (int r = 0; r < R; ++r) {
         const vf d = tile[r][v] - pivot;
-        sum += d, square += d * d;
-        if (at + kLanes <= filters) store(c + r * c_row + v * kLanes, tile[r][v]);
+        sum[r % 2] += d, square[r % 2] += d * d;
+        if (Whole || at + kLanes <= filters) store(c + r * c_row + v * kLanes, tile[r][v]);
         else store(c + r * c_row + v * kLanes, tile[r][v], First{filters - at});
       }
-      store(sums.sum + at, sum), store(sums.square + at, square);
+      store(sums.sum + at, sum[0] + sum[1]), store(sums.square + at, square[0] + square[1]);
     }
   }
 };

@@ -19,7 +19,12 @@ struct First {
 inline vf load(const float* p, All) { return load(p); }
 inline void store(float* p, vf v, All) { store(p, v); }
 
-// Zeros after the first n; memory past them is not touched.
+// Zeros after the first n; memory past them is not touched. Without masks that takes a call.
+#ifdef PNAS_MASKS
+constexpr bool kMasks = true;
+#else
+constexpr bool kMasks = false;
+#endif
 #if defined(PNAS_MASKS) && PNAS_LANES == 16
 inline vf load(const float* p, First some) { return (vf)_mm512_maskz_loadu_ps((1u << some.n) - 1, p); }
 inline void store(float* p, vf v, First some) { _mm512_mask_storeu_ps(p, (1u << some.n) - 1, (__m512)v); }
