@@ -111,6 +111,28 @@ def test_factorized_reduction(shape: tuple[int, ...], filters: int, rectify: boo
     compare(CPU, operation, [activation(images, channels, *size)], weights, norm_of(filters))
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (4, 1), (2, 3), (5, 4)])
+@pytest.mark.parametrize("stride", [(2, 2), (2, 1), (1, 2)])
+def test_pixels_that_are_picked_of_a_source_that_others_read(
+    size: tuple[int, int], stride: tuple[int, int]
+) -> None:
+    """1×1 convolutions of a stride whose gradient is the first of a source and is added to another's."""
+
+    def operation(backend: Backend[Any], x: list[Tensor], weights: list[Tensor], norm: Any) -> Any:
+        state, output = pending(backend, x[0], norm), CellOutput(2)
+        one, two = (
+            backend.convolution(state, weights[i], None, stride=stride, rectify=i > 0) for i in (0, 1)
+        )
+        blocks = [
+            backend.add(Side(one), Side(two), output, 0),
+            backend.add(Side(two, "avg"), Side(one), output, 1),
+        ]
+        return backend.concatenate(blocks, output)
+
+    weights = [new_weight(9, 9, 1, 1), new_weight(9, 9, 1, 1)]
+    compare(CPU, operation, [activation(3, 9, *size)], weights, norm_of(9))
+
+
 def stepped(*shape: int) -> Tensor:
     """Values a 64th apart or equal: rounding then neither makes nor breaks a tie for the greatest."""
     return activation(*shape).mul(64).round().div(64)

@@ -3,9 +3,11 @@
 
 // Images [first, last) of z = weight * [relu](source); sums: 2 * filters. The weight is packed for the
 // forward pass.
-void dense_forward(const Window& w, const Source& source, const float* weight, std::int64_t first, std::int64_t last,
-                   const Output& output, double* sums) {
-  if (w.by_points()) return winograd_forward(w, source, weight, first, last, output, sums);
+void dense_forward(const Window& given, const Source& source, const float* weight, std::int64_t first,
+                   std::int64_t last, const Output& output, double* sums) {
+  if (given.by_points()) return winograd_forward(given, source, weight, first, last, output, sums);
+  const bool picks = given.picks();
+  const Window w = picks ? given.picked() : given;
   thread_local Scratch scratch;
   const Plane plane(w);
   const std::ptrdiff_t filters = padded(w.filters);
@@ -16,13 +18,15 @@ void dense_forward(const Window& w, const Source& source, const float* weight, s
   std::ptrdiff_t a[kMaxTaps], b[kMaxTaps];
   const Taps taps{window_taps(w, plane, w.channels * filters, a, b), a, b};
   for (std::int64_t index = first; index < last; ++index) {
-    read_plane(source, w, plane, index, image);
+    if (picks) read_picked(source, given, plane, index, image);
+    else read_plane(source, w, plane, index, image);
     float* z = output.z + index * w.out_height * w.out_width * output.pixel;
     Product p{image, w.stride_width * plane.step, 1, weight, filters, z, output.pixel, w.out_width, w.channels,
               static_cast<int>(filters), false, w.out_height, w.stride_height * plane.row, w.out_width * output.pixel};
     if (index == first) write.sums.begin(p, taps);
     p.ahead[0] = ahead(p, taps.count, output_rows(w, output.z, output.pixel, index, 0, w.out_height));
-    if (index + 1 < last) p.ahead[1] = ahead(p, taps.count, source_rows(w, source, index + 1, 0, w.out_height));
+    if (index + 1 < last && !picks)
+      p.ahead[1] = ahead(p, taps.count, source_rows(w, source, index + 1, 0, w.out_height));
     product(p, taps, write);
     write.sums.take(w.out_height * w.out_width, w.filters, sums);
   }
@@ -46,9 +50,11 @@ inline void input_gradient_by_taps(const Window& w, const GradientPlane& back, c
 
 // Gradients over images [first, last). The weight is packed for going back. `parts` is added to: weight
 // as taps of (channels, padded filters), affine: scale then shift, padded channels each.
-void dense_backward(const Window& w, const Source& source, const float* weight, const Incoming& incoming,
+void dense_backward(const Window& given, const Source& source, const float* weight, const Incoming& incoming,
                     std::int64_t first, std::int64_t last, const SourceGradient& to, float* parts) {
-  if (w.by_points()) return winograd_backward(w, source, weight, incoming, first, last, to, parts);
+  if (given.by_points()) return winograd_backward(given, source, weight, incoming, first, last, to, parts);
+  const bool picks = given.picks();
+  const Window w = picks ? given.picked() : given;
   thread_local Scratch scratch;
   const Plane plane(w);
   const std::ptrdiff_t channels = plane.step, filters = padded(w.filters);
@@ -71,21 +77,27 @@ void dense_backward(const Window& w, const Source& source, const float* weight, 
   for (int y = 0; y < w.out_height; ++y) rows_a[y] = y * w.stride_height * plane.row, rows_b[y] = y * back.row;
   const Taps rows{w.out_height, rows_a, rows_b};
   for (std::int64_t index = first; index < last; ++index) {
-    read_plane(source, w, plane, index, image);
+    if (picks) read_picked(source, given, plane, index, image);
+    else read_plane(source, w, plane, index, image);
     read_incoming(incoming, w, index, 0, w.out_height, dz + back.inside(), back.row, filters);
     for (int tap = 0; tap < taps; ++tap) {
       Product p{image + a[tap], 1, w.stride_width * channels, dz + back.inside(), filters,
                 parts + b[tap], filters, w.channels, w.out_width, static_cast<int>(filters), true};
       if (index + 1 < last && tap == 0) {
-        p.ahead[0] = ahead(p, rows.count, source_rows(w, source, index + 1, 0, w.out_height));
+        if (!picks) p.ahead[0] = ahead(p, rows.count, source_rows(w, source, index + 1, 0, w.out_height));
         if (incoming.slope)
           p.ahead[1] = ahead(p, rows.count, output_rows(w, incoming.z, incoming.z_pixel, index + 1, 0, w.out_height));
       }
       product(p, rows);
     }
     if (!to.z) continue;
+    if (picks && !to.accumulate) clear_gradient(given, index, to);
     const auto give_back = [&](const float* rows, int y) {
       const float* seen = w.rectify ? image + (y + w.top) * plane.row + w.left * channels : nullptr;
+      if (picks) {
+        if (y < given.picked_rows()) return_picked(given, source, index, y, rows, seen, channels, to, d_affine);
+        return;
+      }
       return_row({rows, channels, seen, channels, 1.0f, (index * w.height + y) * w.width, w.width}, source, w.channels, to,
                  d_affine);
     };
@@ -98,8 +110,9 @@ void dense_backward(const Window& w, const Source& source, const float* weight, 
       for_runs(w, back, w.filters * channels, y, [&](const Run& run) {
         Product p{dz + back.inside() + run.start * filters, filters, 1, weight, channels, dx + run.first * channels,
                   w.stride_width * channels, run.count, w.filters, static_cast<int>(channels), false};
-        p.ahead[0] =
-            ahead(p, run.taps.count, rows_of(to.z, to.pixel, w.channels, index, w.height, w.width, y, y + 1));
+        if (!picks)
+          p.ahead[0] =
+              ahead(p, run.taps.count, rows_of(to.z, to.pixel, w.channels, index, w.height, w.width, y, y + 1));
         if (index + 1 < last && y < w.out_height)
           p.ahead[1] =
               ahead(p, run.taps.count, output_rows(w, incoming.g, incoming.g_pixel, index + 1, y, y + 1));

@@ -36,6 +36,17 @@ struct Window {
     const int line = kernel_height == 1 ? width : height;
     return taps() == 7 && stride_height == 1 && stride_width == 1 && std::min(channels, filters) >= 16 && line >= 3;
   }
+  // Whether only some pixels are ever seen, each by one output.
+  bool picks() const { return taps() == 1 && (stride_height > 1 || stride_width > 1 || skip); }
+  // The same over an image of just these.
+  Window picked() const {
+    Window w = *this;
+    w.height = out_height, w.width = out_width, w.stride_height = w.stride_width = 1, w.top = w.left = w.skip = 0;
+    return w;
+  }
+  // Of the rows, or columns, that are picked those that are inside, `skip` pixels from the edge on.
+  int picked_rows() const { return std::min(out_height, (height - skip + stride_height - 1) / stride_height); }
+  int picked_columns() const { return std::min(out_width, (width - skip + stride_width - 1) / stride_width); }
   // Pixels from a window's corner to its last tap.
   int reach_down() const { return (kernel_height - 1) * dilation + skip; }
   int reach_right() const { return (kernel_width - 1) * dilation + skip; }

@@ -60,6 +60,28 @@ inline void read_plane(const Source& source, const Window& w, const Plane& plane
   });
 }
 
+// The same of the pixels that a window picks, side by side; zeros for those past the edge.
+inline void read_picked(const Source& source, const Window& w, const Plane& plane, std::int64_t image, float* out) {
+  const vf least = splat(w.rectify ? 0.0f : -std::numeric_limits<float>::infinity());
+  const std::ptrdiff_t apart = w.stride_width * source.pixel;
+  const int rows = w.picked_rows(), columns = w.picked_columns();
+  choose(source.scale, [&](auto normalised) {
+    for (int y = 0; y < rows; ++y) {
+      const float* z = source.z + ((image * w.height + y * w.stride_height + w.skip) * w.width + w.skip) * source.pixel;
+      float* to = out + y * plane.row;
+      for (int x = 0; x < columns; ++x, z += apart, to += plane.step)
+        for_lanes(w.channels, [&](int c, auto n) {
+          __builtin_prefetch(z + 8 * apart + c, 0, 2);
+          vf v = load(z + c, n);
+          if constexpr (normalised) v = v * load(source.scale + c, n) + load(source.shift + c, n);
+          store(to + c, v < least ? least : v);
+        });
+      std::fill(to, out + (y + 1) * plane.row, 0.0f);
+    }
+  });
+  std::fill(out + rows * plane.row, out + plane.size(), 0.0f);
+}
+
 // dz of output rows [first, last) of an image, `step` floats a pixel, into rows that are `row` floats apart.
 inline void read_incoming(const Incoming& in, const Window& w, std::int64_t image, int first, int last, float* out,
                           std::ptrdiff_t row, std::ptrdiff_t step) {
@@ -173,6 +195,21 @@ inline void sum_row(const float* g, std::ptrdiff_t g_pixel, const float* z, std:
       store(of_scale, load(of_scale) + by_scale[v]), store(of_shift, load(of_shift) + by_shift[v]);
     }
   });
+}
+
+// What row y of an image's picked pixels gives back: `row`, as it was seen in `seen` where there was a ReLU.
+inline void return_picked(const Window& w, const Source& source, std::int64_t image, int y, const float* row,
+                          const float* seen, std::ptrdiff_t step, const SourceGradient& to, float* sums) {
+  const std::int64_t pixel = (image * w.height + y * w.stride_height + w.skip) * w.width + w.skip;
+  const Source picked{source.z + pixel * source.pixel, w.stride_width * source.pixel, source.scale, source.shift};
+  const SourceGradient there{to.z + pixel * to.pixel, w.stride_width * to.pixel, to.scale, to.shift, to.accumulate};
+  return_row({row, step, seen, step, 1.0f, 0, w.picked_columns()}, picked, w.channels, there, sums);
+}
+
+// Zeros for an image's gradient: what nobody picks gets nothing.
+inline void clear_gradient(const Window& w, std::int64_t image, const SourceGradient& to) {
+  float* dz = to.z + image * w.height * w.width * to.pixel;
+  for (int i = 0; i < w.height * w.width; ++i, dz += to.pixel) std::memset(dz, 0, sizeof(float) * w.channels);
 }
 
 // Offsets of a window's taps in a plane, and of tap-major weights with `size` floats a tap; the number of those

@@ -43,7 +43,7 @@ inline void spread_tile(const Spread& s, const KernelRows& rows, int pixel, int 
   const float* x = s.x + pixel * S * s.x_step + c;
   const float* w = s.w + c;
   int row = 0;
-  if constexpr (2 * T <= PNAS_VECTOR_REGISTERS / 2) {
+  if constexpr (T <= PNAS_VECTOR_REGISTERS / 4) {
     vf other[T] = {};
     for (; row + 2 <= rows.count; row += 2) {
       add_kernel_row<K, S, D, T>(s, x + rows.a[row], w + rows.b[row], sum);
