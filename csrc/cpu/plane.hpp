@@ -86,21 +86,29 @@ inline void read_picked(const Source& source, const Window& w, const Plane& plan
 inline void read_incoming(const Incoming& in, const Window& w, std::int64_t image, int first, int last, float* out,
                           std::ptrdiff_t row, std::ptrdiff_t step) {
   const std::int64_t pixel = (image * w.out_height + first) * w.out_width;
-  const float* g = in.g + pixel * in.g_pixel;
-  const float* z = in.z + pixel * in.z_pixel;
   choose(in.slope, [&](auto normalised) {
     choose(in.g_pixel > w.filters, [&](auto slice) {
-      for (int y = first; y < last; ++y, out += row) {
-        float* at = out;
-        for (int x = 0; x < w.out_width; ++x, g += in.g_pixel, z += in.z_pixel, at += step)
-          for_lanes(w.filters, [&](int f, auto n) {
-            if constexpr (slice) ask_ahead(g + f, 2 * in.g_pixel);
-            vf v = load(g + f, n);
-            if constexpr (normalised)
-              v = load(in.factor + f, n) * v + (load(in.offset + f, n) + load(in.slope + f, n) * load(z + f, n));
-            store(at + f, v);
-          });
-      }
+      for_groups(w.filters, [&](int f, auto n, auto vectors) {
+        constexpr int V = vectors;
+        vf factor[V], offset[V], slope[V];
+        if constexpr (normalised)
+          PNAS_UNROLL for (int v = 0; v < V; ++v) {
+            const int at = f + v * kLanes;
+            factor[v] = load(in.factor + at, n), offset[v] = load(in.offset + at, n), slope[v] = load(in.slope + at, n);
+          }
+        const float* g = in.g + pixel * in.g_pixel + f;
+        const float* z = in.z + pixel * in.z_pixel + f;
+        for (int y = first; y < last; ++y) {
+          float* at = out + (y - first) * row + f;
+          for (int x = 0; x < w.out_width; ++x, g += in.g_pixel, z += in.z_pixel, at += step)
+            PNAS_UNROLL for (int v = 0; v < V; ++v) {
+              if constexpr (slice) ask_ahead(g + v * kLanes, 2 * in.g_pixel);
+              vf value = load(g + v * kLanes, n);
+              if constexpr (normalised) value = factor[v] * value + (offset[v] + slope[v] * load(z + v * kLanes, n));
+              store(at + v * kLanes, value);
+            }
+        }
+      });
     });
   });
 }
