@@ -21,9 +21,10 @@
 
 constexpr unsigned HALF = H / 2, PITCH_HALF = HALF * W * 2 + 16;
 constexpr unsigned READERS = 192, SHARE = IMAGE / 16 / READERS; // threads that always meet the same 8 channels
-extern "C" {
-__constant__ unsigned backward_bytes = 2 * PLANES + IMAGE + C * PITCH_HALF; // of shared memory
-}
+constexpr unsigned BACKWARD_BYTES = 2 * PLANES + IMAGE + C * PITCH_HALF; // of shared memory
+#ifdef SHARED_BYTES
+static_assert(BACKWARD_BYTES == SHARED_BYTES, "whoever launches knows it");
+#endif
 static_assert(WARPS == 8, "each reads 64 of a half's pixels");
 static_assert(READERS <= THREADS && READERS % 3 == 0 && IMAGE <= PLANES, "8 of 24 channels are 16 bytes");
 static_assert(WARPS * F * C * 4 <= C * PITCH_HALF && 16 * (READERS + 1) * 4 <= C * PITCH_HALF, "sums have room");

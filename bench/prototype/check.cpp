@@ -1,16 +1,18 @@
 // The prototype on a CPU, one image, beside fp64. Every line of what it prints is one result of one run: kernel, which
 // warp and lane come first, the barrier that was left out or -, what was computed, and its relative error, the norm of
 // the difference over the norm of what is right. With an argument barriers are left out, one at a time.
-#include "forward.cu"
-#if WARPS == 8
-#include "backward.cu"
-#endif
-
+//
+//     g++ -std=c++17 -O2 -DTAPS=5 -DWARPS=8 -o check check.cpp && ./check
 #include <algorithm>
 #include <map>
 #include <random>
 #include <string>
 #include <type_traits>
+
+#include "forward.cu"
+#if WARPS == 8
+#include "backward.cu"
+#endif
 
 using Doubles = std::vector<double>;
 using Floats = std::vector<float>;
@@ -121,7 +123,8 @@ struct Check {
     const Problem &p = problem;
     Halves out(kPixels * F, 0x7fc0); // NaN
     Floats sums(2 * F, NAN);
-    const unsigned barriers = fibers::run_block(THREADS, forward_bytes, order, static_cast<unsigned>(omitted), [&] {
+    const unsigned left_out = static_cast<unsigned>(omitted);
+    const unsigned barriers = fibers::run_block(THREADS, FORWARD_BYTES, order, left_out, [&] {
       separable_forward(p.z.data(), p.affine.data(), p.depthwise.data(), p.pointwise.data(), out.data(), sums.data());
     });
     compare("forward", order, omitted, "out", wide(out));
@@ -134,7 +137,8 @@ struct Check {
     const Problem &p = problem;
     Halves into = accumulate ? p.before : Halves(kPixels * C, 0x7fc0);
     Floats d_affine(2 * C, NAN), d_depthwise(K * K * C, NAN), d_pointwise(F * C, NAN);
-    const unsigned barriers = fibers::run_block(THREADS, backward_bytes, order, static_cast<unsigned>(omitted), [&] {
+    const unsigned left_out = static_cast<unsigned>(omitted);
+    const unsigned barriers = fibers::run_block(THREADS, BACKWARD_BYTES, order, left_out, [&] {
       separable_backward(p.z.data(), p.affine.data(), p.depthwise.data(), p.pointwise.data(), p.result.data(),
                          p.g.data(), p.norm.data(), into.data(), accumulate, d_affine.data(), d_depthwise.data(),
                          d_pointwise.data());

@@ -15,8 +15,6 @@
 
 #define DEVICE inline
 #define __global__
-#define __constant__
-#define __restrict__
 #define __launch_bounds__(threads)
 
 using bf16 = unsigned short;
@@ -49,7 +47,7 @@ struct Block {
   std::vector<char> memory;
   std::vector<Fiber> threads;
   ucontext_t scheduler;
-  unsigned current = 0;
+  unsigned block = 0, current = 0; // the block's number, the thread that runs
   unsigned omitted = ~0u; // the barrier, counted from 0, that nobody waits at
   std::function<void()> kernel;
 };
@@ -177,7 +175,7 @@ inline void multiply(float *sum, unsigned depth) {
 
 inline unsigned shared_memory() { return 0; }
 inline unsigned thread() { return fibers::here.current; }
-inline unsigned block() { return 0; }
+inline unsigned block() { return fibers::here.block; }
 inline void warp_barrier() { fibers::wait(fibers::State::kAtWarp); }
 inline void barrier() {
   if (fibers::self().barriers++ != fibers::here.omitted) fibers::wait(fibers::State::kAtBlock);

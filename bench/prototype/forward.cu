@@ -14,9 +14,10 @@
 #include "planes.cuh"
 
 constexpr unsigned PITCH_D = H * W * 2 + 16; // channels of a pixel lie in different banks
-extern "C" {
-__constant__ unsigned forward_bytes = C * PITCH_D + PLANES; // of shared memory, for whoever launches
-}
+constexpr unsigned FORWARD_BYTES = C * PITCH_D + PLANES; // of shared memory
+#ifdef SHARED_BYTES
+static_assert(FORWARD_BYTES == SHARED_BYTES, "whoever launches knows it");
+#endif
 static_assert(IMAGE <= C * PITCH_D && IMAGE <= PLANES && WARPS * 2 * F * 4 <= C * PITCH_D, "rooms are taken again");
 
 // d into planes of their own, a warp its channels.
