@@ -11,13 +11,16 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import gpu_cases
 import gpu_children
 import gpu_parts
+import gpu_prototype
 import gpu_timing
 import gpu_together
 from gpu_cases import Case
+from gpu_prototype import Problem, Prototype
 from pnas_fast.kernel_tools.cost import H100
 
 
@@ -52,6 +55,24 @@ def _cases() -> list[Case]:
     return [gpu_cases.separable(4, 6, 3, 1), gpu_cases.add(4, 6, "max", None)]
 
 
+def _prototype() -> Prototype:
+    """Launches that write what is right."""
+
+    def forward(_: int, __: int, problem: Problem) -> None:
+        right = gpu_prototype.expected(problem)
+        problem.out.copy_(right["out"])
+        problem.sums.copy_(right["sums"])
+
+    def backward(_: int, problem: Problem, accumulate: bool) -> None:
+        right = gpu_prototype.expected(problem)
+        problem.into.copy_(right["into"] + problem.into if accumulate else right["into"])
+        for name in ("d_affine", "d_depthwise", "d_pointwise"):
+            gradient: Tensor = getattr(problem, name)
+            gradient.zero_()[0] = right[name]
+
+    return Prototype("nothing", {}, forward, backward)
+
+
 def _used_memory() -> int:
     return 0
 
@@ -78,5 +99,6 @@ _MEMBERS: list[tuple[ModuleType, dict[str, Any]]] = [
         gpu_children,
         {"IMAGES": 8, "EPOCHS": 2, "JUDGED_EPOCHS": 1, "used_memory": _used_memory},
     ),
+    (gpu_prototype, {"build": _prototype, "SETS": 1}),
     (gpu_together, {"SECONDS": 0.0, "REPLAYS": 1}),
 ]  # fmt: skip

@@ -21,6 +21,7 @@ import torch
 import gpu_cases
 import gpu_children
 import gpu_parts
+import gpu_prototype
 import gpu_standins
 import gpu_timing
 import gpu_together
@@ -28,6 +29,7 @@ import gpu_tools
 import lease_predictions
 from gpu_cases import Case
 from gpu_parts import Report
+from lease_table import wrong_results
 from pnas_fast.kernel_tools import warm
 from pnas_fast.kernel_tools.cost import H100, Card
 
@@ -108,9 +110,8 @@ def after(part: Part, lease: Lease) -> None:
 
 def has_failed(report: Report) -> bool:
     """Whether a check or a part failed, or something ended it."""
-    checks = report["parts"].get("checks", {}).get("result") or {"failed": []}
     statuses = [row["status"] for row in report["parts"].values()]
-    return bool(checks["failed"]) or any(not _is_good(status) for status in statuses)
+    return bool(wrong_results(report)) or any(not _is_good(status) for status in statuses)
 
 
 def _is_good(status: str) -> bool:
@@ -239,6 +240,7 @@ PARTS = (
     Part(gpu_children.CEILING, 10, lambda lease: gpu_parts.step_ceiling(lease.card())),
     Part("replay by launch", 20, lambda lease: gpu_parts.profile_replay(lease.card())),
     Part("batches", 40, lambda lease: gpu_parts.time_batches(lease.keep)),
+    Part("prototype", 20, lambda lease: gpu_prototype.measure(lease.keep)),
     Part("graphs on streams", 60, lambda lease: gpu_together.on_streams(lease.keep)),
     Part("processes", 80, lambda lease: gpu_together.in_processes(lease.keep, lease.folder / "mps")),
     Part("reasons to wait", 70, lambda _: gpu_tools.reasons_to_wait()),

@@ -60,6 +60,18 @@ PREDICTIONS = (
         "packing: 8 t(128) / t(1024)", ("batches", "step", "gain"), 2.0, 2.3,
         "more than half of a launch's time is waiting that does not grow",
     ),
+    Prediction(
+        "prototype: forward 5×5, µs", ("prototype", "µs", "5×5", "forward"), 4, 16,
+        "a quarter of Triton's instructions, every tensor read once; 4 is the roofline",
+    ),
+    Prediction(
+        "prototype: backward 5×5, µs", ("prototype", "µs", "5×5", "backward"), 16, 31,
+        "a quarter of Triton's instructions, no gradient of the depthwise half in memory",
+    ),
+    Prediction(
+        "prototype: Triton's 5×5 / its", ("prototype", "µs", "5×5", "ratio"), 1.5, 4.7,
+        "1.5 and more decides for CUDA C++",
+    ),
     *(
         Prediction(
             f"streams: gain of {count} with shares",

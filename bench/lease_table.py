@@ -17,6 +17,12 @@ def lines(report: Report) -> list[str]:
     return list(_lines(report))
 
 
+def wrong_results(report: Report) -> list[str]:
+    """Names of what parts found to be wrong, beside fp64."""
+    results = [(report["parts"].get(name) or {}).get("result") or {} for name in ("checks", "prototype")]
+    return [name for result in results for name in result.get("failed", [])]
+
+
 def _lines(report: Report) -> Iterator[str]:
     parts = report["parts"]
     facts = (parts.get("facts") or {}).get("result") or {}
@@ -24,7 +30,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"{where}: torch {facts.get('torch')}, Triton {facts.get('triton')}, Python {facts.get('python')}"
     if "stopped" in report:
         yield f"stopped by {report['stopped']}"
-    wrong = ((parts.get("checks") or {}).get("result") or {}).get("failed")
+    wrong = wrong_results(report)
     yield f"WRONG RESULTS: {', '.join(wrong)}" if wrong else "wrong results: none known"
     unwell = [f"{name}: {row['status']}" for name, row in parts.items() if row["status"] != "done"]
     yield from unwell

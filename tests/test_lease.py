@@ -21,7 +21,7 @@ from lease_table import lines
 
 COMMAND = [sys.executable, lease.__file__]
 CHEAP = (
-    "checks,ceilings,step,roofline of a step,replay by launch,batches,graphs on streams,processes,"
+    "checks,ceilings,step,roofline of a step,replay by launch,batches,prototype,graphs on streams,processes,"
     "reasons to wait,two trees,compute-sanitizer,operations,torch.compile"
 )
 """Parts that start no process which imports PyTorch again."""
@@ -64,6 +64,8 @@ def test_cheap_parts_run_to_their_end_with_stand_ins(tmp_path: Path) -> None:
     assert len(replay["launches"]) == found["roofline of a step"]["launches"]
     assert sum(row["launches"] for row in replay["kernels"].values()) == len(replay["launches"])
     assert {"2", "4", "8", "16", "gain"} == set(found["batches"]["step"])
+    assert set(found["prototype"]["µs"]) == {"3×3", "5×5", "7×7"}
+    assert found["prototype"]["failed"] == []
     assert set(found["graphs on streams"]) == {"1, whole card", "2, whole card", "2, 1/2 of the card"}
     assert found["processes"]["without MPS"]["2"]["steps/s"] > 0
     assert found["processes"]["with MPS"] == "not installed: nvidia-cuda-mps-control"
@@ -226,6 +228,10 @@ def test_wrong_results_come_first_and_fail(tmp_path: Path) -> None:
     report = {"stand-ins": False, "predictions": [], "parts": {"checks": row}}
     assert lease_parts.has_failed(report)
     assert lines(report)[1] == "WRONG RESULTS: add 4@6 float32"
+    wrong = {"failed": ["prototype 3×3 into"], "errors": {"3×3": {"into": "nan"}}}
+    prototype = {"status": "done", "result": wrong}
+    assert lines(report | {"parts": {"prototype": prototype}})[1] == "WRONG RESULTS: prototype 3×3 into"
+    assert lease_parts.has_failed(report | {"parts": {"prototype": prototype}})
     write_json(tmp_path / "a.json", report)
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == report
 
