@@ -30,6 +30,7 @@ from pnas_fast.kernels.triton.strips import (
     place_in_tile,
     rows_apart,
     stack,
+    stand_in,
     upper_row,
 )
 
@@ -159,9 +160,9 @@ def source_part(
         lane_ok = lane < N * strips
         # y and x are divisible by S: COLS is.
         upper, lower = convolve(
-            dd, depthwise, image * OH * OW, y // S, x // S, lane_ok, c, 1.0, 0.0, OH, OW, C,
+            dd, depthwise, image * OH * OW, y // S, x // S, lane_ok, stand_in(c, C), 1.0, 0.0, OH, OW, C,
             by_c, by_y, by_x, N >> 30,
-            C, K, S, D, PAD_Y, PAD_X, True, False, False, ARRANGED, LANES, COLS, CHANNELS,
+            C, K, S, D, PAD_Y, PAD_X, True, False, False, ARRANGED, LANES, COLS, CHANNELS, W,
         )  # fmt: skip
         for o in tl.static_range(COLS):
             for half in tl.static_range(2):
