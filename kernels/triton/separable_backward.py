@@ -128,8 +128,9 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
     # A stride leaves little to share.
     tap_rows = 1 if stride > 1 else 3 if k == 3 else 2
     # Parts 2 and 3 multiply no matrices: as many pixels as threads load well, and half a chunk of channels
-    # where the last chunk has no more; three rows of taps leave no registers for the pixels of that.
-    halves = tap_rows < 3 and 0 < c % CHUNK.value <= CHUNK.value // 2
+    # where the last chunk has no more. Three rows of taps leave no registers for channels that do not exist.
+    more = c % CHUNK.value
+    halves = more == CHUNK.value // 2 or (tap_rows < 3 and 0 < more < CHUNK.value // 2)
     wide_chunk = CHUNK.value // 2 if halves else CHUNK.value
     wide_lanes, wide_columns, wide_chunks = 4 * tile.warps * CHUNK.value // wide_chunk, 4, -(-c // wide_chunk)
 

@@ -85,10 +85,14 @@ def pointwise_part(
     for tile in tl.range(program, tiles, programs, disable_licm=True):
         first_lane, oy = tile // pairs * LANES, upper_row(tile % pairs, S, D)
         lane = first_lane + tl.arange(0, LANES)
+        lane_ok, channel = lane < N * strips, c
+        if AFFINE:
+            # Strips that do not exist read the last one's pixels, which meet gradients of 0.
+            lane, channel = tl.minimum(lane, N * strips - 1), stand_in(c, C)
         upper, lower = convolve(
             z, depthwise, lane // strips * H * W, oy * S - PAD_Y, lane % strips * COLS * S - PAD_X,
-            lane < N * strips, c, scale, shift, H, W, z_pixel, by_c, by_y, by_x, N >> 30,
-            C, K, S, D, 0, 0, False, AFFINE, True, ARRANGED, LANES, COLS,
+            lane_ok, channel, scale, shift, H, W, z_pixel, by_c, by_y, by_x, N >> 30,
+            C, K, S, D, 0, PAD_X, False, AFFINE, True, ARRANGED, LANES, COLS, CHUNK, OW if AFFINE else 0,
         )  # fmt: skip
         d = stack(upper, lower, LANES, COLS).to(z.dtype.element_ty)
         lane, half, column = place_in_tile(LANES, COLS)
@@ -237,8 +241,11 @@ def keep_taps(
     tl.assume(program < tiles)
     for tile in tl.range(program, tiles, programs, disable_licm=True):
         lane, oy = tile // pairs * LANES + tl.arange(0, LANES), upper_row(tile % pairs, S, D)
-        image, ox = lane // strips, lane % strips * COLS
         lane_ok = lane < N * strips
+        if AFFINE:
+            # As in part 1. Without an affine masks take fewer registers.
+            lane = tl.minimum(lane, N * strips - 1)
+        image, ox = lane // strips, lane % strips * COLS
         given = ()
         for q in tl.static_range(S * rows_apart(S, D) + (TAP_ROWS - 1) * D + 1):
             if q % (S * rows_apart(S, D)) == 0 and q <= S * rows_apart(S, D):
@@ -272,9 +279,12 @@ def add_row(
     pairs: tl.constexpr = pairs_of_row(Q, S, D, TAP_ROWS)
     if len(pairs) > 0:
         at = y + Q
+        row_ok = (at >= 0) & (at < H)
+        if not AFFINE:
+            row_ok = row_ok & lane_ok
         for column in tl.static_range((K - 1) * D + S * (COLS - 1) + 1):
             source = load_columns(
-                (), z, image + at * W, x, lane_ok & (at >= 0) & (at < H), c, scale, shift, outside, W,
+                (), z, image + at * W, x, row_ok, c, scale, shift, outside, W,
                 z_pixel, C, column, column + 1, AFFINE, True,
             )  # fmt: skip
             totals = add_products(totals, given, source[0], pairs, column, K, S, D, COLS)

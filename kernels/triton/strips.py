@@ -63,13 +63,15 @@ def load_columns(
     """
     for column in tl.static_range(FIRST, END):
         at = x + column
-        mask = (row_ok & (at >= 0) & (at < W))[:, None] & (c < C)[None, :]
+        mask = (row_ok & (at >= 0) & (at < W))[:, None]
+        if C % c.shape[0] != 0:
+            mask = mask & (c < C)[None, :]
         # Columns are a step apart, added to addresses: most of an address is the same for all of a row.
         place = source + (row + x)[:, None] * pixel + c[None, :] + column * pixel
         if AFFINE and always_inside(column, S, PAD, COLS, WIDTH, W):
             value = tl.load(place)
         elif AFFINE:
-            other = tl.broadcast_to(outside, mask.shape).to(source.dtype.element_ty)
+            other = tl.broadcast_to(outside, place.shape).to(source.dtype.element_ty)
             value = tl.load(place, mask=mask, other=other)
         else:
             value = tl.load(place, mask=mask, other=0.0)
