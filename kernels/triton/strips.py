@@ -64,7 +64,7 @@ def load_columns(
     for column in tl.static_range(FIRST, END):
         at = x + column
         mask = (row_ok & (at >= 0) & (at < W))[:, None]
-        if C % c.shape[0] != 0:
+        if not whole_chunks(C, c.shape[0]):
             mask = mask & (c < C)[None, :]
         # Columns are a step apart, added to addresses: most of an address is the same for all of a row.
         place = source + (row + x)[:, None] * pixel + c[None, :] + column * pixel
@@ -157,15 +157,15 @@ def take_rows(
 
 
 @triton.constexpr_function
-def whole_chunks(channels):
+def whole_chunks(channels, chunk):
     """Whether a chunk of channels never ends behind the last."""
-    return channels % CHUNK.value == 0
+    return channels % chunk == 0
 
 
 @triton.jit
 def stand_in(c, C: tl.constexpr):
     """Channels c; for those that do not exist others, whose values nobody uses."""
-    return c if whole_chunks(C) else c % C
+    return c if whole_chunks(C, c.shape[0]) else c % C
 
 
 @triton.constexpr_function
