@@ -250,6 +250,12 @@ def _kind(problems: Sequence[SumBackward], tile: Tile, align: int) -> _Kind:
     return _Kind(tensors, new_partials(z.device, len(problems), programs, 2, c), numbers)
 
 
+def _tile_name(problems: Sequence[SumBackward]) -> str:
+    """What the tile is known by: gradients of averages take registers that a scale and shift need."""
+    averages = any(own.side.pool == "avg" and own.side.source.affine is not None for own in problems)
+    return "add_backward of averages" if averages else "add_backward"
+
+
 def add_backward(kinds: Sequence[Sequence[SumBackward]]) -> None:
     """Launch it for one of `launches`. See `pnas_fast.kernels.fused.Primitives.adds_backward`."""
     problems = [problem for kind in kinds for problem in kind]
@@ -257,7 +263,7 @@ def add_backward(kinds: Sequence[Sequence[SumBackward]]) -> None:
     sinks = [own.into for own in problems]
     strides = [pixel(x) for own in problems for x in (own.side.source.z, own.g)]
     align = alignment(c, *strides, *(pixel(sink.z) for sink in sinks if sink is not None))
-    tile = tile_of("add_backward", problems[0].g, CHUNK.value, align)
+    tile = tile_of(_tile_name(problems), problems[0].g, CHUNK.value, align)
     first = _kind(kinds[0], tile, align)
     second = _kind(kinds[1], tile, align) if len(kinds) > 1 else _Kind.nothing(first)
     named = (("first", first), ("second", second))

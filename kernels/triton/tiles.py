@@ -25,6 +25,7 @@ multiprocessor, in half its registers, are up to 1.5 times as fast as one. Other
 """
 
 LARGE = (
+    ("add_backward of averages", 32),
     ("dense_backward of taps", 32),
     ("separable_backward 3 dilated", 32),
     ("separable_backward 3 dilated", 64),
