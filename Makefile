@@ -57,7 +57,7 @@ test-lowest: .venv-lowest/.ready
 # What compiles and what interprets every kind of kernel. The oldest Triton's interpreter needs numpy before 2.4.
 test-triton: $(READY) .triton-lowest/.ready
 	PYTHONPATH=.triton-lowest $(BIN)/python $(PYTEST) \
-		tests/test_triton_grouped.py tests/test_triton_tickets.py tests/test_triton_warm.py
+		tests/test_triton_grouped.py tests/test_triton_tickets.py tests/test_triton_warm.py tests/test_triton_inspect.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

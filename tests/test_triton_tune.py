@@ -49,7 +49,8 @@ def test_problems_of_the_search_ask_for_every_kernel() -> None:
     kernels = {key.split(",")[0] for key in chosen}
     sides = {f"{name} {side}" for name in ("separable", "separable_backward") for side in (3, 5, 7)}
     others = {"add_backward", "dense", "dense_backward", "dense_backward of taps", "pointwise_backward"}
-    assert kernels == sides | others | {"separable_backward 3 dilated"}
+    sums = {"separable_backward 5 of a sum", "separable_backward 3 dilated of a sum"}
+    assert kernels == sides | others | sums | {"separable_backward 3 dilated"}
 
 
 def test_tables_are_read_as_written_and_nothing_else_stays(tmp_path: Path) -> None:

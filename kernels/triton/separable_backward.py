@@ -122,6 +122,8 @@ def separable_backward(convolution: Convolution, problems: Sequence[Backward]) -
     gradient = None if into is None else into.z
     align = alignment(c, f, *(pixel(x) for x in (z, result.z, result.g, gradient) if x is not None))
     name, blocks = f"separable_backward {k}{' dilated' if dilation > 1 else ''}", -(-f // block_f)
+    if affine is None and block_f == 32 and (k == 5 or dilation > 1):
+        name += " of a sum"  # masks for channels and lanes that do not exist take registers
     tile = tile_of(name, z, block_f, align)
     lanes, columns = strips_of(block_f, 1, tile.warps)
     # Rows of taps share rows of inputs, as far as registers hold totals beside two rows of gradients.
