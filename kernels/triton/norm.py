@@ -39,6 +39,14 @@ from pnas_fast.kernels.triton.problems import each
 
 
 @triton.jit
+def write_row(row, mean, squares, number, f, wanted, F: tl.constexpr):
+    """Write a row of sums."""
+    tl.store(row + f, mean, mask=wanted)
+    tl.store(row + F + f, squares, mask=wanted)
+    tl.store(row + 2 * F + f, tl.zeros(f.shape, tl.float32) + number, mask=wanted)
+
+
+@triton.jit
 def count_values(value, ok, number, counted, row, f, wanted, F: tl.constexpr, ZERO: tl.constexpr):
     """Add [pixels, filters] fp32, of which a number are ok, to a program's row: mean, squares, count.
 
@@ -62,9 +70,7 @@ def count_values(value, ok, number, counted, row, f, wanted, F: tl.constexpr, ZE
         tl.debug_barrier()
         mean = old_mean + step * share
         squares += old_squares + step * step * (counted * share)
-    tl.store(row + f, mean, mask=wanted)
-    tl.store(row + F + f, squares, mask=wanted)
-    tl.store(row + 2 * F + f, tl.zeros(f.shape, tl.float32) + total, mask=wanted)
+    write_row(row, mean, squares, total, f, wanted, F)
     return total
 
 
@@ -85,15 +91,6 @@ def keep_values(value, ok, number, kept, ZERO: tl.constexpr):
     total = counted + number
     step, share = mean - old_mean, number / total
     return total, old_mean + step * share, old_squares + squares + step * step * (counted * share)
-
-
-@triton.jit
-def write_kept(kept, row, f, wanted, F: tl.constexpr):
-    """Write a program's row."""
-    counted, mean, squares = kept
-    tl.store(row + f, mean, mask=wanted)
-    tl.store(row + F + f, squares, mask=wanted)
-    tl.store(row + 2 * F + f, tl.zeros(f.shape, tl.float32) + counted, mask=wanted)
 
 
 @triton.jit
@@ -166,9 +163,7 @@ def finish_norm(
         if TRAINING & (programs > TEAM):
             team = rows + (programs + program // TEAM) * 3 * F
             mean, squares, number = merge_rows(rows + first * 3 * F, members, f, wanted, F, TEAM)
-            tl.store(team + f, mean, mask=wanted)
-            tl.store(team + F + f, squares, mask=wanted)
-            tl.store(team + 2 * F + f, number, mask=wanted)
+            write_row(team, mean, squares, number, f, wanted, F)
         last, first, members = arrive_for_team(own, programs)
         if last:
             if TRAINING:

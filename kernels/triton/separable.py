@@ -118,7 +118,8 @@ def separable_kernel(
             )
             kept = norms.keep_values(total, ok, number, kept, partial)
     if TRAINING:
-        norms.write_kept(kept, row, f, f_ok, F)
+        counted, mean, squares = kept
+        norms.write_row(row, mean, squares, counted, f, f_ok, F)
     if NORM:
         norms.finish_norm(
             f, f_ok, program, programs, group, tl.num_programs(1), problem, sums, tickets,

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pnas_fast.kernels.layout import is_dense
+
 ALIGN = 4
 """Elements, 16 bytes, at whose multiples tensors begin: as wide as kernels load."""
-
 
 PIECES = 32
 """Of an update: PyTorch takes 48 tensors in a launch, and gives 65,536 elements of one to one processor."""
@@ -35,7 +36,7 @@ class Flat:
     def __init__(self, like: Sequence[Tensor]) -> None:
         self.starts = [0]
         for tensor in like:
-            if _reach(tensor) != tensor.numel():
+            if not is_dense(tensor):
                 found = f"{tuple(tensor.shape)} with strides {tensor.stride()}"
                 raise ValueError(f"optimiser: a parameter is {found}, allowed is one without gaps")
             self.starts.append(self.starts[-1] + -(-tensor.numel() // ALIGN) * ALIGN)
@@ -54,9 +55,7 @@ class Flat:
     def holds(self, tensors: Sequence[Tensor]) -> bool:
         """Whether these are the views: at the same addresses, laid out alike."""
         return len(tensors) == len(self.views) and all(
-            tensor.data_ptr() == view.data_ptr()
-            and tensor.shape == view.shape
-            and _steps(tensor) == _steps(view)
+            tensor.data_ptr() == view.data_ptr() and _lies_as(tensor, view)
             for tensor, view in zip(tensors, self.views, strict=True)
         )
 
@@ -72,7 +71,7 @@ class Flat:
             if tensor is None:
                 pieces.append(self._zeros[: size + gap])
                 continue
-            if tensor.shape != view.shape or _steps(tensor) != _steps(view):
+            if not _lies_as(tensor, view):
                 found = f"{tuple(tensor.shape)} with strides {tensor.stride()}"
                 allowed = f"{tuple(view.shape)} with strides {view.stride()}, as the parameter is"
                 raise ValueError(f"optimiser: a gradient is {found}, allowed is {allowed}")
@@ -99,11 +98,7 @@ class Flat:
         ]
 
 
-def _steps(tensor: Tensor) -> list[int]:
-    """Strides of the dimensions that have any use for one."""
-    return [by for size, by in zip(tensor.shape, tensor.stride(), strict=True) if size > 1]
-
-
-def _reach(tensor: Tensor) -> int:
-    """Elements from the first to the last, as they lie in memory."""
-    return 1 + sum((size - 1) * by for size, by in zip(tensor.shape, tensor.stride(), strict=True))
+def _lies_as(tensor: Tensor, other: Tensor) -> bool:
+    """Whether both have the same shape, and strides where there is any use for one."""
+    steps = zip(tensor.shape, tensor.stride(), other.stride(), strict=True)
+    return tensor.shape == other.shape and all(by == its for size, by, its in steps if size > 1)
