@@ -92,7 +92,7 @@ def convolution(kernels: Any, name: str, kind: int, kernel: tuple[int, int], str
 
     source = memory.new(STATE), CHANNELS, pair(), weights()
     out, gamma, beta, statistics = memory.new(STATE), pair(), pair(), pair()
-    norm = gamma, beta, 0, 0, 0.1, 1e-5, True, pair(), statistics
+    norm = gamma, beta, 0, 0, 0, 0.1, 1e-5, True, pair(), statistics
     call(f"{name} forward", compiled.forward_normalised, *source, out, *norm, 1)
     incoming = out, memory.new(STATE), CHANNELS, gamma, statistics, pair(), True, False, pair(), pair()
     gradient = memory.new(STATE), CHANNELS, pair(), False, weights()
@@ -110,7 +110,9 @@ def addition(kernels: Any, pool: int, name: str) -> None:
     pooled = side(pool)
     call(f"{name} forward", kernels.add_forward, STAGE, side(0), pooled, memory.new(STATE), CHANNELS, 1)
     gradient = memory.new(STATE), CHANNELS, memory.new(2 * CHANNELS), False
-    call(f"{name} backward", kernels.add_backward, STAGE, pooled, memory.new(STATE), CHANNELS, *gradient, 1)
+    call(
+        f"{name} backward", kernels.add_backward, STAGE, memory.new(STATE), CHANNELS, [(pooled, *gradient)], 1
+    )
 
 
 def main() -> None:

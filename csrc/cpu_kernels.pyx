@@ -7,7 +7,7 @@ shift. Everything here trusts its caller.
 """
 
 from libc.stddef cimport ptrdiff_t, size_t
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool
 
 
@@ -80,6 +80,7 @@ cdef extern from "cpu/run.hpp" namespace "pnas::cpu" nogil:
         const float* beta
         float* running_mean
         float* running_variance
+        int64_t* batches
         double momentum, epsilon
         bool training
         float* mean
@@ -138,10 +139,11 @@ cdef extern from "cpu/tape.hpp" namespace "pnas::cpu" nogil:
 
     cdef struct AddBackward:
         AddShape shape
-        AddSide side
+        AddSide sides[2]
+        SourceGradient gradients[2]
+        int count
         const float* g
         ptrdiff_t g_pixel
-        SourceGradient gradient
         int threads
 
     cdef struct AverageForward:
@@ -248,14 +250,15 @@ cdef class Convolution:
 
     def forward_normalised(
         self, size_t z, ptrdiff_t pixel, size_t affine, tuple weights, size_t out,
-        size_t gamma, size_t beta, size_t running_mean, size_t running_variance, double momentum,
-        double epsilon, bint training, size_t out_affine, size_t out_statistics, int threads
+        size_t gamma, size_t beta, size_t running_mean, size_t running_variance, size_t batches,
+        double momentum, double epsilon, bint training, size_t out_affine, size_t out_statistics, int threads
     ):
         """Write the packed output, its norm's affine (2, F), and statistics (2, F): mean and 1 / std."""
         cdef ConvolutionForward call = self._forward(z, pixel, affine, weights, out, threads)
         call.normalised = True
         call.norm.gamma, call.norm.beta = <const float*> gamma, <const float*> beta
         call.norm.running_mean, call.norm.running_variance = <float*> running_mean, <float*> running_variance
+        call.norm.batches = <int64_t*> batches
         call.norm.momentum, call.norm.epsilon, call.norm.training = momentum, epsilon, training
         call.norm.mean, call.norm.scale = <float*> out_statistics, <float*> out_affine
         call.norm.rstd, call.norm.shift = call.norm.mean + self.w.filters, call.norm.scale + self.w.filters
@@ -326,18 +329,22 @@ def add_forward(tuple shape, Side left not None, Side right, size_t out, ptrdiff
         perform(call)
 
 
-def add_backward(
-    tuple shape, Side side not None, size_t g, ptrdiff_t g_pixel,
-    size_t dz, ptrdiff_t dz_pixel, size_t d_affine, bint accumulate, int threads
-):
-    """The gradient of one side's source; shape (N, C, H, W) is the sum's.
+def add_backward(tuple shape, size_t g, ptrdiff_t g_pixel, list sides, int threads):
+    """The gradients of a sum's sides, one or both; shape (N, C, H, W) is the sum's.
 
-    Where dz is 0, of a side without pool and factor, d_affine alone is written.
+    Each side is a tuple of a Side, dz, its pixel, d_affine, and whether these are added to. Where dz is 0, of a
+    side without pool and factor, d_affine alone is written.
     """
     cdef AddBackward call
+    cdef Side side
     call.shape = AddShape(shape[0], shape[1], shape[2], shape[3])
-    call.side, call.g, call.g_pixel, call.threads = side.side, <const float*> g, g_pixel, threads
-    call.gradient = _gradient(dz, dz_pixel, d_affine, call.shape.channels, accumulate)
+    call.g, call.g_pixel, call.count, call.threads = <const float*> g, g_pixel, len(sides), threads
+    if not 1 <= call.count <= 2:
+        raise ValueError(f"{call.count} sides of a sum, allowed are 1 and 2")
+    for index in range(call.count):
+        side, dz, dz_pixel, d_affine, accumulate = sides[index]
+        call.sides[index] = side.side
+        call.gradients[index] = _gradient(dz, dz_pixel, d_affine, call.shape.channels, accumulate)
     with nogil:
         perform(call)
 

@@ -10,6 +10,7 @@ import ctypes
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import threadpoolctl
 import torch
@@ -119,17 +120,8 @@ class CpuPrimitives:
     def adds_backward(self, problems: Sequence[SumBackward]) -> None:
         """See `Primitives.adds_backward`."""
         threads = torch.get_num_threads()
-        for side, g, into, d_affine in problems:
-            gradient = (0, 0, _address(d_affine)) if into is None else _gradient_addresses(into)
-            compiled.add_backward(
-                tuple(g.shape),
-                _side(side),
-                g.data_ptr(),
-                pixel(g),
-                *gradient,
-                into is not None and into.accumulate,
-                threads,
-            )
+        for g, sides in _sums(problems):
+            compiled.add_backward(tuple(g.shape), g.data_ptr(), pixel(g), sides, threads)
 
     def global_average(self, source: Source, out: Tensor) -> None:
         """See `Primitives.global_average`."""
@@ -171,6 +163,7 @@ def _convolve(convolution: Convolution, problem: Forward) -> Normal | None:
         _address(norm.bias),
         _address(norm.running_mean),
         _address(norm.running_var),
+        _address(norm.num_batches_tracked),
         momentum,
         norm.eps,
         norm.training,
@@ -262,11 +255,20 @@ def _compiled_convolution(
 
 
 def _momentum(norm: nn.BatchNorm2d) -> float:
-    if norm.training and norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
-        if norm.momentum is None:  # a plain average over all batches
-            return 1.0 / float(norm.num_batches_tracked)
+    if norm.training and norm.momentum is None and norm.num_batches_tracked is not None:
+        return 1.0 / (float(norm.num_batches_tracked) + 1.0)  # a plain average over all batches
     return norm.momentum or 0.0
+
+
+def _sums(problems: Sequence[SumBackward]) -> list[tuple[Tensor, list[Any]]]:
+    """The gradient of each sum with its sides, one or both, as the compiled kernels take them."""
+    sums: list[tuple[Tensor, list[Any]]] = []
+    for side, g, into, d_affine in problems:
+        if not sums or sums[-1][0] is not g or len(sums[-1][1]) == 2:
+            sums.append((g, []))
+        to = (0, 0, _address(d_affine)) if into is None else _gradient_addresses(into)
+        sums[-1][1].append((_side(side), *to, into is not None and into.accumulate))
+    return sums
 
 
 def _address(tensor: Tensor | None) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from oracle import activation, compare
 from pnas_fast.kernels import Backend, CellOutput, Side
 from pnas_fast.kernels.cpu import CpuPrimitives
-from pnas_fast.kernels.fused import Backward, Convolution, FusedBackend, Gradients
+from pnas_fast.kernels.fused import Backward, Convolution, FusedBackend, Gradients, SumBackward
 from pnas_fast.kernels.recording import Recording
 from poison import poison_new_tensors
 
@@ -90,6 +90,29 @@ def test_what_is_read_twice_or_multiplied_is_not_handed_on() -> None:
     watched = Watched()
     compare(FusedBackend(watched), operation, [activation(2, 5, 4, 3)], random_weights([(7, 5, 1, 1)] * 3))
     assert watched.pending == [False] * 3
+
+
+def test_sides_done_together_have_the_bits_of_each_alone() -> None:
+    """Also of one state on both sides, whose second gradient is added to the first."""
+
+    class Apart(CpuPrimitives):
+        def adds_backward(self, problems: Sequence[SumBackward]) -> None:
+            for problem in problems:
+                super().adds_backward([problem])
+
+    x = [activation(19, 24, 9, 9).requires_grad_() for _ in range(3)]
+    weights = [w.requires_grad_() for w in random_weights([(24, 24, 1, 1)] * 3)]
+
+    def gradients(primitives: CpuPrimitives) -> Sequence[Tensor]:
+        backend = FusedBackend(primitives)
+        a, b, c = (
+            backend.convolution(one, w, norm_for(weights, 24)) for one, w in zip(x, weights, strict=True)
+        )
+        pairs = [(Side(a, "max"), Side(b)), (Side(b, "max"), Side(b, "avg")), (Side(x[0]), Side(c))]
+        out = backend.materialise(blocks_of(backend, pairs))
+        return torch.autograd.grad(out, [*x, *weights], torch.sin(torch.arange(out.numel())).view(out.shape))
+
+    assert all(map(torch.equal, gradients(CpuPrimitives()), gradients(Apart())))
 
 
 def test_a_step_done_again_has_the_same_bits() -> None:

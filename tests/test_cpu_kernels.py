@@ -270,6 +270,20 @@ def test_nan_goes_through() -> None:
     assert CPU.global_average(x).isnan().sum() == 1
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_maxima_of_infinities_and_nan(stride: int) -> None:
+    """As PyTorch's, wherever they are, also where both infinities are in a row and no NaN is."""
+    x = activation(5, 43, 9, 7)
+    for value in (math.inf, -math.inf, math.nan):
+        x[torch.rand(x.shape) < 0.1] = value
+    x[0].nan_to_num_(nan=0.0, posinf=math.inf, neginf=-math.inf)
+    x[1, :, 2:6] = -math.inf
+    expected = get_backend("eager").pool(x, "max", stride)
+    assert torch.equal(
+        CPU.materialise(CPU.pool(x, "max", stride)).nan_to_num(1e30), expected.nan_to_num(1e30)
+    )
+
+
 def test_one_result_at_any_number_of_threads() -> None:
     x = activation(19, 24, 9, 9).requires_grad_()
     weights = [torch.randn(24, 1, 7, 7, requires_grad=True), torch.randn(24, 24, 1, 1, requires_grad=True)]
@@ -356,6 +370,13 @@ def test_every_instruction_set_of_this_machine(name: str) -> None:
     if name == os.environ.get("PNAS_FAST_CPU"):
         return
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
-    command += ["-k", "test_separable or test_factorized_reduction or (test_add and max)"]
+    chosen = [
+        "test_separable",
+        "test_factorized_reduction",
+        "(test_add and max)",
+        "maxima",
+        "(test_dense and kernel3)",
+    ]
+    command += ["-k", " or ".join(chosen)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-2000:]

@@ -28,8 +28,8 @@ inline void add_run(const Addend& left, const Addend* right, int pixels, int cha
       const std::ptrdiff_t b_step = both ? right->step : 0;
       float* to = out + c;
       for (int x = 0; x < pixels; ++x, a += left.step, b += b_step, to += out_step) {
-        ask_ahead(a, left.step), ask_ahead(to, out_step);
-        if constexpr (both) ask_ahead(b, b_step);
+        ask_ahead<V>(a, left.step), ask_ahead<V>(to, out_step);
+        if constexpr (both) ask_ahead<V>(b, b_step);
         PNAS_UNROLL for (int v = 0; v < V; ++v) {
           vf value = load(a + v * kLanes, n) * scale[0][v] + shift[0][v];
           if constexpr (both) value += load(b + v * kLanes, n) * scale[1][v] + shift[1][v];
@@ -74,14 +74,18 @@ void add_forward(const AddShape& shape, const AddSide* given, int count, std::in
   Arena arena(scratch.get(size));
   for (int s = 0; s < count; ++s) sides[s].take(arena, shape);
   for (std::int64_t index = first; index < last; ++index) {
-    int seen[2] = {};
+    int seen[2] = {}, nan_row[2] = {-1, -1};
     for (int y = 0; y < shape.out_height; ++y) {
       for (int s = 0; s < count; ++s) {
         if (!sides[s].pools()) continue;
         const AddSide& side = sides[s].side;
-        for (; seen[s] < rows_seen(side, sides[s].plane, y); ++seen[s])
-          read_side_row(side, sides[s].plane, index, seen[s], shape.channels, sides[s].image);
-        pool_forward(side, shape, sides[s].plane, sides[s].image, y, sides[s].down, sides[s].row);
+        const PoolPlane& plane = sides[s].plane;
+        for (; seen[s] < rows_seen(side, plane, y); ++seen[s]) {
+          read_side_row(side, plane, index, seen[s], shape.channels, sides[s].image);
+          const float* row = sides[s].image + plane.inside() + seen[s] * plane.row;
+          if (may_have_nan(row, side.width * plane.step)) nan_row[s] = plane.top + seen[s];
+        }
+        pool_forward(side, shape, plane, sides[s].image, y, nan_row[s] >= y * side.stride, sides[s].down, sides[s].row);
       }
       const std::int64_t pixel = (index * shape.out_height + y) * shape.out_width;
       const Addend left = sides[0].addend(index, pixel), right = sides[1].addend(index, pixel);

@@ -9,7 +9,7 @@ void dense_forward(const Window& given, const Source& source, const float* weigh
   const bool picks = given.picks();
   const Window w = picks ? given.picked() : given;
   thread_local Scratch scratch;
-  const Plane plane(w);
+  const Plane plane(w, joins_taps(w));
   const std::ptrdiff_t filters = padded(w.filters);
   Arena arena(scratch.get(Arena::round(plane.size()) + ChannelSums::size(w.filters)));
   float* image = arena.take(plane.size());
@@ -17,11 +17,12 @@ void dense_forward(const Window& given, const Source& source, const float* weigh
   clear_border(plane, w, image);
   std::ptrdiff_t a[kMaxTaps], b[kMaxTaps];
   const Taps taps{window_taps(w, plane, w.channels * filters, a, b), a, b};
+  const int depth = w.channels * (joins_taps(w) ? w.kernel_width : 1);
   for (std::int64_t index = first; index < last; ++index) {
     if (picks) read_picked(source, given, plane, index, image);
     else read_plane(source, w, plane, index, image);
     float* z = output.z + index * w.out_height * w.out_width * output.pixel;
-    Product p{image, w.stride_width * plane.step, 1, weight, filters, z, output.pixel, w.out_width, w.channels,
+    Product p{image, w.stride_width * plane.step, 1, weight, filters, z, output.pixel, w.out_width, depth,
               static_cast<int>(filters), false, w.out_height, w.stride_height * plane.row, w.out_width * output.pixel};
     if (index == first) write.sums.begin(p, taps);
     p.ahead[0] = ahead(p, taps.count, output_rows(w, output.z, output.pixel, index, 0, w.out_height));
@@ -56,8 +57,8 @@ void dense_backward(const Window& given, const Source& source, const float* weig
   const bool picks = given.picks();
   const Window w = picks ? given.picked() : given;
   thread_local Scratch scratch;
-  const Plane plane(w);
-  const std::ptrdiff_t channels = plane.step, filters = padded(w.filters);
+  const Plane plane(w, joins_taps(w));
+  const std::ptrdiff_t channels = padded(w.channels), filters = padded(w.filters);
   const GradientPlane back(w, filters);
   // Where all taps' weights would not stay in the first-level cache: tap by tap over a whole image.
   const bool by_taps = w.taps() > 1 && w.stride_height == 1 && w.stride_width == 1 && w.taps() * w.filters > 192;
@@ -74,6 +75,7 @@ void dense_backward(const Window& given, const Source& source, const float* weig
   clear_border(back, w, dz);
   std::ptrdiff_t a[kMaxTaps], b[kMaxTaps];
   const int taps = window_taps(w, plane, w.channels * filters, a, b);
+  const int values = w.channels * (joins_taps(w) ? w.kernel_width : 1);  // that a tap, or a kernel's row, sees
   for (int y = 0; y < w.out_height; ++y) rows_a[y] = y * w.stride_height * plane.row, rows_b[y] = y * back.row;
   const Taps rows{w.out_height, rows_a, rows_b};
   for (std::int64_t index = first; index < last; ++index) {
@@ -81,8 +83,8 @@ void dense_backward(const Window& given, const Source& source, const float* weig
     else read_plane(source, w, plane, index, image);
     read_incoming(incoming, w, index, 0, w.out_height, dz + back.inside(), back.row, filters);
     for (int tap = 0; tap < taps; ++tap) {
-      Product p{image + a[tap], 1, w.stride_width * channels, dz + back.inside(), filters,
-                parts + b[tap], filters, w.channels, w.out_width, static_cast<int>(filters), true};
+      Product p{image + a[tap], 1, w.stride_width * plane.step, dz + back.inside(), filters,
+                parts + b[tap], filters, values, w.out_width, static_cast<int>(filters), true};
       if (index + 1 < last && tap == 0) {
         if (!picks) p.ahead[0] = ahead(p, rows.count, source_rows(w, source, index + 1, 0, w.out_height));
         if (incoming.slope)
@@ -93,13 +95,13 @@ void dense_backward(const Window& given, const Source& source, const float* weig
     if (!to.z) continue;
     if (picks && !to.accumulate) clear_gradient(given, index, to);
     const auto give_back = [&](const float* rows, int y) {
-      const float* seen = w.rectify ? image + (y + w.top) * plane.row + w.left * channels : nullptr;
+      const float* seen = w.rectify ? image + (y + w.top) * plane.row + w.left * plane.step : nullptr;
       if (picks) {
         if (y < given.picked_rows()) return_picked(given, source, index, y, rows, seen, channels, to, d_affine);
         return;
       }
-      return_row({rows, channels, seen, channels, 1.0f, (index * w.height + y) * w.width, w.width}, source, w.channels, to,
-                 d_affine);
+      return_row({rows, channels, seen, plane.step, 1.0f, (index * w.height + y) * w.width, w.width}, source, w.channels,
+                 to, d_affine);
     };
     if (by_taps) {
       input_gradient_by_taps(w, back, dz, weight, dx);

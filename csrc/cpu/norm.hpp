@@ -3,16 +3,18 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 
 namespace pnas::cpu {
 
-// While training, running statistics move and `mean`, `rstd` are the batch's; else they are the running
+// While training, running statistics move, `batches` counts, and `mean`, `rstd` are the batch's; else they are the running
 // ones. `scale` and `shift` are what readers of the un-normalised output apply.
 struct Norm {
   const float* gamma;
   const float* beta;
   float* running_mean;
   float* running_variance;
+  std::int64_t* batches;
   double momentum, epsilon;
   bool training;
   float* mean;
@@ -23,6 +25,7 @@ struct Norm {
 
 // `sums` and `squares` of `count` values a channel; read while training only.
 inline void finish_norm(const Norm& norm, const double* sums, const double* squares, int channels, double count) {
+  if (norm.training && norm.batches) ++*norm.batches;
   for (int c = 0; c < channels; ++c) {
     double mean = norm.running_mean ? norm.running_mean[c] : 0.0;
     double variance = norm.running_variance ? norm.running_variance[c] : 1.0;

@@ -1,19 +1,20 @@
 // Images brought into scratch memory, normalised, rectified and padded, and gradients taken back out.
 // Included once per instruction set, inside its namespace: no include guard.
 
-// One image with a border of zeros, `step` floats (a multiple of kLanes) a pixel.
+// One image with a border of zeros, `step` floats a pixel: a multiple of kLanes, or just the channels, close together.
 struct Plane {
   std::ptrdiff_t step, row;
   int height, width;
 
-  explicit Plane(const Window& w)
-      : step(padded(w.channels)),
+  explicit Plane(const Window& w, bool close = false)
+      : step(close ? w.channels : padded(w.channels)),
         row(0),
         height(std::max(w.top + w.height, (w.out_height - 1) * w.stride_height + w.reach_down() + 1)),
         width(std::max(w.left + w.width, (w.out_width - 1) * w.stride_width + w.reach_right() + 1)) {
     row = step * width;
   }
-  std::size_t size() const { return static_cast<std::size_t>(row) * height; }
+  // The last pixel is written as a whole vector, too.
+  std::size_t size() const { return static_cast<std::size_t>(row) * height + padded(step) - step; }
 };
 
 // Zeros around an inside of height × width pixels at (top, left) of rows that are `row` floats apart: what is
@@ -29,6 +30,7 @@ inline void clear_border(float* plane, int rows, std::ptrdiff_t row, std::ptrdif
   std::fill(plane + (top + height) * row, plane + rows * row, 0.0f);
 }
 inline void clear_border(const Plane& plane, const Window& w, float* image) {
+  std::fill(image + plane.row * plane.height, image + plane.size(), 0.0f);
   clear_border(image, plane.height, plane.row, plane.step, w.top, w.left, w.height, w.width);
 }
 
@@ -42,43 +44,57 @@ struct Reader {
         shift(source.scale ? load(source.shift + c, n) : vf{}) {}
 };
 
-// The inside of a plane from an image of the source: scale * z + shift, then ReLU if asked, which lets NaN
+// A row of pixels of a source, `apart` floats from each other: scale * z + shift, then ReLU if asked, which lets NaN
 // through as PyTorch's does.
-inline void read_plane(const Source& source, const Window& w, const Plane& plane, std::int64_t image, float* out) {
-  const vf least = splat(w.rectify ? 0.0f : -std::numeric_limits<float>::infinity());
-  const float* z = source.z + image * w.height * w.width * source.pixel;
+inline void read_row(const Source& source, const float* first, std::ptrdiff_t apart, int pixels, int channels,
+                     bool rectify, float* out, std::ptrdiff_t step) {
   choose(source.scale, [&](auto normalised) {
-    for (int y = 0; y < w.height; ++y) {
-      float* row = out + (y + w.top) * plane.row + w.left * plane.step;
-      for (int x = 0; x < w.width; ++x, z += source.pixel, row += plane.step)
-        for_lanes(w.channels, [&](int c, auto n) {
-          vf v = load(z + c, n);
-          if constexpr (normalised) v = v * load(source.scale + c, n) + load(source.shift + c, n);
-          store(row + c, v < least ? least : v);
-        });
-    }
+    choose(rectify, [&](auto rectified) {
+      for_groups(channels, [&](int c, auto n, auto vectors) {
+        constexpr int V = vectors;
+        vf scale[V], shift[V];
+        if constexpr (normalised)
+          PNAS_UNROLL for (int v = 0; v < V; ++v)
+            scale[v] = load(source.scale + c + v * kLanes, n), shift[v] = load(source.shift + c + v * kLanes, n);
+        const float* z = first + c;
+        float* to = out + c;
+        for (int x = 0; x < pixels; ++x, z += apart, to += step) {
+          ask_ahead<V>(z, apart);
+          PNAS_UNROLL for (int v = 0; v < V; ++v) {
+            vf value = load(z + v * kLanes, n);
+            if constexpr (normalised) value = value * scale[v] + shift[v];
+            if constexpr (rectified) value = greater(vf{}, value);
+            store(to + v * kLanes, value);
+          }
+        }
+      });
+    });
   });
+}
+
+// The inside of a plane from an image of the source: rows [first, last), or all. What a pixel's last vector has past its
+// channels is zeros; where pixels are close together the next ones come over them.
+inline void read_rows(const Source& source, const Window& w, const Plane& plane, std::int64_t image, int first,
+                      int last, float* out) {
+  for (int y = first; y < last; ++y)
+    read_row(source, source.z + (image * w.height + y) * w.width * source.pixel, source.pixel, w.width, w.channels,
+             w.rectify, out + (y + w.top) * plane.row + w.left * plane.step, plane.step);
+}
+
+inline void read_plane(const Source& source, const Window& w, const Plane& plane, std::int64_t image, float* out) {
+  read_rows(source, w, plane, image, 0, w.height, out);
 }
 
 // The same of the pixels that a window picks, side by side; zeros for those past the edge.
 inline void read_picked(const Source& source, const Window& w, const Plane& plane, std::int64_t image, float* out) {
-  const vf least = splat(w.rectify ? 0.0f : -std::numeric_limits<float>::infinity());
-  const std::ptrdiff_t apart = w.stride_width * source.pixel;
   const int rows = w.picked_rows(), columns = w.picked_columns();
-  choose(source.scale, [&](auto normalised) {
-    for (int y = 0; y < rows; ++y) {
-      const float* z = source.z + ((image * w.height + y * w.stride_height + w.skip) * w.width + w.skip) * source.pixel;
-      float* to = out + y * plane.row;
-      for (int x = 0; x < columns; ++x, z += apart, to += plane.step)
-        for_lanes(w.channels, [&](int c, auto n) {
-          __builtin_prefetch(z + 8 * apart + c, 0, 2);
-          vf v = load(z + c, n);
-          if constexpr (normalised) v = v * load(source.scale + c, n) + load(source.shift + c, n);
-          store(to + c, v < least ? least : v);
-        });
-      std::fill(to, out + (y + 1) * plane.row, 0.0f);
-    }
-  });
+  for (int y = 0; y < rows; ++y) {
+    const std::int64_t pixel = (image * w.height + y * w.stride_height + w.skip) * w.width + w.skip;
+    float* row = out + y * plane.row;
+    read_row(source, source.z + pixel * source.pixel, w.stride_width * source.pixel, columns, w.channels, w.rectify, row,
+             plane.step);
+    std::fill(row + columns * plane.step, row + plane.row, 0.0f);
+  }
   std::fill(out + rows * plane.row, out + plane.size(), 0.0f);
 }
 
@@ -100,13 +116,14 @@ inline void read_incoming(const Incoming& in, const Window& w, std::int64_t imag
         const float* z = in.z + pixel * in.z_pixel + f;
         for (int y = first; y < last; ++y) {
           float* at = out + (y - first) * row + f;
-          for (int x = 0; x < w.out_width; ++x, g += in.g_pixel, z += in.z_pixel, at += step)
+          for (int x = 0; x < w.out_width; ++x, g += in.g_pixel, z += in.z_pixel, at += step) {
+            if constexpr (slice) ask_ahead<V>(g, 2 * in.g_pixel);
             PNAS_UNROLL for (int v = 0; v < V; ++v) {
-              if constexpr (slice) ask_ahead(g + v * kLanes, 2 * in.g_pixel);
               vf value = load(g + v * kLanes, n);
               if constexpr (normalised) value = factor[v] * value + (offset[v] + slope[v] * load(z + v * kLanes, n));
               store(at + v * kLanes, value);
             }
+          }
         }
       });
     });
@@ -158,8 +175,9 @@ inline void return_row(const Return& r, const Source& source, int channels, cons
           const float* z = source.z + r.first_pixel * source.pixel + c;
           float* dz = to.z + r.first_pixel * to.pixel + c;
           for (int x = 0; x < r.pixels; ++x, g += r.step, dz += to.pixel, z += source.pixel) {
-            if constexpr (!rectified) ask_ahead(g, r.step), ask_ahead(dz, to.pixel);
-            if constexpr (!rectified && normalised) ask_ahead(z, source.pixel);
+            if constexpr (!rectified) ask_ahead<V>(g, r.step);
+            if constexpr (!rectified && normalised) ask_ahead<V>(z, source.pixel);
+            ask_ahead<V>(dz, to.pixel);
             PNAS_UNROLL for (int v = 0; v < V; ++v) {
               const int at = v * kLanes;
               vf value = load(g + at, n);
@@ -191,7 +209,7 @@ inline void sum_row(const float* g, std::ptrdiff_t g_pixel, const float* z, std:
     const float* value = z + c;
     const float* incoming = g + c;
     for (int x = 0; x < pixels; ++x, incoming += g_pixel, value += z_pixel) {
-      ask_ahead(incoming, g_pixel), ask_ahead(value, z_pixel);
+      ask_ahead<V>(incoming, g_pixel), ask_ahead<V>(value, z_pixel);
       PNAS_UNROLL for (int v = 0; v < V; ++v) {
         const vf gradient = load(incoming + v * kLanes, n);
         by_scale[v] += gradient * load(value + v * kLanes, n), by_shift[v] += gradient;
@@ -220,11 +238,19 @@ inline void clear_gradient(const Window& w, std::int64_t image, const SourceGrad
   for (int i = 0; i < w.height * w.width; ++i, dz += to.pixel) std::memset(dz, 0, sizeof(float) * w.channels);
 }
 
-// Offsets of a window's taps in a plane, and of tap-major weights with `size` floats a tap; the number of those
-// that ever see the image.
+// Whether a plane's pixels are close together, so that the taps of a kernel's row see one run of values: of few channels
+// alone a product would leave most registers idle.
+inline bool joins_taps(const Window& w) { return w.channels < kLanes && w.kernel_width > 1 && w.dilation == 1; }
+
+// Offsets of a window's taps, or of its kernel's rows where these are joined, in a plane, and of tap-major weights with
+// `size` floats a tap; the number of those that ever see the image.
 inline int window_taps(const Window& w, const Plane& plane, std::ptrdiff_t size, std::ptrdiff_t* a,
                        std::ptrdiff_t* b) {
   int count = 0;
+  if (joins_taps(w)) {
+    for (; count < w.kernel_height; ++count) a[count] = count * plane.row, b[count] = count * w.kernel_width * size;
+    return count;
+  }
   for (int y = 0, tap = 0; y < w.kernel_height; ++y)
     for (int x = 0; x < w.kernel_width; ++x, ++tap) {
       const int down = y * w.dilation + w.skip, right = x * w.dilation + w.skip;

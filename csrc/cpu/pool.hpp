@@ -25,21 +25,8 @@ inline void fill_border(const AddSide& side, const PoolPlane& plane, float* out)
 // Row y of a side's image, into its place in the plane.
 inline void read_side_row(const AddSide& side, const PoolPlane& plane, std::int64_t image, int y, int channels,
                           float* out) {
-  const float* row = side.source.z + (image * side.height + y) * side.width * side.source.pixel;
-  for_groups(channels, [&](int c, auto n, auto vectors) {
-    constexpr int V = vectors;
-    vf scale[V], shift[V];
-    PNAS_UNROLL for (int v = 0; v < V; ++v) {
-      const Reader read(side.source, c + v * kLanes, n);
-      scale[v] = read.scale, shift[v] = read.shift;
-    }
-    const float* z = row + c;
-    float* at = out + plane.inside() + y * plane.row + c;
-    for (int x = 0; x < side.width; ++x, z += side.source.pixel, at += plane.step) {
-      ask_ahead(z, side.source.pixel);
-      PNAS_UNROLL for (int v = 0; v < V; ++v) store(at + v * kLanes, load(z + v * kLanes, n) * scale[v] + shift[v]);
-    }
-  });
+  read_row(side.source, side.source.z + (image * side.height + y) * side.width * side.source.pixel, side.source.pixel,
+           side.width, channels, false, out + plane.inside() + y * plane.row, plane.step);
 }
 
 // The input rows that output rows up to y have in their windows: [0, rows_seen).
@@ -47,8 +34,24 @@ inline int rows_seen(const AddSide& side, const PoolPlane& plane, int y) {
   return std::min(y * side.stride + kPool - plane.top, side.height);
 }
 
-// How the values of a window are joined: the greatest, or NaN where there is one; the sum.
+// Whether any of so many floats (a multiple of kLanes) is NaN; may be true of infinities of both signs, too.
+inline bool may_have_nan(const float* row, std::ptrdiff_t floats) {
+  vf sum[4] = {};
+  std::ptrdiff_t i = 0;
+  for (; i + 4 * kLanes <= floats; i += 4 * kLanes)
+    PNAS_UNROLL for (int v = 0; v < 4; ++v) sum[v] += load(row + i + v * kLanes);
+  for (; i < floats; i += kLanes) sum[0] += load(row + i);
+  const vf all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+  float total = 0.0f;
+  for (int lane = 0; lane < kLanes; ++lane) total += all[lane];
+  return total != total;
+}
+
+// How the values of a window are joined: the greatest, of numbers; the greatest, or NaN where there is one; the sum.
 struct Greater {
+  vf operator()(vf a, vf b) const { return greater(a, b); }
+};
+struct GreaterOrNan {
   vf operator()(vf a, vf b) const { return b > a || b != b ? b : a; }
 };
 struct Sum {
@@ -75,12 +78,14 @@ inline int covered(int output, int stride, int padding, int size) {
   return std::min(start + kPool, size) - std::max(start, 0);
 }
 
-// Output row y of a pooled side, plane.step floats a pixel.
+// Output row y of a pooled side, plane.step floats a pixel. `nan`: there may be one among its inputs.
 inline void pool_forward(const AddSide& side, const AddShape& shape, const PoolPlane& plane, const float* image, int y,
-                         float* down, float* out) {
+                         bool nan, float* down, float* out) {
   const float* rows = image + y * side.stride * plane.row;
-  if (side.pool == Pool::maximum)
+  if (side.pool == Pool::maximum && !nan)
     return pool_row(rows, plane, shape.out_width, side.stride, down, out, Greater{});
+  if (side.pool == Pool::maximum)
+    return pool_row(rows, plane, shape.out_width, side.stride, down, out, GreaterOrNan{});
   pool_row(rows, plane, shape.out_width, side.stride, down, out, Sum{});
   const int count = covered(y, side.stride, plane.top, side.height);
   for (int x = 0; x < shape.out_width; ++x, out += plane.step) {
@@ -99,8 +104,6 @@ struct RowMaxima {
   RowMaxima(const AddShape& shape, const PoolPlane& plane)
       : row(shape.out_width * plane.step), size(static_cast<std::size_t>(row) * plane.height) {}
 };
-
-inline vf greater(vf a, vf b) { return a > b ? a : b; }
 
 // The greatest of each three neighbours of row y of a plane.
 inline void find_row_maxima(const RowMaxima& rows, const PoolPlane& plane, const float* image, int stride, int y) {

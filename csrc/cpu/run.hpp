@@ -31,6 +31,10 @@ inline Window flattened(Window w) {
   return w;
 }
 
+// Sums of a chunk lie so many floats from those of the next: a processor that fetches cache lines in pairs would else
+// take them from the one that adds to them.
+inline std::size_t apart(std::size_t floats) { return (floats + 31) / 32 * 32; }
+
 // parts: chunks of `size` values. The first becomes the sum of all, in their order; a piece at a time, so that sums stay
 // in the first-level cache.
 template <typename T>
@@ -141,9 +145,8 @@ inline void backward_part(Kind kind, const Part& part, const Source& source, con
   const bool separable = kind == Kind::separable;
   const int taps = separable ? 1 : w.taps(), chunks = backward_chunk_count(kind, w);
   const std::size_t d_size = separable ? depthwise_size(w) : 0;
-  const std::size_t size = d_size + dense_size(w, taps) + 2 * padded(w.channels);
-  Arena arena(
-      workspace().get(Arena::round(d_size) + Arena::round(dense_back_size(w, taps)) + chunks * Arena::round(size)));
+  const std::size_t size = apart(d_size + dense_size(w, taps) + 2 * padded(w.channels));
+  Arena arena(workspace().get(Arena::round(d_size) + Arena::round(dense_back_size(w, taps)) + chunks * size));
   float* depthwise = arena.take(d_size);
   float* weight = arena.take(dense_back_size(w, taps));
   float* sums = arena.take(chunks * size);
@@ -189,17 +192,21 @@ inline void run_add_forward(const AddShape& shape, const AddSide* sides, int cou
   });
 }
 
-inline void run_add_backward(const AddShape& shape, const AddSide& side, const float* g, std::ptrdiff_t g_pixel,
-                             const SourceGradient& to, int threads) {
-  const std::size_t size = 2 * padded(shape.channels);
+// Gradients of one side of an addition, or of both: one after the other for each chunk, while its part of g is in a cache.
+inline void run_add_backward(const AddShape& shape, const AddSide* sides, const SourceGradient* to, int count,
+                             const float* g, std::ptrdiff_t g_pixel, int threads) {
+  const std::size_t size = apart(2 * padded(shape.channels));
   const int chunks = add_chunk_count(shape);
-  float* sums = workspace().get(chunks * size);
-  std::memset(sums, 0, sizeof(float) * chunks * size);
+  float* sums = workspace().get(count * chunks * size);
+  std::memset(sums, 0, sizeof(float) * count * chunks * size);
   for_chunks(shape.images, chunks, threads, [&](int chunk, std::int64_t first, std::int64_t last) {
-    kernels().add_backward(shape, side, g, g_pixel, first, last, to, sums + chunk * size);
+    for (int s = 0; s < count; ++s)
+      kernels().add_backward(shape, sides[s], g, g_pixel, first, last, to[s], sums + (s * chunks + chunk) * size);
   });
-  add_chunks(sums, chunks, size);
-  take_affine(sums, shape.channels, to);
+  for (int s = 0; s < count; ++s, sums += chunks * size) {
+    add_chunks(sums, chunks, size);
+    take_affine(sums, shape.channels, to[s]);
+  }
 }
 
 inline void run_average_forward(const AddShape& shape, const Source& source, float* out, int threads) {

@@ -1,8 +1,39 @@
 // ReLU, depthwise k×k, pointwise: forward with sums for batch norm, and backward.
 // Included once per instruction set, inside its namespace: no include guard.
 
-// Rows of output that are worked on together: small maps would leave registers and loops idle.
-inline int rows_a_block(const Window& w) { return std::clamp(64 / w.out_width, 1, w.out_height); }
+// Output rows [first, end) of an image, which are worked on together: single rows of small maps would leave registers
+// and loops idle. What a block needs is read, and what it completes is returned, while it is in the first-level cache.
+struct Block {
+  std::int64_t image;
+  int first, end;
+
+  static int rows(const Window& w) { return std::clamp(64 / w.out_width, 1, w.out_height); }
+  static Block begin(const Window& w, std::int64_t image) { return {image, 0, rows(w)}; }
+  Block next(const Window& w) const {
+    return end == w.out_height ? begin(w, image + 1) : Block{image, end, std::min(end + rows(w), w.out_height)};
+  }
+  bool is_last(const Window& w) const { return end == w.out_height; }
+
+  // Input rows [0, these) that this block and those before it see...
+  int seen(const Window& w) const {
+    return is_last(w) ? w.height : std::clamp((end - 1) * w.stride_height + w.reach_down() + 1 - w.top, 0, w.height);
+  }
+  // ...and that no later one does.
+  int complete(const Window& w) const { return is_last(w) ? w.height : std::clamp(end * w.stride_height - w.top, 0, w.height); }
+
+  Piece outputs(const Window& w, const float* z, std::ptrdiff_t pixel) const {
+    return rows_of(z, pixel, w.filters, image, w.out_height, w.out_width, first, end);
+  }
+  // The part of an activation as large as the input that lies in rows [from, until).
+  Piece inputs(const Window& w, const float* z, std::ptrdiff_t pixel, int from, int until) const {
+    return rows_of(z, pixel, w.channels, image, w.height, w.width, from, until);
+  }
+  // What the next block reads of the source.
+  Piece next_source(const Window& w, const Source& source) const {
+    const Block after = next(w);
+    return after.inputs(w, source.z, source.pixel, is_last(w) ? 0 : seen(w), after.seen(w));
+  }
+};
 
 struct KernelRowOffsets {
   std::ptrdiff_t a[kMaxTaps], b[kMaxTaps];
@@ -58,30 +89,28 @@ void separable_forward(const Window& w, const Source& source, const float* depth
   thread_local Scratch scratch;
   const Plane plane(w);
   const std::ptrdiff_t filters = padded(w.filters);
-  const int block = rows_a_block(w);
-  Arena arena(scratch.get(Arena::round(plane.size()) + Arena::round(block * w.out_width * plane.step) +
-                          ChannelSums::size(w.filters)));
+  const int spread_size = Block::rows(w) * w.out_width * plane.step;
+  Arena arena(scratch.get(Arena::round(plane.size()) + Arena::round(spread_size) + ChannelSums::size(w.filters)));
   float* image = arena.take(plane.size());
-  float* spread = arena.take(block * w.out_width * plane.step);
+  float* spread = arena.take(spread_size);
   Summed write{w.filters, ChannelSums(arena, w.filters)};
   clear_border(plane, w, image);
   KernelRowOffsets memory;
   const KernelRows rows = kernel_rows(w, plane, memory);
   const SpreadKernels depthwise_kernels = spread_kernels(w);
-  for (std::int64_t index = first; index < last; ++index) {
-    read_plane(source, w, plane, index, image);
-    for (int y = 0; y < w.out_height; y += block) {
-      const int end = std::min(y + block, w.out_height);
-      spread_rows(w, plane, depthwise_kernels, rows, image, depthwise, y, end, spread);
-      float* z = output.z + (index * w.out_height + y) * w.out_width * output.pixel;
-      Product p{spread, plane.step, 1, pointwise, filters, z, output.pixel, (end - y) * w.out_width, w.channels,
-                static_cast<int>(filters), false};
-      if (index == first && y == 0) write.sums.begin(p);
-      p.ahead[0] = ahead(p, 1, output_rows(w, output.z, output.pixel, index, y, end));
-      if (index + 1 < last) p.ahead[1] = ahead(p, 1, source_rows(w, source, index + 1, y, end));
-      product(p, write);
-    }
-    write.sums.take(w.out_height * w.out_width, w.filters, sums);
+  int read = 0;
+  for (Block block = Block::begin(w, first); block.image < last; block = block.next(w)) {
+    read_rows(source, w, plane, block.image, read, block.seen(w), image);
+    read = block.is_last(w) ? 0 : block.seen(w);
+    spread_rows(w, plane, depthwise_kernels, rows, image, depthwise, block.first, block.end, spread);
+    float* z = output.z + (block.image * w.out_height + block.first) * w.out_width * output.pixel;
+    Product p{spread, plane.step, 1, pointwise, filters, z, output.pixel, (block.end - block.first) * w.out_width,
+              w.channels, static_cast<int>(filters), false};
+    if (block.image == first && block.first == 0) write.sums.begin(p);
+    p.ahead[0] = ahead(p, 1, block.outputs(w, output.z, output.pixel));
+    if (block.next(w).image < last) p.ahead[1] = ahead(p, 1, block.next_source(w, source));
+    product(p, write);
+    if (block.is_last(w)) write.sums.take(w.out_height * w.out_width, w.filters, sums);
   }
 }
 
@@ -95,13 +124,13 @@ void separable_backward(const Window& w, const Source& source, const float* dept
   const Plane plane(w);
   const std::ptrdiff_t channels = plane.step, filters = padded(w.filters);
   const GradientPlane back(w, channels);
-  const int block = rows_a_block(w), block_pixels = block * w.out_width;
-  Arena arena(scratch.get(Arena::round(plane.size()) + Arena::round(block_pixels * channels) +
-                          Arena::round(block_pixels * filters) + Arena::round(back.size()) +
+  const int most_pixels = Block::rows(w) * w.out_width;
+  Arena arena(scratch.get(Arena::round(plane.size()) + Arena::round(most_pixels * channels) +
+                          Arena::round(most_pixels * filters) + Arena::round(back.size()) +
                           Arena::round(w.width * channels)));
   float* image = arena.take(plane.size());
-  float* spread = arena.take(block_pixels * channels);
-  float* dz = arena.take(block_pixels * filters);
+  float* spread = arena.take(most_pixels * channels);
+  float* dz = arena.take(most_pixels * filters);
   float* dspread = arena.take(back.size());
   float* dx = arena.take(w.width * channels);
   float* d_pointwise = parts + w.taps() * channels;
@@ -111,39 +140,37 @@ void separable_backward(const Window& w, const Source& source, const float* dept
   KernelRowOffsets memory;
   const KernelRows rows = kernel_rows(w, plane, memory);
   const SpreadKernels depthwise_kernels = spread_kernels(w);
-  for (std::int64_t index = first; index < last; ++index) {
-    read_plane(source, w, plane, index, image);
-    for (int y = 0; y < w.out_height; y += block) {
-      const int end = std::min(y + block, w.out_height), pixels = (end - y) * w.out_width;
-      read_incoming(incoming, w, index, y, end, dz, w.out_width * filters, filters);
-      spread_rows(w, plane, depthwise_kernels, rows, image, depthwise, y, end, spread);
-      Product p{spread, 1, channels, dz, filters, d_pointwise, filters, w.channels, pixels, static_cast<int>(filters), true};
-      if (to.z) p.ahead[0] = ahead(p, 1, source_rows(w, {to.z, to.pixel}, index, y, end));
-      if (index + 1 < last) p.ahead[1] = ahead(p, 1, source_rows(w, source, index + 1, y, end));
-      product(p);
-      for (int row = y; row < end; ++row) {
-        Product back_row{dz + (row - y) * w.out_width * filters, filters, 1, pointwise, channels,
-                         dspread + row * back.row + back.inside(), channels, w.out_width, w.filters,
-                         static_cast<int>(channels), false};
-        if (index + 1 < last) {
-          back_row.ahead[0] = ahead(back_row, 1, output_rows(w, incoming.g, incoming.g_pixel, index + 1, row, row + 1));
-          if (incoming.slope)
-            back_row.ahead[1] = ahead(back_row, 1, output_rows(w, incoming.z, incoming.z_pixel, index + 1, row, row + 1));
-        }
-        product(back_row);
-      }
-      for (int c = 0; c < channels; c += kLanes)
-        depthwise_kernels.gradient({image + y * w.stride_height * plane.row + c, w.stride_height * plane.row, channels,
-                                    dspread + y * back.row + back.inside() + c, back.row, channels, end - y,
-                                    w.out_width, parts + c, channels},
-                                   rows);
+  int read = 0, returned = 0;
+  for (Block block = Block::begin(w, first); block.image < last; block = block.next(w)) {
+    const Block next = block.next(w);
+    const int height = block.end - block.first;
+    float* dspread_rows = dspread + block.first * back.row + back.inside();
+    read_rows(source, w, plane, block.image, read, block.seen(w), image);
+    read = block.is_last(w) ? 0 : block.seen(w);
+    read_incoming(incoming, w, block.image, block.first, block.end, dz, w.out_width * filters, filters);
+    spread_rows(w, plane, depthwise_kernels, rows, image, depthwise, block.first, block.end, spread);
+    Product p{spread, 1, channels, dz, filters, d_pointwise, filters, w.channels, height * w.out_width,
+              static_cast<int>(filters), true};
+    if (to.z) p.ahead[0] = ahead(p, 1, block.inputs(w, to.z, to.pixel, returned, block.complete(w)));
+    if (next.image < last) p.ahead[1] = ahead(p, 1, block.next_source(w, source));
+    product(p);
+    Product back_rows{dz, filters, 1, pointwise, channels, dspread_rows, channels, w.out_width, w.filters,
+                      static_cast<int>(channels), false, height, w.out_width * filters, back.row};
+    if (next.image < last) {
+      back_rows.ahead[0] = ahead(back_rows, 1, next.outputs(w, incoming.g, incoming.g_pixel));
+      if (incoming.slope) back_rows.ahead[1] = ahead(back_rows, 1, next.outputs(w, incoming.z, incoming.z_pixel));
     }
-    if (!to.z) continue;
-    for (int y = 0; y < w.height; ++y) {
-      spread_back_row(w, back, dspread, depthwise, y, dx);
-      const float* seen = w.rectify ? image + (y + w.top) * plane.row + w.left * channels : nullptr;
-      return_row({dx, channels, seen, channels, 1.0f, (index * w.height + y) * w.width, w.width}, source, w.channels, to,
-                 d_affine);
+    product(back_rows);
+    for (int c = 0; c < channels; c += kLanes)
+      depthwise_kernels.gradient({image + block.first * w.stride_height * plane.row + c, w.stride_height * plane.row,
+                                  channels, dspread_rows + c, back.row, channels, height, w.out_width, parts + c, channels},
+                                 rows);
+    for (; to.z && returned < block.complete(w); ++returned) {
+      spread_back_row(w, back, dspread, depthwise, returned, dx);
+      const float* seen = w.rectify ? image + (returned + w.top) * plane.row + w.left * channels : nullptr;
+      return_row({dx, channels, seen, channels, 1.0f, (block.image * w.height + returned) * w.width, w.width}, source,
+                 w.channels, to, d_affine);
     }
+    if (block.is_last(w)) returned = 0;
   }
 }

@@ -54,13 +54,14 @@ struct AddForward {
 
 struct AddBackward {
   AddShape shape;
-  AddSide side;
+  AddSide sides[2];
+  SourceGradient gradients[2];
+  int count;
   const float* g;
   std::ptrdiff_t g_pixel;
-  SourceGradient gradient;
   int threads;
 
-  void operator()() const { run_add_backward(shape, side, g, g_pixel, gradient, threads); }
+  void operator()() const { run_add_backward(shape, sides, gradients, count, g, g_pixel, threads); }
 };
 
 struct AverageForward {

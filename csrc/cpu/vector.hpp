@@ -9,6 +9,7 @@ typedef int vi __attribute__((vector_size(kVectorBytes), aligned(4), may_alias))
 inline vf load(const float* p) { return *reinterpret_cast<const vf*>(p); }
 inline void store(float* p, vf v) { *reinterpret_cast<vf*>(p) = v; }
 inline vf splat(float x) { return x - vf{}; }
+inline vf greater(vf a, vf b) { return a > b ? a : b; }  // b where one is NaN
 
 // How many floats of a vector count: all of them, or the first n. Loops are compiled for each.
 struct All {};
@@ -60,8 +61,13 @@ inline void for_groups(int channels, const F& f) {
   if (c < channels) f(c, First{channels - c}, std::integral_constant<int, 1>{});
 }
 
-// In a loop over pixels that does little with each: what it will read, or write, some pixels on.
-inline void ask_ahead(const float* p, std::ptrdiff_t step) { __builtin_prefetch(p + 32 * step, 0, 2); }
+// In a loop over pixels that does little with each: what it will read, or write, some pixels on. All cache lines of V
+// vectors.
+template <int V = 1>
+inline void ask_ahead(const float* p, std::ptrdiff_t step) {
+  constexpr int line = std::max(1, 64 / kVectorBytes);
+  PNAS_UNROLL for (int v = 0; v < V; v += line) __builtin_prefetch(p + 32 * step + v * kLanes, 0, 2);
+}
 
 // Calls f(std::true_type or std::false_type): a choice made outside the loops that depend on it.
 template <typename F>
