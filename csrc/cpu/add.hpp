@@ -83,7 +83,7 @@ void add_forward(const AddShape& shape, const AddSide* given, int count, std::in
         for (; seen[s] < rows_seen(side, plane, y); ++seen[s]) {
           read_side_row(side, plane, index, seen[s], shape.channels, sides[s].image);
           const float* row = sides[s].image + plane.inside() + seen[s] * plane.row;
-          if (may_have_nan(row, side.width * plane.step)) nan_row[s] = plane.top + seen[s];
+          if (side.pool == Pool::maximum && may_have_nan(row, side.width * plane.step)) nan_row[s] = plane.top + seen[s];
         }
         pool_forward(side, shape, plane, sides[s].image, y, nan_row[s] >= y * side.stride, sides[s].down, sides[s].row);
       }

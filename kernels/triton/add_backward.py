@@ -221,13 +221,13 @@ def _kind(problems: Sequence[SumBackward], tile: Tile, align: int) -> _Kind:
     z = side.source.z
     n, c, h, w = z.shape
     groups = -(-c // CHUNK.value) * len(problems)
-    # Pixels whose windows share what they read, four channels of a thread; of maxima beside each other,
-    # which keep most in registers, two where there are not all of them.
+    # Pixels whose windows share what they read, four channels of a thread; two of maxima beside each other,
+    # which keep most in registers.
     pieces, rows, columns = 128, 1, 1
     if side.pool:
         pieces = 8 * tile.warps // z.element_size()
         rows, columns = (4, 2) if side.pool == "max" else (2, 4)
-    if side.pool == "max" and side.stride == 1 and tile.programs > 1:
+    if side.pool == "max" and side.stride == 1:
         pieces //= 2
     tiles = -(-n * -(-h // rows) * -(-w // columns) // pieces)
     programs = spread(z.device, tile, tiles, groups)
