@@ -10,7 +10,6 @@ import ctypes
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
 
 import threadpoolctl
 import torch
@@ -47,6 +46,9 @@ _POOLS = {None: 0, "avg": 1, "max": 2}
 
 WeightView = tuple[int, int, int, int]
 """Address, and the strides of filters, channels and taps."""
+
+SideGradient = tuple[compiled.Side, int, int, int, bool]
+"""A side of a sum; dz, how far apart its pixels are, d_affine; whether these are added to."""
 
 
 @cache
@@ -260,9 +262,9 @@ def _momentum(norm: nn.BatchNorm2d) -> float:
     return norm.momentum or 0.0
 
 
-def _sums(problems: Sequence[SumBackward]) -> list[tuple[Tensor, list[Any]]]:
+def _sums(problems: Sequence[SumBackward]) -> list[tuple[Tensor, list[SideGradient]]]:
     """The gradient of each sum with its sides, one or both, as the compiled kernels take them."""
-    sums: list[tuple[Tensor, list[Any]]] = []
+    sums: list[tuple[Tensor, list[SideGradient]]] = []
     for side, g, into, d_affine in problems:
         if not sums or sums[-1][0] is not g or len(sums[-1][1]) == 2:
             sums.append((g, []))

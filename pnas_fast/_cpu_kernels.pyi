@@ -54,6 +54,7 @@ class Convolution:
         beta: int,
         running_mean: int,
         running_variance: int,
+        batches: int,
         momentum: float,
         epsilon: float,
         training: bool,
@@ -108,17 +109,9 @@ def add_forward(shape: Shape, left: Side, right: Side | None, out: int, out_pixe
     """The sum of two sides, or one alone."""
 
 def add_backward(
-    shape: Shape,
-    side: Side,
-    g: int,
-    g_pixel: int,
-    dz: int,
-    dz_pixel: int,
-    d_affine: int,
-    accumulate: bool,
-    threads: int,
+    shape: Shape, g: int, g_pixel: int, sides: list[tuple[Side, int, int, int, bool]], threads: int
 ) -> None:
-    """The gradient of one side's source."""
+    """The gradients of the sources of one side or both: of each dz, its pixel, d_affine, whether added to."""
 
 def average_forward(shape: Shape, z: int, pixel: int, out: int, threads: int) -> None:
     """The mean of relu(z) over pixels."""

@@ -108,7 +108,11 @@ def test_sides_done_together_have_the_bits_of_each_alone() -> None:
         a, b, c = (
             backend.convolution(one, w, norm_for(weights, 24)) for one, w in zip(x, weights, strict=True)
         )
-        pairs = [(Side(a, "max"), Side(b)), (Side(b, "max"), Side(b, "avg")), (Side(x[0]), Side(c))]
+        pairs: list[tuple[Side[Any], Side[Any]]] = [
+            (Side(a, "max"), Side(b)),
+            (Side(b, "max"), Side(b, "avg")),
+            (Side(x[0]), Side(c)),
+        ]
         out = backend.materialise(blocks_of(backend, pairs))
         return torch.autograd.grad(out, [*x, *weights], torch.sin(torch.arange(out.numel())).view(out.shape))
 
