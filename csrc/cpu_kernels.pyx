@@ -332,8 +332,8 @@ def add_forward(tuple shape, Side left not None, Side right, size_t out, ptrdiff
 def add_backward(tuple shape, size_t g, ptrdiff_t g_pixel, list sides, int threads):
     """The gradients of a sum's sides, one or both; shape (N, C, H, W) is the sum's.
 
-    Each side is a tuple of a Side, dz, its pixel, d_affine, and whether these are added to. Where dz is 0, of a
-    side without pool and factor, d_affine alone is written.
+    Each side is a tuple of a Side, dz, its pixel, d_affine, and whether these are added to. Where dz is 0, of
+    a side without pool and factor, d_affine alone is written.
     """
     cdef AddBackward call
     cdef Side side
