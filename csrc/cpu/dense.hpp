@@ -6,8 +6,7 @@
 void dense_forward(const Window& given, const Source& source, const float* weight, std::int64_t first,
                    std::int64_t last, const Output& output, double* sums) {
   if (given.by_points()) return winograd_forward(given, source, weight, first, last, output, sums);
-  const bool picks = given.picks();
-  const Window w = picks ? given.picked() : given;
+  const Window w = given.picked();
   thread_local Scratch scratch;
   const Plane plane(w, joins_taps(w));
   const std::ptrdiff_t filters = padded(w.filters);
@@ -19,15 +18,13 @@ void dense_forward(const Window& given, const Source& source, const float* weigh
   const Taps taps{window_taps(w, plane, w.channels * filters, a, b), a, b};
   const int depth = w.channels * (joins_taps(w) ? w.kernel_width : 1);
   for (std::int64_t index = first; index < last; ++index) {
-    if (picks) read_picked(source, given, plane, index, image);
-    else read_plane(source, w, plane, index, image);
+    read_seen(source, given, plane, index, image);
     float* z = output.z + index * w.out_height * w.out_width * output.pixel;
     Product p{image, w.stride_width * plane.step, 1, weight, filters, z, output.pixel, w.out_width, depth,
               static_cast<int>(filters), false, w.out_height, w.stride_height * plane.row, w.out_width * output.pixel};
     if (index == first) write.sums.begin(p, taps);
     p.ahead[0] = ahead(p, taps.count, output_rows(w, output.z, output.pixel, index, 0, w.out_height));
-    if (index + 1 < last && !picks)
-      p.ahead[1] = ahead(p, taps.count, source_rows(w, source, index + 1, 0, w.out_height));
+    if (index + 1 < last) p.ahead[1] = ahead(p, taps.count, source_rows(given, source, index + 1, 0, w.out_height));
     product(p, taps, write);
     write.sums.take(w.out_height * w.out_width, w.filters, sums);
   }
@@ -55,7 +52,7 @@ void dense_backward(const Window& given, const Source& source, const float* weig
                     std::int64_t first, std::int64_t last, const SourceGradient& to, float* parts) {
   if (given.by_points()) return winograd_backward(given, source, weight, incoming, first, last, to, parts);
   const bool picks = given.picks();
-  const Window w = picks ? given.picked() : given;
+  const Window w = given.picked();
   thread_local Scratch scratch;
   const Plane plane(w, joins_taps(w));
   const std::ptrdiff_t channels = padded(w.channels), filters = padded(w.filters);
@@ -79,14 +76,13 @@ void dense_backward(const Window& given, const Source& source, const float* weig
   for (int y = 0; y < w.out_height; ++y) rows_a[y] = y * w.stride_height * plane.row, rows_b[y] = y * back.row;
   const Taps rows{w.out_height, rows_a, rows_b};
   for (std::int64_t index = first; index < last; ++index) {
-    if (picks) read_picked(source, given, plane, index, image);
-    else read_plane(source, w, plane, index, image);
+    read_seen(source, given, plane, index, image);
     read_incoming(incoming, w, index, 0, w.out_height, dz + back.inside(), back.row, filters);
     for (int tap = 0; tap < taps; ++tap) {
       Product p{image + a[tap], 1, w.stride_width * plane.step, dz + back.inside(), filters,
                 parts + b[tap], filters, values, w.out_width, static_cast<int>(filters), true};
       if (index + 1 < last && tap == 0) {
-        if (!picks) p.ahead[0] = ahead(p, rows.count, source_rows(w, source, index + 1, 0, w.out_height));
+        p.ahead[0] = ahead(p, rows.count, source_rows(given, source, index + 1, 0, w.out_height));
         if (incoming.slope)
           p.ahead[1] = ahead(p, rows.count, output_rows(w, incoming.z, incoming.z_pixel, index + 1, 0, w.out_height));
       }

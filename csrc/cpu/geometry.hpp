@@ -38,9 +38,10 @@ struct Window {
   }
   // Whether only some pixels are ever seen, each by one output.
   bool picks() const { return taps() == 1 && (stride_height > 1 || stride_width > 1 || skip); }
-  // The same over an image of just these.
+  // The same over an image of just these, where there are such.
   Window picked() const {
     Window w = *this;
+    if (!picks()) return w;
     w.height = out_height, w.width = out_width, w.stride_height = w.stride_width = 1, w.top = w.left = w.skip = 0;
     return w;
   }

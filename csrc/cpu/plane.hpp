@@ -98,6 +98,12 @@ inline void read_picked(const Source& source, const Window& w, const Plane& plan
   std::fill(out + rows * plane.row, out + plane.size(), 0.0f);
 }
 
+// What a window sees of an image.
+inline void read_seen(const Source& source, const Window& w, const Plane& plane, std::int64_t image, float* out) {
+  if (w.picks()) read_picked(source, w, plane, image, out);
+  else read_plane(source, w, plane, image, out);
+}
+
 // dz of output rows [first, last) of an image, `step` floats a pixel, into rows that are `row` floats apart.
 inline void read_incoming(const Incoming& in, const Window& w, std::int64_t image, int first, int last, float* out,
                           std::ptrdiff_t row, std::ptrdiff_t step) {
@@ -143,8 +149,9 @@ inline Piece output_rows(const Window& w, const float* z, std::ptrdiff_t pixel, 
   return rows_of(z, pixel, w.filters, image, w.out_height, w.out_width, first, last);
 }
 
-// What of an image of the source goes with output rows [first, last).
+// What of an image of the source goes with output rows [first, last); of pixels that are picked, nothing.
 inline Piece source_rows(const Window& w, const Source& source, std::int64_t image, int first, int last) {
+  if (w.picks()) return {source.z, 0};
   return rows_of(source.z, source.pixel, w.channels, image, w.height, w.width, std::min(first * w.stride_height, w.height),
                  last == w.out_height ? w.height : std::min(last * w.stride_height, w.height));
 }
