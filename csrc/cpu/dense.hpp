@@ -16,15 +16,14 @@ void dense_forward(const Window& given, const Source& source, const float* weigh
   clear_border(plane, w, image);
   std::ptrdiff_t a[kMaxTaps], b[kMaxTaps];
   const Taps taps{window_taps(w, plane, w.channels * filters, a, b), a, b};
-  const int depth = w.channels * (joins_taps(w) ? w.kernel_width : 1);
   for (std::int64_t index = first; index < last; ++index) {
     read_seen(source, given, plane, index, image);
     float* z = output.z + index * w.out_height * w.out_width * output.pixel;
-    Product p{image, w.stride_width * plane.step, 1, weight, filters, z, output.pixel, w.out_width, depth,
+    Product p{image, w.stride_width * plane.step, 1, weight, filters, z, output.pixel, w.out_width, tap_depth(w),
               static_cast<int>(filters), false, w.out_height, w.stride_height * plane.row, w.out_width * output.pixel};
     if (index == first) write.sums.begin(p, taps);
     p.ahead[0] = ahead(p, taps.count, output_rows(w, output.z, output.pixel, index, 0, w.out_height));
-    if (index + 1 < last) p.ahead[1] = ahead(p, taps.count, source_rows(given, source, index + 1, 0, w.out_height));
+    if (index + 1 < last) p.ahead[1] = ahead(p, taps.count, source_image(given, source, index + 1));
     product(p, taps, write);
     write.sums.take(w.out_height * w.out_width, w.filters, sums);
   }
@@ -72,7 +71,6 @@ void dense_backward(const Window& given, const Source& source, const float* weig
   clear_border(back, w, dz);
   std::ptrdiff_t a[kMaxTaps], b[kMaxTaps];
   const int taps = window_taps(w, plane, w.channels * filters, a, b);
-  const int values = w.channels * (joins_taps(w) ? w.kernel_width : 1);  // that a tap, or a kernel's row, sees
   for (int y = 0; y < w.out_height; ++y) rows_a[y] = y * w.stride_height * plane.row, rows_b[y] = y * back.row;
   const Taps rows{w.out_height, rows_a, rows_b};
   for (std::int64_t index = first; index < last; ++index) {
@@ -80,9 +78,9 @@ void dense_backward(const Window& given, const Source& source, const float* weig
     read_incoming(incoming, w, index, 0, w.out_height, dz + back.inside(), back.row, filters);
     for (int tap = 0; tap < taps; ++tap) {
       Product p{image + a[tap], 1, w.stride_width * plane.step, dz + back.inside(), filters,
-                parts + b[tap], filters, values, w.out_width, static_cast<int>(filters), true};
+                parts + b[tap], filters, tap_depth(w), w.out_width, static_cast<int>(filters), true};
       if (index + 1 < last && tap == 0) {
-        p.ahead[0] = ahead(p, rows.count, source_rows(given, source, index + 1, 0, w.out_height));
+        p.ahead[0] = ahead(p, rows.count, source_image(given, source, index + 1));
         if (incoming.slope)
           p.ahead[1] = ahead(p, rows.count, output_rows(w, incoming.z, incoming.z_pixel, index + 1, 0, w.out_height));
       }

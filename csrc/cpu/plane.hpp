@@ -149,11 +149,10 @@ inline Piece output_rows(const Window& w, const float* z, std::ptrdiff_t pixel, 
   return rows_of(z, pixel, w.filters, image, w.out_height, w.out_width, first, last);
 }
 
-// What of an image of the source goes with output rows [first, last); of pixels that are picked, nothing.
-inline Piece source_rows(const Window& w, const Source& source, std::int64_t image, int first, int last) {
+// An image of the source, to be asked for ahead; nothing of one of which only some pixels are picked.
+inline Piece source_image(const Window& w, const Source& source, std::int64_t image) {
   if (w.picks()) return {source.z, 0};
-  return rows_of(source.z, source.pixel, w.channels, image, w.height, w.width, std::min(first * w.stride_height, w.height),
-                 last == w.out_height ? w.height : std::min(last * w.stride_height, w.height));
+  return rows_of(source.z, source.pixel, w.channels, image, w.height, w.width, 0, w.height);
 }
 
 // A row of gradients with respect to what a reader saw, to be taken back to its source.
@@ -248,6 +247,9 @@ inline void clear_gradient(const Window& w, std::int64_t image, const SourceGrad
 // Whether a plane's pixels are close together, so that the taps of a kernel's row see one run of values: of few channels
 // alone a product would leave most registers idle.
 inline bool joins_taps(const Window& w) { return w.channels < kLanes && w.kernel_width > 1 && w.dilation == 1; }
+
+// How many values each of `window_taps` sees.
+inline int tap_depth(const Window& w) { return w.channels * (joins_taps(w) ? w.kernel_width : 1); }
 
 // Offsets of a window's taps, or of its kernel's rows where these are joined, in a plane, and of tap-major weights with
 // `size` floats a tap; the number of those that ever see the image.

@@ -4,6 +4,10 @@
 // Output rows [first, end) of an image, which are worked on together: single rows of small maps would leave registers
 // and loops idle. What a block needs is read, and what it completes is returned, while it is in the first-level cache.
 struct Block {
+  struct Rows {
+    int first, end;
+  };
+
   std::int64_t image;
   int first, end;
 
@@ -14,24 +18,26 @@ struct Block {
   }
   bool is_last(const Window& w) const { return end == w.out_height; }
 
-  // Input rows [0, these) that this block and those before it see...
-  int seen(const Window& w) const {
-    return is_last(w) ? w.height : std::clamp((end - 1) * w.stride_height + w.reach_down() + 1 - w.top, 0, w.height);
-  }
-  // ...and that no later one does.
-  int complete(const Window& w) const { return is_last(w) ? w.height : std::clamp(end * w.stride_height - w.top, 0, w.height); }
-
   Piece outputs(const Window& w, const float* z, std::ptrdiff_t pixel) const {
-    return rows_of(z, pixel, w.filters, image, w.out_height, w.out_width, first, end);
+    return output_rows(w, z, pixel, image, first, end);
   }
-  // The part of an activation as large as the input that lies in rows [from, until).
-  Piece inputs(const Window& w, const float* z, std::ptrdiff_t pixel, int from, int until) const {
-    return rows_of(z, pixel, w.channels, image, w.height, w.width, from, until);
+  // Of an activation as large as the input.
+  Piece inputs(const Window& w, const float* z, std::ptrdiff_t pixel, const Rows& rows) const {
+    return rows_of(z, pixel, w.channels, image, w.height, w.width, rows.first, rows.end);
   }
-  // What the next block reads of the source.
-  Piece next_source(const Window& w, const Source& source) const {
-    const Block after = next(w);
-    return after.inputs(w, source.z, source.pixel, is_last(w) ? 0 : seen(w), after.seen(w));
+  // Input rows that this block sees and none before it...
+  Rows seen(const Window& w) const { return {seen_before(w, first), seen_before(w, end)}; }
+  // ...and that none after it does.
+  Rows complete(const Window& w) const { return {complete_before(w, first), complete_before(w, end)}; }
+
+ private:
+  // Of blocks that end before an output row.
+  static int seen_before(const Window& w, int output) {
+    if (output == 0 || output == w.out_height) return output == 0 ? 0 : w.height;
+    return std::clamp((output - 1) * w.stride_height + w.reach_down() + 1 - w.top, 0, w.height);
+  }
+  static int complete_before(const Window& w, int output) {
+    return output == w.out_height ? w.height : std::clamp(output * w.stride_height - w.top, 0, w.height);
   }
 };
 
@@ -98,17 +104,17 @@ void separable_forward(const Window& w, const Source& source, const float* depth
   KernelRowOffsets memory;
   const KernelRows rows = kernel_rows(w, plane, memory);
   const SpreadKernels depthwise_kernels = spread_kernels(w);
-  int read = 0;
   for (Block block = Block::begin(w, first); block.image < last; block = block.next(w)) {
-    read_rows(source, w, plane, block.image, read, block.seen(w), image);
-    read = block.is_last(w) ? 0 : block.seen(w);
+    const Block next = block.next(w);
+    const auto seen = block.seen(w);
+    read_rows(source, w, plane, block.image, seen.first, seen.end, image);
     spread_rows(w, plane, depthwise_kernels, rows, image, depthwise, block.first, block.end, spread);
     float* z = output.z + (block.image * w.out_height + block.first) * w.out_width * output.pixel;
     Product p{spread, plane.step, 1, pointwise, filters, z, output.pixel, (block.end - block.first) * w.out_width,
               w.channels, static_cast<int>(filters), false};
     if (block.image == first && block.first == 0) write.sums.begin(p);
     p.ahead[0] = ahead(p, 1, block.outputs(w, output.z, output.pixel));
-    if (block.next(w).image < last) p.ahead[1] = ahead(p, 1, block.next_source(w, source));
+    if (next.image < last) p.ahead[1] = ahead(p, 1, next.inputs(w, source.z, source.pixel, next.seen(w)));
     product(p, write);
     if (block.is_last(w)) write.sums.take(w.out_height * w.out_width, w.filters, sums);
   }
@@ -140,19 +146,18 @@ void separable_backward(const Window& w, const Source& source, const float* dept
   KernelRowOffsets memory;
   const KernelRows rows = kernel_rows(w, plane, memory);
   const SpreadKernels depthwise_kernels = spread_kernels(w);
-  int read = 0, returned = 0;
   for (Block block = Block::begin(w, first); block.image < last; block = block.next(w)) {
     const Block next = block.next(w);
+    const auto seen = block.seen(w), complete = block.complete(w);
     const int height = block.end - block.first;
     float* dspread_rows = dspread + block.first * back.row + back.inside();
-    read_rows(source, w, plane, block.image, read, block.seen(w), image);
-    read = block.is_last(w) ? 0 : block.seen(w);
+    read_rows(source, w, plane, block.image, seen.first, seen.end, image);
     read_incoming(incoming, w, block.image, block.first, block.end, dz, w.out_width * filters, filters);
     spread_rows(w, plane, depthwise_kernels, rows, image, depthwise, block.first, block.end, spread);
     Product p{spread, 1, channels, dz, filters, d_pointwise, filters, w.channels, height * w.out_width,
               static_cast<int>(filters), true};
-    if (to.z) p.ahead[0] = ahead(p, 1, block.inputs(w, to.z, to.pixel, returned, block.complete(w)));
-    if (next.image < last) p.ahead[1] = ahead(p, 1, block.next_source(w, source));
+    if (to.z) p.ahead[0] = ahead(p, 1, block.inputs(w, to.z, to.pixel, complete));
+    if (next.image < last) p.ahead[1] = ahead(p, 1, next.inputs(w, source.z, source.pixel, next.seen(w)));
     product(p);
     Product back_rows{dz, filters, 1, pointwise, channels, dspread_rows, channels, w.out_width, w.filters,
                       static_cast<int>(channels), false, height, w.out_width * filters, back.row};
@@ -165,12 +170,12 @@ void separable_backward(const Window& w, const Source& source, const float* dept
       depthwise_kernels.gradient({image + block.first * w.stride_height * plane.row + c, w.stride_height * plane.row,
                                   channels, dspread_rows + c, back.row, channels, height, w.out_width, parts + c, channels},
                                  rows);
-    for (; to.z && returned < block.complete(w); ++returned) {
-      spread_back_row(w, back, dspread, depthwise, returned, dx);
-      const float* seen = w.rectify ? image + (returned + w.top) * plane.row + w.left * channels : nullptr;
-      return_row({dx, channels, seen, channels, 1.0f, (block.image * w.height + returned) * w.width, w.width}, source,
+    if (!to.z) continue;
+    for (int y = complete.first; y < complete.end; ++y) {
+      spread_back_row(w, back, dspread, depthwise, y, dx);
+      const float* rectified = w.rectify ? image + (y + w.top) * plane.row + w.left * channels : nullptr;
+      return_row({dx, channels, rectified, channels, 1.0f, (block.image * w.height + y) * w.width, w.width}, source,
                  w.channels, to, d_affine);
     }
-    if (block.is_last(w)) returned = 0;
   }
 }
