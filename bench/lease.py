@@ -129,6 +129,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in [] if options.parts is None else options.parts.split(","):
         if name not in allowed:
             made.error(f"--parts {name!r}: no such part, allowed are {', '.join(allowed)}")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        made.error(f"--out {options.out}: {error.strerror}")
     return run(options)
 
 
@@ -147,7 +151,6 @@ def run(options: argparse.Namespace) -> int:
             write_json(options.out / "lease.txt", "\n".join(table) + "\n")
             return table
 
-        options.out.mkdir(parents=True, exist_ok=True)
         status = 0
         try:
             for part in lease_parts.PARTS:

@@ -185,6 +185,8 @@ def test_without_time_parts_are_left_out(tmp_path: Path, monkeypatch: pytest.Mon
     ("words", "said"),
     [
         ("", "--out DIR is missing"),
+        (f"--out {__file__}", f"--out {__file__}: File exists"),
+        (f"--out {__file__}/o", f"--out {__file__}/o: Not a directory"),
         ("--out o --limit 0", "argument --limit: '0', allowed is a whole number from 1 to 3600"),
         ("--out o --limit ten", "argument --limit: 'ten', allowed is"),
         ("--out o --against /nowhere", "--against /nowhere: no checkout, which has a folder pnas_fast"),
